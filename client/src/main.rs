@@ -1,0 +1,3 @@
+//! `oneknock`: see the library.
+
+fn main() {}

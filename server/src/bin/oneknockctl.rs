@@ -1,0 +1,3 @@
+//! `oneknockctl`: see the library.
+
+fn main() {}

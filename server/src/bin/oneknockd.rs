@@ -1,0 +1,3 @@
+//! `oneknockd`: see the library.
+
+fn main() {}
