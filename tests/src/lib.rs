@@ -1,1 +1,54 @@
-//! The lab.
+//! The lab: several hosts as network namespaces on one machine, a real OpenSSH server,
+//! and the project's own binaries.
+//!
+//! ```text
+//!   laptop ───┐
+//!             ├── net (a router) ─── server
+//!   stranger ─┘
+//! ```
+//!
+//! Every host has IPv4 and IPv6, from the ranges that are set aside for documentation.
+//! Each lab has names of its own, so labs run side by side, and removes itself when it
+//! is dropped, after a panic too. It needs root.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`lab`], [`host`] | the namespaces, and running things in them |
+//! | [`site`] | a server with its configuration, keys and daemon, ready to be knocked at |
+//! | [`process`], [`wait`] | programs that go on running; waiting with a deadline |
+//! | [`ssh`] | sshd with keys made on the spot, and ssh's own configuration |
+//! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
+//! | [`packets`] | fragments, extension headers and segments that no system would send |
+//! | [`capture`] | what really passed on the wire |
+
+// A lab that cannot be built is a failed test: a panic is how a test says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+// A knock is sent for what it does as often as for the packet that it gives back.
+#![allow(clippy::must_use_candidate)]
+
+pub mod capture;
+pub mod host;
+pub mod lab;
+pub mod packets;
+pub mod process;
+pub mod site;
+pub mod ssh;
+pub mod wait;
+pub mod wire;
+
+pub use host::{Done, Host};
+pub use lab::{Binaries, Lab};
+pub use process::Running;
+pub use site::{Guest, Site};
+
+/// The lab's binaries: cargo names them only to this package's integration tests.
+#[macro_export]
+macro_rules! binaries {
+    () => {
+        $crate::Binaries {
+            oneknock: env!("CARGO_BIN_EXE_lab-oneknock"),
+            oneknockd: env!("CARGO_BIN_EXE_lab-oneknockd"),
+            oneknockctl: env!("CARGO_BIN_EXE_lab-oneknockctl"),
+        }
+    };
+}
