@@ -22,9 +22,18 @@ const MARK_PORT: u16 = 9;
 impl Capture {
     /// Watches the host's own link for what the filter (tcpdump's language) takes.
     pub fn start(host: &Host, filter: &str) -> Self {
+        Self::start_for(host, "inout", filter)
+    }
+
+    /// As [`Capture::start`], but only for what leaves the host.
+    pub fn leaving(host: &Host, filter: &str) -> Self {
+        Self::start_for(host, "out", filter)
+    }
+
+    fn start_for(host: &Host, direction: &str, filter: &str) -> Self {
         let filter = format!("({filter}) or udp dst port {MARK_PORT}");
         let tcpdump = ["tcpdump", "-i", "eth0", "-n", "-l", "--immediate-mode"];
-        let command = host.command(&[&tcpdump[..], &[&filter]].concat());
+        let command = host.command(&[&tcpdump[..], &["-Q", direction, &filter]].concat());
         let mut tcpdump = Running::start("tcpdump", command);
         tcpdump.expect("listening on");
         Self { tcpdump, marks: 0 }

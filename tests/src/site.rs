@@ -166,6 +166,17 @@ impl Site {
         self.oneknock(&["ssh", "home", "-F", self.sshd.config(), command])
     }
 
+    /// An ssh session from the laptop that answers `got X` to each line X that it is
+    /// told; `ssh` is the program and its first arguments.
+    pub fn session(&self, ssh: &[&str]) -> Running {
+        let echo = "echo in; while read line; do echo got $line; done";
+        let config = ["-F", self.sshd.config(), echo];
+        let command = self.lab.laptop.command(&[ssh, &config].concat());
+        let mut session = Running::start("session", command);
+        session.expect("in");
+        session
+    }
+
     /// How the guarded ssh port looks from a host.
     pub fn probe(&self, from: &Host, to: IpAddr) -> wire::Probe {
         wire::probe(from, to, 22)

@@ -1,0 +1,178 @@
+//! The daemon's own life: what it needs, what it says when it lacks that, its end; and
+//! the administration beside it.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use nix::sys::signal::Signal;
+use oneknock_tests::wire::{self, Probe, until_open};
+use oneknock_tests::{Running, Site, binaries};
+use std::fs;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+
+fn has_table(site: &Site) -> bool {
+    let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
+    tables.contains("inet oneknock")
+}
+
+/// Starts the daemon in a way in which it cannot work; gives what it said.
+fn fails_to_start(site: &Site, before: &[&str]) -> String {
+    let command = [before, &site.daemon_command()].concat();
+    let command = site.lab.server.command(&command);
+    let mut daemon = Running::start("oneknockd", command);
+    let status = daemon.end();
+    let said = daemon.lines().join("\n");
+    assert!(!status.success(), "{said}");
+    assert_eq!(daemon.count("ready"), 0, "{said}");
+    said
+}
+
+#[test]
+fn without_the_capability_it_says_so_and_is_not_ready() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    // Still uid 0: it is the capability that counts.
+    let without = [
+        "setpriv",
+        "--bounding-set",
+        "-net_admin",
+        "--inh-caps",
+        "-net_admin",
+    ];
+    let said = fails_to_start(&site, &without);
+    assert!(said.contains("CAP_NET_ADMIN"), "{said}");
+    assert!(!has_table(&site));
+}
+
+#[test]
+fn without_nft_it_says_so_and_is_not_ready() {
+    let site = Site::new(binaries!());
+    let bin = site.lab.dir().join("bin");
+    let said = fails_to_start(&site, &["env", &format!("PATH={}", bin.display())]);
+    assert!(said.contains("nft"), "{said}");
+    assert!(!has_table(&site));
+}
+
+#[test]
+fn nfts_own_message_is_shown_when_it_fails_and_the_old_guard_stays() {
+    let site = Site::new(binaries!());
+    let bin = site.lab.dir().join("broken");
+    fs::create_dir(&bin).unwrap();
+    let nft = bin.join("nft");
+    fs::write(
+        &nft,
+        "#!/bin/sh\necho 'Error: the moon is in the way' >&2\nexit 1\n",
+    )
+    .unwrap();
+    fs::set_permissions(&nft, fs::Permissions::from_mode(0o755)).unwrap();
+    let bin = bin.display();
+    let path = format!(
+        "PATH={bin}:{}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        site.lab.dir().display()
+    );
+    let said = fails_to_start(&site, &["env", &path]);
+    assert!(said.contains("the moon is in the way"), "{said}");
+    assert!(!has_table(&site));
+
+    let mut daemon = site.daemon();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().code(), Some(0));
+    fails_to_start(&site, &["env", &path]);
+    assert!(has_table(&site));
+    for server in site.lab.server.addresses() {
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+    }
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_address() {
+    let site = Site::new(binaries!());
+    for (taken, named) in [
+        ("0.0.0.0:45123", "0.0.0.0:45123"),
+        ("[2001:db8:0:1::10]:45123", "[::]:45123"),
+    ] {
+        let socket = site.lab.server.enter(|| UdpSocket::bind(taken).unwrap());
+        let said = fails_to_start(&site, &[]);
+        assert!(said.contains(named), "{said}");
+        drop(socket);
+    }
+}
+
+#[test]
+fn a_second_daemon_does_not_disturb_the_first() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let server = site.lab.server.v4.into();
+    key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 0));
+    daemon.expect("granted address=198.51.100.7");
+    fails_to_start(&site, &[]);
+    assert!(site.admits("ssh", site.lab.laptop.v4.into()));
+    key.knock(
+        &site.lab.laptop,
+        site.lab.server.v6.into(),
+        &wire::open(Some("ssh"), 0),
+    );
+    daemon.expect("granted address=2001:db8:0:2::7");
+    assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+}
+
+#[test]
+fn ready_tells_what_it_listens_on_and_guards() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon_unready();
+    let line = daemon.expect("ready");
+    let wanted = "oneknockd: ready listen=0.0.0.0:45123,[::]:45123 services=ssh keys=1";
+    assert_eq!(line, wanted);
+}
+
+#[test]
+fn sigterm_leaves_the_guard_up_and_teardown_takes_it_down() {
+    let site = Site::new(binaries!());
+    let mut daemon = site.daemon();
+    daemon.signal(Signal::SIGTERM);
+    daemon.expect("oneknockd: stopped");
+    assert_eq!(daemon.end().code(), Some(0));
+    let server: IpAddr = site.lab.server.v4.into();
+    assert_eq!(site.probe(&site.lab.laptop, server), Probe::Silent);
+    site.ctl(&["teardown"]).ok();
+    assert!(!has_table(&site));
+    until_open(&site.lab.laptop, server, 22);
+}
+
+#[test]
+fn rules_prints_what_the_daemon_loads() {
+    let site = Site::with_services(binaries!(), &["ssh=tcp/22", "mosh=udp/60000-61000"]);
+    let _daemon = site.daemon();
+    let rules = site.ctl(&["rules"]).ok();
+    let stranger = &site.lab.stranger;
+    stranger.run_with(&["nft", "-j", "-f", "-"], &rules).ok();
+    let list = ["nft", "-s", "list", "table", "inet", "oneknock"];
+    let printed = stranger.run(&list).ok();
+    // In the first minute the daemon's own has the rules of the grace as well.
+    let loaded = site.lab.server.run(&list).ok();
+    for line in printed.lines().filter(|l| !l.trim().is_empty()) {
+        assert!(loaded.contains(line), "{line}\n--- loaded:\n{loaded}");
+    }
+}
+
+#[test]
+fn secrets_never_reach_a_log_or_a_command_line() {
+    let site = Site::new(binaries!());
+    let key = site.laptop_key();
+    let mut daemon = site.daemon();
+    site.oneknock(&["open", "home"]).ok();
+    daemon.expect("granted address=");
+    let secret = key.invitation.secret.to_base64();
+    let client = [
+        &["list"][..],
+        &["show", "home"],
+        &["ssh-config", "home"],
+        &["open", "home"],
+    ];
+    let client = client.map(|args| site.oneknock(args).to_string());
+    let server = [&["key", "list"][..], &["check"], &["rules"]];
+    let server = server.map(|args| site.ctl(args).to_string());
+    let all = [daemon.lines().join("\n"), client.concat(), server.concat()].concat();
+    assert!(!all.contains(secret.trim_end_matches('=')), "{all}");
+}
