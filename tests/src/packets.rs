@@ -60,14 +60,15 @@ fn upper_checksum(from: IpAddr, to: IpAddr, protocol: u8, bytes: &[u8]) -> u16 {
     checksum(&[&octets(from), &octets(to), &rest, bytes])
 }
 
-/// A TCP segment without options or data.
-pub fn tcp(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8) -> Vec<u8> {
+/// A TCP segment without options.
+pub fn tcp(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(from.1.to_be_bytes());
     bytes.extend(to.1.to_be_bytes());
     bytes.extend(0x1000_0000_u32.to_be_bytes());
     bytes.extend(0_u32.to_be_bytes());
     bytes.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    bytes.extend(data);
     let sum = upper_checksum(from.0, to.0, TCP, &bytes);
     bytes[16..18].copy_from_slice(&sum.to_be_bytes());
     bytes
@@ -194,9 +195,9 @@ pub fn send(host: &Host, to: IpAddr, packets: &[Vec<u8>]) {
     });
 }
 
-/// A whole IP packet with one TCP segment in it.
+/// A whole IP packet with one TCP segment without data in it.
 pub fn segment(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8) -> Vec<u8> {
-    whole(from.0, to.0, TCP, &tcp(from, to, flags))
+    whole(from.0, to.0, TCP, &tcp(from, to, flags, b""))
 }
 
 /// A whole IP packet of either family, without fragments or extension headers.

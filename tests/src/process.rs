@@ -49,10 +49,13 @@ impl Running {
     pub fn expect(&mut self, text: &str) -> String {
         let what = format!("{}: a line with {text:?}", self.title);
         let (index, line) = wait::until(&what, || {
+            let ended = self.readers.iter().all(JoinHandle::is_finished);
             let lines = self.lines();
             let from = lines.iter().enumerate().skip(self.read_up_to);
             let mut found = from.filter(|(_, line)| line.contains(text));
-            found.next().map(|(index, line)| (index, line.clone()))
+            let found = found.next().map(|(index, line)| (index, line.clone()));
+            assert!(found.is_some() || !ended, "ended without {what}");
+            found
         });
         self.read_up_to = index + 1;
         line

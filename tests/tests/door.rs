@@ -246,8 +246,12 @@ fn behind_nat_open_falls_back_to_the_packets_source_and_says_so() {
     site.lab.name_server(laptop, &[site.lab.server.v4.into()]);
     net.ip_batch("addr add 192.0.2.77/24 dev br0\n");
     net.nft(
-        "table ip nat { chain out { type nat hook postrouting priority srcnat; \
-         oifname br0 ip saddr 198.51.100.7 snat to 192.0.2.77; } }",
+        "table ip nat {
+            chain out {
+                type nat hook postrouting priority srcnat;
+                oifname br0 ip saddr 198.51.100.7 snat to 192.0.2.77
+            }
+        }",
     );
     let done = site.oneknock_ssh("echo in");
     assert_eq!((done.code, &*done.out), (Some(0), "in\n"), "{done}");

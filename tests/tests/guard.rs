@@ -109,18 +109,12 @@ fn dresses(from: IpAddr, to: IpAddr, protocol: u8, bytes: &[u8]) -> Vec<(String,
                 let fragment = Fragment(id, range.start, range.end < bytes.len());
                 packets::ipv6(from, to, &[fragment], protocol, &bytes[range])
             };
-            let (tiny, rest) = (part(id, 0..8), part(id, 8..bytes.len()));
-            all.push(("a tiny first fragment".into(), vec![tiny, rest]));
-            let (tiny, rest) = (part(id + 1, 0..8), part(id + 1, 8..bytes.len()));
-            all.push(("fragments in the wrong order".into(), vec![rest, tiny]));
-            // The first fragment holds a whole header and nothing of the transport's.
-            let options = [protocol, 0, 1, 4, 0, 0, 0, 0];
-            let first = packets::ipv6(from, to, &[Fragment(id + 2, 0, true)], 60, &options);
-            let second = packets::ipv6(from, to, &[Fragment(id + 2, 8, false)], 60, bytes);
-            all.push((
-                "the transport in the second fragment".into(),
-                vec![first, second],
-            ));
+            // The system itself refuses a first fragment without the whole transport's
+            // header (RFC 7112): 20 bytes with TCP.
+            let (first, rest) = (part(id, 0..24), part(id, 24..bytes.len()));
+            all.push(("two fragments".into(), vec![first, rest]));
+            let (first, rest) = (part(id + 1, 0..24), part(id + 1, 24..bytes.len()));
+            all.push(("fragments in the wrong order".into(), vec![rest, first]));
         }
         _ => unreachable!("one family"),
     }
@@ -138,7 +132,8 @@ fn fragments_and_extension_headers_do_not_get_a_tcp_connection_past_the_guard() 
     );
     let syns = |to, guarded_port, port: u16| {
         let from = stranger.address_like(to);
-        let bytes = packets::tcp((from, port), (to, guarded_port), flags::SYN);
+        let data = b"said before it was asked";
+        let bytes = packets::tcp((from, port), (to, guarded_port), flags::SYN, data);
         dresses(from, to, TCP, &bytes)
     };
     for to in server.addresses() {
@@ -156,7 +151,7 @@ fn fragments_and_extension_headers_do_not_get_a_tcp_connection_past_the_guard() 
 }
 
 #[test]
-fn fragments_that_overlap_do_not_get_past_the_guard() {
+fn fragments_that_overlap_or_hide_their_header_do_not_get_past_the_guard() {
     let site = Site::new(binaries!());
     let _daemon = site.daemon();
     let (stranger, server) = (&site.lab.stranger, &site.lab.server);
@@ -165,7 +160,7 @@ fn fragments_that_overlap_do_not_get_past_the_guard() {
     for ports in [[UNGUARDED, 22], [22, UNGUARDED]] {
         let segments = server.addresses().map(|to| {
             let from = stranger.address_like(to);
-            ports.map(|port| packets::tcp((from, 50000), (to, port), flags::SYN))
+            ports.map(|port| packets::tcp((from, 50000), (to, port), flags::SYN, b""))
         });
         let [[a, b], [c, d]] = segments;
         let id = 77 + ports[0];
@@ -339,9 +334,13 @@ fn a_port_published_by_dnat_to_another_namespace_is_guarded() {
     let behind = site.lab.behind();
     let _sshd = Sshd::start(&site.lab, &behind);
     site.lab.server.nft(
-        "table inet site { chain pre { type nat hook prerouting priority dstnat; \
-         tcp dport 8080 dnat ip to 198.18.0.2:22; \
-         tcp dport 8080 dnat ip6 to [2001:db8:0:9::2]:22; } }",
+        "table inet site {
+            chain pre {
+                type nat hook prerouting priority dstnat;
+                tcp dport 8080 dnat ip to 198.18.0.2:22
+                tcp dport 8080 dnat ip6 to [2001:db8:0:9::2]:22
+            }
+        }",
     );
     let (laptop, stranger) = (&site.lab.laptop, &site.lab.stranger);
     for to in site.lab.server.addresses() {
@@ -435,8 +434,13 @@ fn the_server_itself_reaches_its_guarded_ports() {
 fn the_machines_other_rules_are_left_as_they_are() {
     let site = Site::new(binaries!());
     site.lab.server.nft(
-        "table inet site { set s { type ipv4_addr; elements = { 192.0.2.99 } } \
-         chain in { type filter hook input priority filter; tcp dport 2222 drop; } }",
+        "table inet site {
+            set s { type ipv4_addr; elements = { 192.0.2.99 }; }
+            chain in {
+                type filter hook input priority filter;
+                ip saddr @s tcp dport 2222 drop
+            }
+        }",
     );
     let list = ["nft", "list", "table", "inet", "site"];
     let before = site.lab.server.run(&list).ok();

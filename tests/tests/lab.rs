@@ -68,6 +68,7 @@ fn odd_packets_are_well_made() {
         (from.v6.into(), 4000),
         (lab.server.v6.into(), UNGUARDED),
         flags::SYN,
+        b"",
     );
     let chain = [
         Extension::HopByHop,
@@ -79,7 +80,7 @@ fn odd_packets_are_well_made() {
     capture.expect("2001:db8:0:1::10.2222 > 2001:db8:0:3::9.4000: Flags [S.]");
 
     let ends = ((from.v4.into(), 4001), (lab.server.v4.into(), UNGUARDED));
-    let whole = packets::tcp(ends.0, ends.1, flags::SYN);
+    let whole = packets::tcp(ends.0, ends.1, flags::SYN, b"");
     let part = |offset, more, bytes: &[u8]| {
         packets::ipv4(from.v4, lab.server.v4, TCP, (9, offset, more), bytes)
     };
