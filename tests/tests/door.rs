@@ -141,6 +141,22 @@ fn proxy_relays_both_ways_and_half_closes() {
 }
 
 #[test]
+fn open_knocks_over_the_wanted_family_alone() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let mut daemon = site.daemon();
+    let laptop = &site.lab.laptop;
+    for (family, address) in ["-4", "-6"].into_iter().zip(laptop.addresses()) {
+        site.oneknock(&["open", "home", family]).ok();
+        daemon.expect(&format!("granted address={address}"));
+        let guests = site.guests("ssh");
+        assert_eq!(guests.len(), 1, "{guests:?}");
+        site.oneknock(&["close", "home"]).ok();
+        wait::until_true("no guest is left", || site.guests("ssh").is_empty());
+    }
+}
+
+#[test]
 fn one_element_opens_every_port_of_a_service() {
     let site = Site::with_services(binaries!(), &["mosh=tcp/22,udp/60000-60010"]);
     let key = site.key("laptop", &["mosh"]);

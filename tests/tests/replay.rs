@@ -47,6 +47,25 @@ fn a_replay_does_not_open_again_what_was_closed() {
 }
 
 #[test]
+fn a_stolen_packet_with_a_signed_address_admits_no_thief_and_still_its_owner() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let (laptop, stranger) = (&site.lab.laptop, &site.lab.stranger);
+    for server in site.lab.server.addresses() {
+        let mut knock = wire::open(Some("ssh"), 0);
+        knock.address = Some(laptop.address_like(server));
+        let packet = key.seal(&knock);
+        send(stranger, (server, PORT).into(), &packet);
+        daemon.expect("key=laptop service=ssh reason=address-not-source");
+        assert!(!site.admits("ssh", stranger.address_like(server)));
+        send(laptop, (server, PORT).into(), &packet);
+        daemon.expect(&format!("granted address={}", laptop.address_like(server)));
+        assert_eq!(site.probe(stranger, server), Probe::Silent);
+    }
+}
+
+#[test]
 fn a_packet_is_not_good_again_after_a_restart() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let site = Site::new(binaries!());
