@@ -1,1 +1,54 @@
-//! The laptop's side of oneknock.
+//! The laptop's side of oneknock: one signed packet, and the door opens for this machine.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`cli`] | the command line |
+//! | [`commands`] | what each command does and prints |
+//! | [`door`] | a server and the key to it, as a file of this user's own |
+//! | [`import`] | an invitation becomes a door |
+//! | [`resolve`] | the addresses of a host |
+//! | [`address`] | which address is signed into a packet |
+//! | [`knock`] | one fresh packet to one address |
+//! | [`schedule`] | when to knock, and when to try the port; no clock in it |
+//! | [`open`] | knock and try until the port answers |
+//! | [`relay`] | standard input and output to the connection and back |
+//! | [`ssh`] | ssh's arguments and configuration |
+//! | [`error`] | what is said to the person, and the exit status |
+
+pub mod address;
+pub mod cli;
+pub mod commands;
+pub mod door;
+pub mod error;
+pub mod import;
+pub mod knock;
+pub mod open;
+pub mod relay;
+pub mod resolve;
+pub mod schedule;
+pub mod ssh;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// The program: reads the command line, does what it says, prints what went wrong.
+///
+/// Exit status 0: done. 1: tried and failed. 2: usage or configuration, nothing was
+/// tried. `oneknock ssh` gives ssh's own, and 127 where there is no ssh.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match cli::Cli::try_parse() {
+        Ok(cli) => commands::run(cli.command),
+        Err(asked) if !asked.use_stderr() => {
+            // Help or version; where standard output is closed nobody reads it.
+            let _ = asked.print();
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(mistake) => Err(error::Error::usage(&mistake)),
+    };
+    result.unwrap_or_else(|error| {
+        error::say(&error.to_string());
+        error.hints().iter().for_each(|hint| error::hint(hint));
+        ExitCode::from(error.status())
+    })
+}

@@ -1,3 +1,7 @@
-//! `oneknock`: see the library.
+//! `oneknock`: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    oneknock::main()
+}

@@ -1,0 +1,211 @@
+//! The command line.
+
+use crate::address::Choice;
+use crate::error::Error;
+use crate::resolve::Family;
+use crate::ssh::Destination;
+use clap::{Args, Parser, Subcommand};
+use oneknock_shared::name::{Host, KeyName, ServiceName};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One signed packet, and the server's hidden port opens for this machine.
+#[derive(Debug, Parser)]
+#[command(name = "oneknock", version, disable_help_subcommand = true)]
+#[command(after_help = "Begin with: oneknock import, then oneknock ssh DOOR")]
+pub struct Cli {
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a door of an invitation
+    ///
+    /// The invitation is the one line that `oneknockctl key add` printed at the server.
+    /// The door is named after the server, or as --name says, and is kept in a file that
+    /// only you can read. A door that is there already is never overwritten.
+    Import {
+        /// What to call the door, instead of what the server calls itself
+        #[arg(long)]
+        name: Option<KeyName>,
+        /// The file with the invitation; standard input when absent or -
+        file: Option<PathBuf>,
+    },
+    /// List the doors
+    List,
+    /// Show a door, all but its secret
+    Show {
+        /// The door's name
+        name: KeyName,
+    },
+    /// Remove a door and the key in it
+    Remove {
+        /// The door's name
+        name: KeyName,
+    },
+    /// Knock, and wait until the port answers
+    ///
+    /// Sends a signed packet to every address of the door's host and tries the service's
+    /// first TCP port until a connection stands; then others can connect from this
+    /// machine for as long as the server keeps the door open.
+    ///
+    /// Exit status: 0 it is open, 1 it did not open in time, 2 wrong usage or
+    /// configuration.
+    Open(Open),
+    /// Shut the door again for this machine
+    ///
+    /// Connections that stand are not ended. The server never answers, so nothing can be
+    /// said about whether it did so.
+    Close(Close),
+    /// Knock, connect, and relay standard input and output: ssh's `ProxyCommand`
+    ///
+    /// In `ssh_config`: `ProxyCommand oneknock proxy DOOR %h %p`
+    Proxy {
+        /// The door's name
+        name: KeyName,
+        /// Where to knock and connect, instead of the door's host
+        #[arg(requires = "port")]
+        host: Option<Host>,
+        /// The TCP port to connect to; the service that has it is opened
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        port: Option<u16>,
+    },
+    /// Knock, and run ssh through the door
+    ///
+    /// Your own `Host DOOR` block in `ssh_config` holds. The exit status is ssh's; 127 where
+    /// there is no ssh.
+    #[command(override_usage = "oneknock ssh [USER@]DOOR [SSH ARGUMENTS]...")]
+    Ssh {
+        /// The door's name, with a user if wanted; what follows goes to ssh as it is
+        #[arg(
+            value_name = "[USER@]DOOR [SSH ARGUMENTS]",
+            required = true,
+            trailing_var_arg = true,
+            allow_hyphen_values = false
+        )]
+        words: Vec<OsString>,
+    },
+    /// Print the `ssh_config` block for a door
+    ///
+    /// With it in ~/.ssh/config, plain ssh, scp, sftp, rsync and git work:
+    /// `oneknock ssh-config DOOR >> ~/.ssh/config`
+    SshConfig {
+        /// The door's name
+        name: KeyName,
+    },
+}
+
+/// The arguments of `open`.
+#[derive(Debug, Args)]
+pub struct Open {
+    /// The door's name
+    pub name: KeyName,
+    /// The service to open; without, the one called ssh, else the first with a TCP port
+    #[arg(long)]
+    pub service: Option<ServiceName>,
+    /// How long the door is to stay open for new connections, such as 30s or 2h, at most
+    /// 65535s; the server may allow less. Without, as the server says
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+    pub seconds: Option<u16>,
+    #[command(flatten)]
+    #[allow(missing_docs)] // A comment here would become the command's help.
+    pub way: Way,
+    /// Knock once, and do not wait for the port to answer
+    #[arg(long)]
+    pub no_wait: bool,
+    /// When to give up, such as 10s
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
+    pub timeout: Duration,
+}
+
+/// The arguments of `close`.
+#[derive(Debug, Args)]
+pub struct Close {
+    /// The door's name
+    pub name: KeyName,
+    /// The service to shut; without, every one that was opened with this key
+    #[arg(long)]
+    pub service: Option<ServiceName>,
+    #[command(flatten)]
+    #[allow(missing_docs)] // A comment here would become the command's help.
+    pub way: Way,
+}
+
+/// Which addresses, at both ends.
+#[derive(Debug, Args)]
+pub struct Way {
+    /// The address to admit: auto (this machine's own where it is global, else the
+    /// packet's source), source (always the packet's source), or an IP address
+    #[arg(long, value_name = "auto|source|IP", default_value = "auto")]
+    pub address: Choice,
+    /// Knock over IPv4 alone
+    #[arg(short = '4', conflicts_with = "v6")]
+    v4: bool,
+    /// Knock over IPv6 alone
+    #[arg(short = '6')]
+    v6: bool,
+}
+
+impl Way {
+    /// Which of the server's addresses are wanted.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match (self.v4, self.v6) {
+            (true, _) => Family::V4,
+            (_, true) => Family::V6,
+            _ => Family::Any,
+        }
+    }
+}
+
+/// The door and user of `oneknock ssh`, and what is for ssh itself.
+pub fn ssh_words(words: &[OsString]) -> Result<(Destination, &[OsString]), Error> {
+    let missing = || Error::Usage("oneknock ssh needs a door's name".into());
+    let (first, more) = words.split_first().ok_or_else(missing)?;
+    Ok((first.to_string_lossy().parse()?, more))
+}
+
+/// Whole seconds that fit the packet's field; 0 there means what the server's policy
+/// says, and is not for asking.
+fn seconds(text: &str) -> Result<u16, String> {
+    let time = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    match u16::try_from(time.as_secs()) {
+        Ok(seconds) if seconds > 0 && time.subsec_nanos() == 0 => Ok(seconds),
+        _ => Err("not whole seconds from 1s to 65535s (18h 12m 15s)".into()),
+    }
+}
+
+/// Long enough for one attempt, short enough for a person to wait.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+    if range.contains(&time) {
+        Ok(time)
+    } else {
+        Err("not from 100ms to 1h".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn the_time_to_stay_open_is_whole_seconds_in_the_fields_range() {
+        for (text, want) in [("1s", 1), ("30s", 30), ("2h", 7200), ("65535s", 65535)] {
+            assert_eq!(seconds(text), Ok(want));
+        }
+        for text in ["", "0s", "30", "-1s", "1500ms", "65536s", "1d", "x"] {
+            assert!(seconds(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What is said to the person, and the exit status.
+//!
+//! - `oneknock: what happened: why`, one line on standard error, lower case, no full
+//!   stop.
+//! - A line `hint: what to do` for each thing that there is to do.
+//! - Files, fields and addresses are named; a secret is never repeated, and what came
+//!   from elsewhere cannot bring control characters to the terminal.
+//! - 2: usage or configuration, nothing was tried. 1: tried and failed.
+
+use oneknock_shared::invitation::BadInvitation;
+use oneknock_shared::name::{BadName, Host, KeyName, ServiceName};
+use oneknock_shared::port::Ports;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that ends a command.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line is not one; clap's own words.
+    #[error("{0}")]
+    Usage(String),
+    /// A name does not follow its grammar.
+    #[error(transparent)]
+    Name(#[from] BadName),
+    /// The environment names no folder to keep doors in.
+    #[error("there is no folder for doors: neither XDG_CONFIG_HOME nor a home folder is known")]
+    NoHome,
+    /// There is no door of this name.
+    #[error("there is no door {name}: {} does not exist", path.display())]
+    NoDoor {
+        /// The wanted door.
+        name: KeyName,
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// A door's file cannot be opened, read, written or removed.
+    #[error("cannot {what} {}: {why}", path.display())]
+    File {
+        /// "read", "write" or "remove".
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        why: io::Error,
+    },
+    /// A door's file does not hold a door.
+    #[error("{}: {why}", path.display())]
+    BrokenDoor {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line or field.
+        why: String,
+    },
+    /// Others could read a door's file, or change what is in its folder.
+    #[error("{} is not safe: {why}", path.display())]
+    Unsafe {
+        /// The file or folder.
+        path: PathBuf,
+        /// Who could do what.
+        why: &'static str,
+        /// The command that mends it.
+        mend: String,
+    },
+    /// The invitation cannot be read.
+    #[error("cannot read the invitation from {from}: {why}")]
+    NoInvitation {
+        /// The file, or "standard input".
+        from: String,
+        /// The system's reason.
+        why: io::Error,
+    },
+    /// What was read is not one line.
+    #[error("{from} does not hold an invitation: {why}")]
+    NotOneLine {
+        /// The file, or "standard input".
+        from: String,
+        /// What it holds.
+        why: &'static str,
+    },
+    /// The line is not an invitation.
+    #[error("{from}: {why}")]
+    Invitation {
+        /// The file, or "standard input".
+        from: String,
+        /// What is wrong with it.
+        why: BadInvitation,
+    },
+    /// Another door has this name.
+    #[error("there is a door {name} already, and it is another one: {}", path.display())]
+    DoorExists {
+        /// The name.
+        name: KeyName,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The door leads to no such service.
+    #[error("door {door} has no service {wanted}, only {}", texts(have))]
+    NoService {
+        /// The door.
+        door: KeyName,
+        /// What was asked for.
+        wanted: ServiceName,
+        /// What there is.
+        have: Vec<ServiceName>,
+    },
+    /// No service of the door has this TCP port.
+    #[error("door {door} has no service on tcp/{port}, only {}", texts(have))]
+    NoPort {
+        /// The door.
+        door: KeyName,
+        /// What was asked for.
+        port: u16,
+        /// What there is.
+        have: Vec<Ports>,
+    },
+    /// The service has UDP ports only, and TCP is needed.
+    #[error("service {service} of door {door} has no tcp port")]
+    NoTcp {
+        /// The door.
+        door: KeyName,
+        /// The service.
+        service: ServiceName,
+    },
+    /// `--address` names what no server admits.
+    #[error(
+        "{0} cannot be admitted: it is unspecified, loopback, link-local, multicast or broadcast"
+    )]
+    Inadmissible(IpAddr),
+    /// `--address source`, and the server demands a signed address.
+    #[error("door {0} demands a signed address: --address source cannot open it")]
+    SourceRefused(KeyName),
+    /// The host's name gives no address.
+    #[error("{host} has no address: {why}")]
+    NoAddress {
+        /// The host.
+        host: Host,
+        /// Why.
+        why: String,
+    },
+    /// No packet could be sent.
+    #[error("no packet could be sent: {}", texts(troubles))]
+    NotSent {
+        /// One for each address.
+        troubles: Vec<String>,
+    },
+    /// The door did not open in time.
+    #[error(
+        "door {door} did not open within {}: {}",
+        humantime::format_duration(*timeout),
+        texts(troubles)
+    )]
+    NotOpen {
+        /// The door.
+        door: KeyName,
+        /// How long it was tried.
+        timeout: Duration,
+        /// The UDP port that was knocked on.
+        port: u16,
+        /// This machine's time, in UTC.
+        clock: String,
+        /// One for each address.
+        troubles: Vec<String>,
+    },
+    /// The connection broke, or standard input or output did.
+    #[error("{what}: {why}")]
+    Relay {
+        /// Which of them.
+        what: &'static str,
+        /// The system's reason.
+        why: io::Error,
+    },
+    /// There is no ssh.
+    #[error("cannot run ssh: {0}")]
+    Ssh(io::Error),
+    /// Only such a path can be written into ssh's configuration.
+    #[error("this program's own path cannot be given to ssh: {0}")]
+    Program(String),
+    /// The text before the @ is not a user's name.
+    #[error("{0:?} is not a user name that can be given to ssh here")]
+    User(String),
+    /// The system refused what every program needs.
+    #[error("{what}: {why}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// The system's reason.
+        why: io::Error,
+    },
+    /// Some doors were listed, others are broken; each was named already.
+    #[error("{0} of the doors cannot be used")]
+    SomeBroken(usize),
+}
+
+impl Error {
+    /// clap's message as one line.
+    #[must_use]
+    pub fn usage(mistake: &clap::Error) -> Self {
+        let text = mistake.to_string();
+        // What follows the blank line is clap's own usage and hints.
+        let text = text.split("\n\n").next().unwrap_or_default();
+        let text = text.strip_prefix("error: ").unwrap_or(text);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        Self::Usage(words.join(" "))
+    }
+
+    /// The exit status.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::NoAddress { .. }
+            | Self::NotSent { .. }
+            | Self::NotOpen { .. }
+            | Self::Relay { .. }
+            | Self::System { .. } => 1,
+            Self::Ssh(_) => 127,
+            _ => 2,
+        }
+    }
+
+    /// What to do about it, a line each.
+    #[must_use]
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Usage(_) => vec!["oneknock --help, or oneknock COMMAND --help".into()],
+            Self::NoDoor { .. } => vec![
+                "oneknock list shows what there is; oneknock import makes a door from an invitation"
+                    .into(),
+            ],
+            Self::BrokenDoor { .. } => {
+                vec!["remove the door and import its invitation again".into()]
+            }
+            Self::Unsafe { mend, .. } => vec![mend.clone()],
+            Self::NotOneLine { .. } | Self::Invitation { .. } => {
+                vec!["ask for it again: oneknockctl key invite NAME prints one line, all of which is needed".into()]
+            }
+            Self::DoorExists { name, .. } => {
+                vec![format!("oneknock remove {name}, or import it as another with --name")]
+            }
+            Self::User(_) => vec!["give it with -l after the door's name".into()],
+            Self::NoAddress { .. } => vec!["is this machine online, and is the name right?".into()],
+            Self::Ssh(_) => vec!["install OpenSSH's client".into()],
+            Self::NotOpen { port, clock, .. } => vec![
+                format!("is the server up, and does its router forward udp/{port} and the service's port to it?"),
+                format!("is the clock right? Here it is {clock}"),
+                "is the key still valid? At the server, oneknockctl check and oneknockd's log say why a knock was refused".into(),
+            ],
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn texts<T: ToString>(list: &[T]) -> String {
+    let all: Vec<String> = list.iter().map(ToString::to_string).collect();
+    all.join(", ")
+}
+
+/// Says a line to the person, on standard error.
+pub fn say(text: &str) {
+    eprint_line("oneknock", text);
+}
+
+/// Says what the person may do next.
+pub fn hint(text: &str) {
+    eprint_line("hint", text);
+}
+
+fn eprint_line(prefix: &str, text: &str) {
+    use io::Write;
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{prefix}: {}", printable(text));
+}
+
+fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_without_control_characters() {
+        assert_eq!(printable("a\nb\u{1b}[31mä"), "a\\nb\\u{1b}[31mä");
+    }
+}

@@ -1,0 +1,104 @@
+//! One fresh packet to one address.
+
+use crate::address::{CannotSign, Signing};
+use oneknock_shared::knock::{Action, Knock, Timestamp};
+use oneknock_shared::name::ServiceName;
+use oneknock_shared::packet;
+use oneknock_shared::secret::{NoRandomness, Subkeys, random};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What is asked of a server, with the keys to ask it with.
+#[derive(Debug, Clone)]
+pub struct Knocker {
+    /// The keys of this generation at this server.
+    pub keys: Subkeys,
+    /// Open or close.
+    pub action: Action,
+    /// The service; `None` is all that the key may open.
+    pub service: Option<ServiceName>,
+    /// The local address to send from; `None` leaves it to the system.
+    pub from: Option<IpAddr>,
+}
+
+/// A packet that was sent.
+#[derive(Debug)]
+pub struct Sent {
+    /// The socket, connected to the server: an ICMP error for the packet shows on it.
+    pub socket: UdpSocket,
+    /// Where it was sent from; its address is the one to connect from.
+    pub local: SocketAddr,
+    /// The address that was signed.
+    pub signed: Option<IpAddr>,
+}
+
+/// Why no packet was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSent {
+    /// There is no way to that address, or the system has no socket.
+    #[error(transparent)]
+    Network(#[from] io::Error),
+    /// The address that would have to be signed cannot be.
+    #[error(transparent)]
+    Address(#[from] CannotSign),
+    /// The system gave no random bytes.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    /// The clock is before 1970.
+    #[error("this machine's clock is before 1970")]
+    Clock,
+}
+
+impl Knocker {
+    /// Seals a packet of its own for `server` and sends it.
+    ///
+    /// Each address gets a packet with its own nonce: the same bytes a second time would
+    /// be a replay. The socket is made anew as well, since the local address may have
+    /// changed.
+    pub fn knock(&self, server: SocketAddr, signing: Signing) -> Result<Sent, NotSent> {
+        let any: IpAddr = match server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((self.from.unwrap_or(any), 0))?;
+        socket.connect(server)?;
+        let local = socket.local_addr()?;
+        let signed = signing.address(local.ip())?;
+        let knock = Knock {
+            action: self.action,
+            timestamp: now()?,
+            address: signed,
+            service: self.service,
+        };
+        let sealed = packet::seal(&self.keys, &knock, random()?);
+        socket.send(&sealed)?;
+        Ok(Sent {
+            socket,
+            local,
+            signed,
+        })
+    }
+}
+
+/// The one place where the clock is read.
+fn now() -> Result<Timestamp, NotSent> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|_| NotSent::Clock)?;
+    u64::try_from(since.as_millis())
+        .map(Timestamp)
+        .map_err(|_| NotSent::Clock)
+}
+
+/// What packets say the time is, for a person to compare.
+#[must_use]
+pub fn clock() -> String {
+    match now() {
+        Ok(Timestamp(ms)) => {
+            let time = UNIX_EPOCH + Duration::from_millis(ms);
+            humantime::format_rfc3339_seconds(time).to_string()
+        }
+        Err(why) => why.to_string(),
+    }
+}
