@@ -16,6 +16,9 @@ pub struct Capture {
 pub const NOT_HOUSEKEEPING: &str =
     "not arp and not ip6[6] = 0 and not (icmp6 and ip6[40] >= 133 and ip6[40] <= 137)";
 
+/// Whatever the server sends, of either family.
+pub const FROM_SERVER: &str = "src host 192.0.2.10 or src host 2001:db8:0:1::10";
+
 /// The discard service: where marks are sent.
 const MARK_PORT: u16 = 9;
 

@@ -1,7 +1,7 @@
 //! The main job: a port that is silent for everybody, one packet, and ssh is in.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
-use oneknock_tests::capture::{Capture, NOT_HOUSEKEEPING};
+use oneknock_tests::capture::{Capture, FROM_SERVER, NOT_HOUSEKEEPING};
 use oneknock_tests::lab::SERVER_NAME;
 use oneknock_tests::wire::{Probe, probe, until_open};
 use oneknock_tests::{Site, binaries, wait};
@@ -24,7 +24,7 @@ fn the_port_is_silent_before_the_knock_and_for_the_stranger_throughout() {
     let packets = leaving.packets(&lab.server, lab.laptop.v4.into());
     assert_eq!(packets, Vec::<String>::new());
 
-    let mut to_stranger = Capture::start(&lab.stranger, "not src host 203.0.113.9 and tcp");
+    let mut to_stranger = Capture::start(&lab.stranger, FROM_SERVER);
     site.oneknock(&["open", "home"]).ok();
     for server in lab.server.addresses() {
         until_open(&lab.laptop, server, 22);
@@ -105,6 +105,24 @@ fn plain_ssh_and_scp_work_through_the_printed_configuration() {
     laptop.run(&["scp", "-F", config, &remote, "back"]).ok();
     assert!(fs::read(site.lab.server.home.join("copied")).unwrap() == bytes);
     assert!(fs::read(home.join("back")).unwrap() == bytes);
+}
+
+#[test]
+fn the_other_form_of_the_printed_configuration_works_as_well() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let _daemon = site.daemon();
+    let printed = site.oneknock(&["ssh-config", "home"]).ok();
+    let comment = printed.lines().filter_map(|line| line.strip_prefix("# "));
+    let form: Vec<&str> = comment
+        .skip_while(|line| !line.starts_with("Match"))
+        .collect();
+    let rest = fs::read_to_string(&site.sshd.config).unwrap();
+    let config = site.lab.laptop.home.join("ssh_config");
+    fs::write(&config, format!("{}\n{rest}", form.join("\n"))).unwrap();
+    let ssh = ["ssh", "-F", config.to_str().unwrap(), "home", "echo", "in"];
+    assert_eq!(site.lab.laptop.run(&ssh).ok(), "in\n");
+    assert_eq!(site.guests("ssh").len(), 2);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The guard: what it must stop, however it is dressed, and what it must let be.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
-use oneknock_tests::capture::Capture;
+use oneknock_tests::capture::{Capture, FROM_SERVER};
 use oneknock_tests::packets::{self, Extension, TCP, UDP, flags};
 use oneknock_tests::ssh::{Sshd, UNGUARDED};
 use oneknock_tests::wire::{self, Listener, Probe, banner, probe, send, until_open};
@@ -126,10 +126,7 @@ fn fragments_and_extension_headers_do_not_get_a_tcp_connection_past_the_guard() 
     let site = Site::new(binaries!());
     let _daemon = site.daemon();
     let (stranger, server) = (&site.lab.stranger, &site.lab.server);
-    let mut capture = Capture::start(
-        stranger,
-        "src net 192.0.2.0/24 or src net 2001:db8:0:1::/64",
-    );
+    let mut capture = Capture::start(stranger, FROM_SERVER);
     let syns = |to, guarded_port, port: u16| {
         let from = stranger.address_like(to);
         let data = b"said before it was asked";

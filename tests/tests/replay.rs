@@ -3,7 +3,7 @@
 
 use nix::sys::signal::Signal;
 use oneknock_shared::knock::Timestamp;
-use oneknock_tests::capture::{Capture, NOT_HOUSEKEEPING};
+use oneknock_tests::capture::{Capture, FROM_SERVER, NOT_HOUSEKEEPING};
 use oneknock_tests::site::PORT;
 use oneknock_tests::wire::{self, Probe, send};
 use oneknock_tests::{Site, binaries};
@@ -153,7 +153,7 @@ fn garbage_of_every_length_meets_silence_and_leaves_the_daemon_up() {
     let mut daemon = site.daemon();
     let (laptop, stranger, server) = (&site.lab.laptop, &site.lab.stranger, &site.lab.server);
     let mut leaving = Capture::leaving(server, NOT_HOUSEKEEPING);
-    let mut arriving = Capture::start(stranger, "not src host 203.0.113.9 and udp");
+    let mut arriving = Capture::start(stranger, FROM_SERVER);
     // Noise throughout; the same noise behind a selector that is in force; a good packet
     // cut short or drawn out.
     let good = key.seal(&wire::open(Some("ssh"), 0));
