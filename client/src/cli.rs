@@ -82,7 +82,7 @@ pub enum Command {
     Ssh {
         /// The door's name, with a user if wanted; what follows goes to ssh as it is
         #[arg(
-            value_name = "[USER@]DOOR [SSH ARGUMENTS]",
+            value_name = "[USER@]DOOR",
             required = true,
             trailing_var_arg = true,
             allow_hyphen_values = false

@@ -340,8 +340,12 @@ fn toml_error(text: &str, error: &toml::de::Error) -> String {
     let message = error.message();
     let message = message.lines().next().unwrap_or_default();
     let message = match message.split_once(", expected ") {
-        Some((_, expected)) => format!("wrong type: expected {expected}"),
-        None => message.to_string(),
+        Some((given, expected))
+            if given.starts_with("invalid type") || given.starts_with("invalid value") =>
+        {
+            format!("wrong type: expected {expected}")
+        }
+        _ => message.to_string(),
     };
     match error.span().and_then(|span| text.get(..span.start)) {
         Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),

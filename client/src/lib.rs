@@ -29,6 +29,7 @@ pub mod schedule;
 pub mod ssh;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use std::process::ExitCode;
 
 /// The program: reads the command line, does what it says, prints what went wrong.
@@ -43,6 +44,10 @@ pub fn main() -> ExitCode {
             // Help or version; where standard output is closed nobody reads it.
             let _ = asked.print();
             Ok(ExitCode::SUCCESS)
+        }
+        Err(nothing) if nothing.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = nothing.print();
+            Ok(ExitCode::from(2))
         }
         Err(mistake) => Err(error::Error::usage(&mistake)),
     };

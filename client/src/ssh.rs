@@ -179,7 +179,7 @@ Host {name}
     HostName {host}
 {port}    ProxyCommand {word} proxy {name} %h %p
 
-# Or, for what must have a connection of its own (the door is opened, then ssh connects):
+# Or without a relay: the door is opened, then ssh connects by itself.
 # Match host {name} exec \"{quoted} open {name}\"
 #     HostName {host}
 {commented}"
@@ -316,7 +316,7 @@ mod tests {
                  Port 2222\n    \
                  ProxyCommand oneknock proxy home %h %p\n\
              \n\
-             # Or, for what must have a connection of its own (the door is opened, then ssh connects):\n\
+             # Or without a relay: the door is opened, then ssh connects by itself.\n\
              # Match host home exec \"oneknock open home\"\n\
              #     HostName home.example.org\n\
              #     Port 2222\n"
