@@ -5,14 +5,15 @@
 //! one that others could read is refused.
 
 use crate::error::Error;
+use crate::private;
 use oneknock_shared::invitation::{AddressRule, Invitation, Service};
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -112,7 +113,7 @@ impl Doors {
     /// Reads a door, after looking at who could have read or changed its file.
     pub fn load(&self, name: &KeyName) -> Result<Door, Error> {
         let path = self.path(name);
-        let file = match open_private(&self.folder, &path) {
+        let file = match private::open(&self.folder, &path) {
             Err(Error::File { why, .. }) if why.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::NoDoor {
                     name: name.clone(),
@@ -148,8 +149,8 @@ impl Doors {
             path: path.clone(),
             why,
         };
-        make_private_folder(&self.folder).map_err(failed)?;
-        check_folder(&self.folder)?;
+        private::make_folder(&self.folder).map_err(failed)?;
+        private::check_folder(&self.folder)?;
         let text = Fields::of(door).to_text();
         // tempfile makes it 0600; nothing has to be changed afterwards.
         let mut file = tempfile::Builder::new()
@@ -351,83 +352,4 @@ fn toml_error(text: &str, error: &toml::de::Error) -> String {
         Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
         None => message,
     }
-}
-
-/// Opens a door's file if it and its folder are this user's alone. The descriptor that
-/// is looked at is the one that is read.
-fn open_private(folder: &Path, path: &Path) -> Result<File, Error> {
-    let failed = |why| Error::File {
-        what: "read",
-        path: path.to_path_buf(),
-        why,
-    };
-    // Asked before it is opened, since a pipe would hold the open up for ever.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Error::BrokenDoor {
-            path: path.to_path_buf(),
-            why: "it is not a file".into(),
-        });
-    }
-    check_folder(folder)?;
-    let file = File::open(path).map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
-    check_access(path, &meta, 0o077, "600", "others can read or change it")?;
-    Ok(file)
-}
-
-fn check_folder(folder: &Path) -> Result<(), Error> {
-    let meta = fs::metadata(folder);
-    let failed = |why| Error::File {
-        what: "read",
-        path: folder.to_path_buf(),
-        why,
-    };
-    let meta = meta.map_err(failed)?;
-    check_access(
-        folder,
-        &meta,
-        0o022,
-        "700",
-        "others can put their own door into it",
-    )
-}
-
-#[cfg(unix)]
-fn check_access(
-    path: &Path,
-    meta: &fs::Metadata,
-    forbidden: u32,
-    mode: &str,
-    why: &'static str,
-) -> Result<(), Error> {
-    use std::os::unix::fs::MetadataExt;
-    let word = crate::ssh::shell_word(&path.display().to_string());
-    let (why, mend) = if meta.uid() != rustix::process::geteuid().as_raw() {
-        let mend = format!("chown \"$(id -u)\" {word} && chmod {mode} {word}, if it is yours");
-        ("it belongs to another user", mend)
-    } else if meta.mode() & forbidden != 0 {
-        (why, format!("chmod {mode} {word}"))
-    } else {
-        return Ok(());
-    };
-    Err(Error::Unsafe {
-        path: path.to_path_buf(),
-        why,
-        mend,
-    })
-}
-
-/// Elsewhere the user's own folder is private by the system's doing.
-#[cfg(not(unix))]
-#[allow(clippy::unnecessary_wraps)] // The same signature as above.
-fn check_access(_: &Path, _: &fs::Metadata, _: u32, _: &str, _: &'static str) -> Result<(), Error> {
-    Ok(())
-}
-
-fn make_private_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
 }

@@ -54,7 +54,9 @@ pub fn import(
         Ok(()) => Ok(Imported::New(door)),
         Err(exists @ Error::DoorExists { .. }) => match doors.load(door.name()) {
             Ok(there) if there == door => Ok(Imported::Already(there)),
-            _ => Err(exists),
+            Ok(_) => Err(exists),
+            // Whether it is another one cannot be said of one that cannot be read.
+            Err(unreadable) => Err(unreadable),
         },
         Err(other) => Err(other),
     }

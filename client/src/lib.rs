@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`commands`] | what each command does and prints |
 //! | [`door`] | a server and the key to it, as a file of this user's own |
+//! | [`private`] | files that are this user's alone |
 //! | [`import`] | an invitation becomes a door |
 //! | [`resolve`] | the addresses of a host |
 //! | [`address`] | which address is signed into a packet |
@@ -23,6 +24,7 @@ pub mod error;
 pub mod import;
 pub mod knock;
 pub mod open;
+pub mod private;
 pub mod relay;
 pub mod resolve;
 pub mod schedule;

@@ -198,6 +198,8 @@ async fn connect(mut local: SocketAddr, server: SocketAddr) -> io::Result<TcpStr
     } else {
         TcpSocket::new_v6()?
     };
+    // What ssh itself would do; through a relay its TCPKeepAlive has no socket to set.
+    socket.set_keepalive(true)?;
     local.set_port(0);
     socket.bind(local)?;
     socket.connect(server).await
