@@ -56,7 +56,7 @@ fn check_access(
     use std::os::unix::fs::MetadataExt;
     let word = crate::ssh::shell_word(&path.display().to_string());
     let (why, mend) = if meta.uid() != rustix::process::geteuid().as_raw() {
-        let mend = format!("chown \"$(id -u)\" {word} && chmod {mode} {word}, if it is yours");
+        let mend = format!("if it is yours: chown \"$(id -u)\" {word} && chmod {mode} {word}");
         ("it belongs to another user", mend)
     } else if meta.mode() & forbidden != 0 {
         (why, format!("chmod {mode} {word}"))
