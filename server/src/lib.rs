@@ -1,1 +1,22 @@
-//! The server's side of oneknock.
+//! The server's side of oneknock: the daemon `oneknockd` and the administration
+//! `oneknockctl`.
+//!
+//! ```text
+//! listener ──bytes, source──▶ gate ──Verdict──▶ ledger ──recorded──▶ firewall
+//!  sockets    (what, from whom)  pure: keys,      what outlives       nftables set,
+//!  only                          policy, replay   the process         kernel timeout
+//! ```
+//!
+//! `PROTOCOL.md` in the shared package says what a packet is; `gate` holds its rules.
+
+pub mod clock;
+pub mod config;
+pub mod ctl;
+pub mod daemon;
+pub mod files;
+pub mod firewall;
+pub mod gate;
+pub mod gateways;
+pub mod ledger;
+pub mod listener;
+pub mod log;

@@ -1,3 +1,5 @@
-//! `oneknockctl`: see the library.
+//! The administration; all of it is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    oneknockd::ctl::main()
+}

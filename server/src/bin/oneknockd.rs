@@ -1,3 +1,5 @@
-//! `oneknockd`: see the library.
+//! The daemon; all of it is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    oneknockd::daemon::main()
+}

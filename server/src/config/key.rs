@@ -1,0 +1,165 @@
+//! A key file: who holds the key, what it may do, and its generations.
+
+use super::Mistake;
+use super::reader::{Reader, Section};
+use oneknock_shared::knock::Timestamp;
+use oneknock_shared::name::{KeyName, ServiceName};
+use oneknock_shared::secret::Secret;
+use std::path::Path;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+const SECOND: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Live grants that a key may have where its file does not say.
+const GRANTS: u32 = 16;
+/// Knocks a minute that are accepted from a key where its file does not say.
+const KNOCKS_PER_MINUTE: u32 = 60;
+
+/// A key: one client's right to open services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Its name: its file's, without `.toml`.
+    pub name: KeyName,
+    /// What it may do.
+    pub policy: Policy,
+    /// Its secrets; at least one, no number twice.
+    pub generations: Vec<Generation>,
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The services it may open; at least one.
+    pub services: Vec<ServiceName>,
+    /// The longest time it may open any of them; the service's own limit holds too.
+    pub max_open_for: Option<Duration>,
+    /// Whether the address to admit must be signed into the packet.
+    pub signed_address: bool,
+    /// Whether it may admit an address other than the packet's source.
+    pub admit_others: bool,
+    /// Live grants at once, 1 to 1,000,000: one for each service and address.
+    pub grants: u32,
+    /// Knocks a minute that are accepted, 1 to 10,000,000.
+    pub knocks_per_minute: u32,
+}
+
+impl Policy {
+    /// The policy of a new key for these services.
+    #[must_use]
+    pub fn new(services: Vec<ServiceName>) -> Self {
+        Self {
+            services,
+            max_open_for: None,
+            signed_address: false,
+            admit_others: false,
+            grants: GRANTS,
+            knocks_per_minute: KNOCKS_PER_MINUTE,
+        }
+    }
+}
+
+/// One secret of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// Counted from 1.
+    pub number: u32,
+    /// The secret.
+    pub secret: Secret,
+    /// Valid from then on; always, where there is none.
+    pub not_before: Option<Timestamp>,
+    /// Valid up to and including then; for ever, where there is none.
+    pub not_after: Option<Timestamp>,
+}
+
+/// Reads the file's text.
+pub fn parse(file: &Path, name: KeyName, text: &str) -> Result<Key, Vec<Mistake>> {
+    Reader::read(file, text, |file| {
+        let services = file.list("services", "[\"ssh\"]");
+        // Where the key is not there, the service's limit alone holds.
+        let max_open_for = file.duration_or("max_open_for", SECOND..=LONGEST, LONGEST);
+        let signed_address = file.flag("signed_address");
+        let admit_others = file.flag("admit_others");
+        let grants = file.number_or("grants", 1..=1_000_000, GRANTS);
+        let knocks = file.number_or("knocks_per_minute", 1..=10_000_000, KNOCKS_PER_MINUTE);
+        let generations = file.tables("generation", generation);
+        if let Some(generations) = &generations {
+            check_numbers(file, generations);
+        }
+        Some(Key {
+            name,
+            policy: Policy {
+                services: services?,
+                max_open_for: Some(max_open_for?).filter(|&max| max < LONGEST),
+                signed_address: signed_address?,
+                admit_others: admit_others?,
+                grants: grants?,
+                knocks_per_minute: knocks?,
+            },
+            generations: generations?,
+        })
+    })
+}
+
+fn generation(section: &mut Section<'_, '_>) -> Option<Generation> {
+    let number = section.number("number", 1..=u32::MAX, "1");
+    let secret = section.text("secret", "\"(what oneknockctl key add wrote)\"");
+    let not_before = section.time("not_before");
+    let not_after = section.time("not_after");
+    if let (Some(Some(first)), Some(Some(last))) = (not_before, not_after)
+        && first > last
+    {
+        section.note("not_after", "must not be before not_before");
+    }
+    Some(Generation {
+        number: number?,
+        secret: secret?,
+        not_before: not_before?,
+        not_after: not_after?,
+    })
+}
+
+fn check_numbers(file: &Section<'_, '_>, generations: &[Generation]) {
+    for (at, generation) in generations.iter().enumerate() {
+        if generations[..at]
+            .iter()
+            .any(|g| g.number == generation.number)
+        {
+            file.note(
+                "generation",
+                format!("number {} is there twice", generation.number),
+            );
+        }
+    }
+}
+
+/// The text of a new key file with one generation, which [`parse`] reads back as it
+/// is. Wiped when dropped.
+#[must_use]
+pub fn key_text(policy: &Policy, generation: &Generation) -> Zeroizing<String> {
+    let services: Vec<String> = policy.services.iter().map(|s| format!("\"{s}\"")).collect();
+    Zeroizing::new(format!(
+        "\
+# What this key may open.
+services = [{}]
+# Demand that the address to admit is signed into the packet.
+signed_address = {}
+# Let it admit an address other than the one that it knocks from.
+admit_others = {}
+# Live grants at once, and accepted knocks a minute.
+grants = {}
+knocks_per_minute = {}
+
+[[generation]]
+number = {}
+secret = \"{}\"
+",
+        services.join(", "),
+        policy.signed_address,
+        policy.admit_others,
+        policy.grants,
+        policy.knocks_per_minute,
+        generation.number,
+        *generation.secret.to_base64(),
+    ))
+}

@@ -1,0 +1,265 @@
+//! `oneknockd.toml`.
+
+use super::Mistake;
+use super::reader::{Reader, Section};
+use oneknock_shared::name::{Host, KeyName, ServiceName};
+use oneknock_shared::port::{Ports, Transport};
+use oneknock_shared::secret::ServerId;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The longest time that a configuration may keep a door open for one knock.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+const SECOND: Duration = Duration::from_secs(1);
+/// How long a door stays open where neither knock nor configuration says.
+const OPEN_FOR: Duration = Duration::from_secs(30);
+/// How long a knock may ask for where the configuration does not say.
+const MAX_OPEN_FOR: Duration = Duration::from_secs(8 * 3600);
+/// How far apart the clocks may be where the configuration does not say.
+const SKEW: Duration = Duration::from_secs(30);
+const MAX_SKEW: Duration = Duration::from_secs(600);
+
+/// The main configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What a client's door is called.
+    pub name: KeyName,
+    /// The host that invitations name.
+    pub host: Host,
+    /// The UDP port that invitations name, 1 to 65535; a router may map it.
+    pub port: u16,
+    /// This server's id.
+    pub server_id: ServerId,
+    /// Where the daemon listens; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// How far a packet's timestamp may be from this machine's clock, 1 s to 10 min.
+    pub skew: Duration,
+    /// The folder of the state that outlives the daemon.
+    pub state: PathBuf,
+    /// Whether this machine's own default gateway may be admitted.
+    pub admit_gateway: bool,
+    /// What is guarded; at least one, no name and no port twice.
+    pub services: Vec<Service>,
+}
+
+/// A guarded service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its ports; at least one.
+    pub ports: Vec<Ports>,
+    /// How long a knock that asks for no time opens it: whole seconds, at least one.
+    pub open_for: Duration,
+    /// The longest time that a knock can open it.
+    pub max_open_for: Duration,
+}
+
+impl Config {
+    /// The service of that name.
+    #[must_use]
+    pub fn service(&self, name: ServiceName) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+}
+
+/// Reads the file's text.
+pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
+    Reader::read(file, text, |file| {
+        // Every key is read before the first `?`, so that every mistake is found.
+        let name = file.text("name", "\"home\"");
+        let host = file.text("host", "\"home.example.org\"");
+        let port = file.number("port", 1..=65535, "45123");
+        let server_id = file.text("server_id", "\"(what oneknockctl init wrote)\"");
+        let listen = file.list("listen", "[\"0.0.0.0:45123\", \"[::]:45123\"]");
+        let skew = file.duration_or("skew", SECOND..=MAX_SKEW, SKEW);
+        let state = file.text::<PathBuf>("state", "\"/var/lib/oneknock\"");
+        let admit_gateway = file.flag("admit_gateway");
+        let services = file.tables("service", service);
+        if let (Some(listen), Some(services)) = (&listen, &services) {
+            check_listen(file, listen, services);
+        }
+        if let Some(services) = &services {
+            check_services(file, services);
+        }
+        if state.as_ref().is_some_and(|path| !path.is_absolute()) {
+            file.note(
+                "state",
+                "must be a path from the root, such as \"/var/lib/oneknock\"",
+            );
+        }
+        Some(Config {
+            name: name?,
+            host: host?,
+            port: u16::try_from(port?).ok()?,
+            server_id: server_id?,
+            listen: listen?,
+            skew: skew?,
+            state: state?,
+            admit_gateway: admit_gateway?,
+            services: services?,
+        })
+    })
+}
+
+fn service(section: &mut Section<'_, '_>) -> Option<Service> {
+    let name: Option<ServiceName> = section.text("name", "\"ssh\"");
+    let ports = section.list("ports", "[\"tcp/22\"]");
+    let open_for = section.duration_or("open_for", SECOND..=LONGEST, OPEN_FOR);
+    let max = section.duration_or("max_open_for", SECOND..=LONGEST, MAX_OPEN_FOR);
+    // nft reads `ip6` and `icmpv6` as words of its own: a listing of such a set
+    // could not be loaded again.
+    if let Some(reserved) = name.filter(|n| ["ip", "icmpv"].contains(&n.as_str())) {
+        section.note(
+            "name",
+            format!("{reserved} is taken by nft; choose another"),
+        );
+    }
+    if let (Some(open_for), Some(max)) = (open_for, max)
+        && open_for > max
+    {
+        section.note("open_for", "must not be longer than max_open_for");
+    }
+    Some(Service {
+        name: name?,
+        ports: ports?,
+        open_for: open_for?,
+        max_open_for: max?,
+    })
+}
+
+fn check_listen(file: &Section<'_, '_>, listen: &[SocketAddr], services: &[Service]) {
+    for (at, address) in listen.iter().enumerate() {
+        if address.port() == 0 {
+            file.note("listen", format!("{address}: the port must be 1 to 65535"));
+        }
+        if listen[..at].contains(address) {
+            file.note("listen", format!("{address} is there twice"));
+        }
+        let guards = |p: &&Ports| p.contains(Transport::Udp, address.port());
+        for service in services {
+            if let Some(ports) = service.ports.iter().find(guards) {
+                let name = service.name;
+                let what = format!(
+                    "{address}: {ports} is guarded by service {name}, so no knock could reach it"
+                );
+                file.note("listen", what);
+            }
+        }
+    }
+}
+
+/// A port belongs to one service, and a name to one.
+fn check_services(file: &Section<'_, '_>, services: &[Service]) {
+    for (at, service) in services.iter().enumerate() {
+        if services[..at].iter().any(|s| s.name == service.name) {
+            file.note("service", format!("{} is there twice", service.name));
+        }
+        for (n, ports) in service.ports.iter().enumerate() {
+            if service.ports[..n].iter().any(|p| p.overlaps(ports)) {
+                file.note(
+                    "service",
+                    format!("{}: {ports} is there twice", service.name),
+                );
+            }
+            let other = |s: &&Service| s.ports.iter().any(|p| p.overlaps(ports));
+            if let Some(other) = services[..at].iter().find(other) {
+                let what = format!("{ports} belongs to {} and to {}", other.name, service.name);
+                file.note("service", what);
+            }
+        }
+    }
+}
+
+/// The text of a new main file, which [`parse`] reads back as it is.
+#[must_use]
+pub fn main_text(config: &Config) -> String {
+    let listen: Vec<String> = config.listen.iter().map(|a| format!("\"{a}\"")).collect();
+    let mut text = format!(
+        "\
+# oneknockd: what the daemon guards and where it listens.
+# After a change: oneknockctl check, then send the daemon SIGHUP.
+
+# What a client's door is called, and where clients find this machine.
+name = \"{name}\"
+host = \"{host}\"
+# The UDP port that clients knock on. A router in front must pass it on.
+port = {port}
+# Random; every packet is bound to it. Changing it makes all invitations void.
+server_id = \"{id}\"
+
+# Where the daemon listens.
+listen = [{listen}]
+# How far a client's clock may be off, 1s to 10min.
+skew = \"{skew}\"
+# What must outlive the daemon: what was accepted must not be accepted again.
+state = {state}
+# A router that rewrites the sources of what it passes on shows every visitor under
+# its own address; admitting that one would admit everybody. Leave this false then.
+admit_gateway = {gateway}
+",
+        name = config.name,
+        host = config.host,
+        port = config.port,
+        id = config.server_id,
+        listen = listen.join(", "),
+        skew = humantime::format_duration(config.skew),
+        state = toml::Value::from(config.state.display().to_string()),
+        gateway = config.admit_gateway,
+    );
+    for service in &config.services {
+        let ports: Vec<String> = service.ports.iter().map(|p| format!("\"{p}\"")).collect();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "
+# A guarded service. A port range is written \"udp/60000-61000\".
+[[service]]
+name = \"{}\"
+ports = [{}]
+# How long a knock opens it, and the longest time that a knock may ask for.
+open_for = \"{}\"
+max_open_for = \"{}\"
+",
+            service.name,
+            ports.join(", "),
+            humantime::format_duration(service.open_for),
+            humantime::format_duration(service.max_open_for),
+        );
+    }
+    text
+}
+
+impl Service {
+    /// A service with the times that hold where nothing else is said.
+    #[must_use]
+    pub fn new(name: ServiceName, ports: Vec<Ports>) -> Self {
+        Self {
+            name,
+            ports,
+            open_for: OPEN_FOR,
+            max_open_for: MAX_OPEN_FOR,
+        }
+    }
+}
+
+impl Config {
+    /// A configuration with the values that hold where nothing else is said.
+    #[must_use]
+    pub fn new(name: KeyName, host: Host, port: u16, server_id: ServerId, state: PathBuf) -> Self {
+        let any = |ip: &str| ip.parse().ok().map(|ip| SocketAddr::new(ip, port));
+        Self {
+            name,
+            host,
+            port,
+            server_id,
+            listen: ["0.0.0.0", "::"].into_iter().filter_map(any).collect(),
+            skew: SKEW,
+            state,
+            admit_gateway: false,
+            services: Vec::new(),
+        }
+    }
+}

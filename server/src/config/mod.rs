@@ -1,0 +1,163 @@
+//! What the administrator wrote: `oneknockd.toml` and one file for each key, read as a
+//! whole or not at all, with every mistake at once.
+
+mod key;
+mod main_file;
+mod reader;
+
+pub use key::{Generation, Key, Policy, key_text};
+pub use main_file::{Config, Service, main_text};
+
+use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1, where it is known.
+    pub line: Option<usize>,
+    /// What is wrong and what would be right.
+    pub what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        write!(f, " {}", self.what)
+    }
+}
+
+fn mistake(file: &Path, what: impl fmt::Display) -> Mistake {
+    Mistake {
+        file: file.into(),
+        line: None,
+        what: what.to_string(),
+    }
+}
+
+/// A configuration and keys that are without a mistake: the only form in which they
+/// reach the gate.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The main file.
+    pub config: Config,
+    /// The keys, in the order of their names.
+    pub keys: Vec<Key>,
+}
+
+impl Settings {
+    /// Reads a configuration folder. Where anything is wrong, all that is wrong.
+    pub fn load(dir: &Path) -> Result<Self, Vec<Mistake>> {
+        Self::load_for(dir, Owner::wanted())
+    }
+
+    fn load_for(dir: &Path, owner: Owner) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let config = load_config(dir, owner)
+            .map_err(|found| mistakes.extend(found))
+            .ok();
+        let keys = load_keys(dir, owner, config.as_ref(), &mut mistakes);
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(Self { config, keys }),
+            _ => Err(mistakes),
+        }
+    }
+}
+
+/// Reads the main file alone.
+pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
+    let path = files::config_file(dir);
+    let text = files::read(&path, Access::WrittenOnlyBy(owner))
+        .map_err(|error| vec![mistake(&path, error)])?;
+    main_file::parse(&path, &text)
+}
+
+/// Looks for mistakes in a main file's text before it is written.
+pub fn check_main_text(file: &Path, text: &str) -> Result<(), Vec<Mistake>> {
+    main_file::parse(file, text).map(|_| ())
+}
+
+fn load_keys(
+    dir: &Path,
+    owner: Owner,
+    config: Option<&Config>,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<Key> {
+    let folder = files::key_folder(dir);
+    if let Err(error) = files::check_folder(&folder, Access::Exactly(owner, KEY_FOLDER_MODE)) {
+        mistakes.push(mistake(&folder, error));
+    }
+    let mut names: Vec<PathBuf> = match fs::read_dir(&folder) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        // The check above has said so.
+        Err(_) => Vec::new(),
+    };
+    names.sort();
+    let mut keys = Vec::new();
+    for path in names {
+        let hidden = path
+            .file_name()
+            .is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+        if !hidden {
+            match load_key(&path, owner) {
+                Ok(key) => keys.push((path, key)),
+                Err(found) => mistakes.extend(found),
+            }
+        }
+    }
+    check_services(&keys, config, mistakes);
+    check_secrets(&keys, mistakes);
+    keys.into_iter().map(|(_, key)| key).collect()
+}
+
+/// Reads one key file; its name without `.toml` is the key's.
+pub fn load_key(path: &Path, owner: Owner) -> Result<Key, Vec<Mistake>> {
+    let one = |what: String| vec![mistake(path, what)];
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.strip_suffix(".toml"))
+        .ok_or_else(|| one("is not a key file: its name must end in .toml".into()))?
+        .parse()
+        .map_err(|error| one(format!("{error}")))?;
+    let text = files::read(path, Access::Exactly(owner, KEY_FILE_MODE))
+        .map_err(|error| one(error.to_string()))?;
+    key::parse(path, name, &text)
+}
+
+fn check_services(keys: &[(PathBuf, Key)], config: Option<&Config>, mistakes: &mut Vec<Mistake>) {
+    let Some(config) = config else { return };
+    for (path, key) in keys {
+        for name in &key.policy.services {
+            if config.service(*name).is_none() {
+                let what = format!("services: {name} is not a service of oneknockd.toml");
+                mistakes.push(mistake(path, what));
+            }
+        }
+    }
+}
+
+/// One secret in two files would make the log and every policy ambiguous.
+fn check_secrets(keys: &[(PathBuf, Key)], mistakes: &mut Vec<Mistake>) {
+    let mut seen = HashMap::new();
+    for (path, key) in keys {
+        for generation in &key.generations {
+            if let Some(first) = seen.insert(&generation.secret, &key.name) {
+                let number = generation.number;
+                let what = format!("generation {number}: has the same secret as key {first}");
+                mistakes.push(mistake(path, what));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

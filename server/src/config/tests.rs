@@ -1,0 +1,203 @@
+use super::*;
+use oneknock_shared::secret::{Secret, ServerId};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+fn me() -> Owner {
+    Owner {
+        uid: nix::unistd::getuid().as_raw(),
+        gid: nix::unistd::getgid().as_raw(),
+    }
+}
+
+fn sample() -> Config {
+    let mut config = Config::new(
+        "home".parse().unwrap(),
+        "home.example.org".parse().unwrap(),
+        45123,
+        ServerId::generate().unwrap(),
+        "/var/lib/one \"knock".into(),
+    );
+    let ports = vec![
+        "tcp/22".parse().unwrap(),
+        "udp/60000-61000".parse().unwrap(),
+    ];
+    config
+        .services
+        .push(Service::new("ssh".parse().unwrap(), ports));
+    config
+}
+
+/// What is wrong with the sample after an edit, a line each.
+fn mistakes(from: &str, to: &str) -> String {
+    let text = main_text(&sample());
+    assert!(text.contains(from), "{from}");
+    let edited = text.replacen(from, to, 1);
+    match main_file::parse(Path::new("c"), &edited) {
+        Ok(_) => String::new(),
+        Err(found) => found
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n"),
+    }
+}
+
+#[test]
+fn a_new_configuration_is_read_back_as_it_was_written() {
+    let config = sample();
+    assert_eq!(
+        main_file::parse(Path::new("c"), &main_text(&config)),
+        Ok(config)
+    );
+}
+
+#[test]
+fn every_mistake_is_found_at_once_with_its_line() {
+    let text = "name = \"-x\"\nhost = 3\nport = 0\nserver_id = \"AA\"\nlisten = [\"1.2.3.4\"]\n\
+                skew = \"1h\"\nstate = \"x\"\nwhat = 1\n[[service]]\nname = \"SSH\"\n\
+                ports = [\"tcp/0\", \"sctp/1\"]\nopen_for = \"soon\"\n";
+    let found = main_file::parse(Path::new("c"), text).unwrap_err();
+    let mut lines: Vec<usize> = found.iter().filter_map(|m| m.line).collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 11, 12],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn an_unknown_key_is_a_mistake() {
+    assert!(mistakes("skew =", "skwe =").contains("skwe: is unknown here"));
+    assert!(mistakes("open_for =", "openfor =").contains("openfor: is unknown here"));
+}
+
+#[test]
+fn a_missing_key_is_named_with_an_example() {
+    assert!(mistakes("host = \"home.example.org\"", "").contains("host: is missing"));
+    assert!(mistakes("[[service]]", "[service]").contains("[[service]]"));
+}
+
+#[test]
+fn a_port_belongs_to_one_service() {
+    let second = "[[service]]\nname = \"web\"\nports = [\"udp/60500\"]\n[[service]]";
+    assert!(mistakes("[[service]]", second).contains("belongs to web and to ssh"));
+}
+
+#[test]
+fn the_knock_port_cannot_be_guarded() {
+    assert!(
+        mistakes(", \"udp/60000-61000\"", ", \"udp/45123\"").contains("no knock could reach it")
+    );
+}
+
+#[test]
+fn a_service_name_that_nft_takes_is_refused() {
+    assert!(mistakes("name = \"ssh\"", "name = \"ip\"").contains("taken by nft"));
+}
+
+#[test]
+fn open_for_is_not_longer_than_its_limit() {
+    assert!(mistakes("open_for = \"30s\"", "open_for = \"9h\"").contains("max_open_for"));
+}
+
+#[test]
+fn a_broken_file_is_one_line_with_its_place() {
+    let found = mistakes("port = 45123", "port = ");
+    assert_eq!(found.lines().count(), 1, "{found}");
+    assert!(found.starts_with("c:7:"), "{found}");
+}
+
+/// A folder with the sample and one key, owned by whoever runs the test.
+fn folder() -> (tempfile::TempDir, Secret) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = files::config_file(dir.path());
+    files::write(
+        &path,
+        &main_text(&sample()),
+        me(),
+        0o640,
+        files::Existing::Keep,
+    )
+    .unwrap();
+    files::make_folder(&files::key_folder(dir.path()), me(), KEY_FOLDER_MODE).unwrap();
+    let secret = Secret::generate().unwrap();
+    add(dir.path(), "laptop", &secret, "ssh");
+    (dir, secret)
+}
+
+fn add(dir: &Path, name: &str, secret: &Secret, service: &str) {
+    let policy = Policy::new(vec![service.parse().unwrap()]);
+    let generation = Generation {
+        number: 1,
+        secret: secret.clone(),
+        not_before: None,
+        not_after: None,
+    };
+    let path = files::key_folder(dir).join(format!("{name}.toml"));
+    let text = key_text(&policy, &generation);
+    files::write(&path, &text, me(), KEY_FILE_MODE, files::Existing::Keep).unwrap();
+}
+
+#[test]
+fn a_key_file_is_read_back_as_it_was_written() {
+    let (dir, secret) = folder();
+    let settings = Settings::load_for(dir.path(), me()).unwrap();
+    let key = &settings.keys[0];
+    assert_eq!(key.name.as_str(), "laptop");
+    assert_eq!(key.policy, Policy::new(vec!["ssh".parse().unwrap()]));
+    assert_eq!(key.generations[0].secret, secret);
+}
+
+#[test]
+fn one_secret_in_two_files_is_a_mistake() {
+    let (dir, secret) = folder();
+    add(dir.path(), "phone", &secret, "ssh");
+    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    assert!(
+        found[0].to_string().contains("same secret as key laptop"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_key_for_a_service_that_is_not_there_is_a_mistake() {
+    let (dir, _) = folder();
+    add(dir.path(), "phone", &Secret::generate().unwrap(), "web");
+    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    assert!(
+        found[0].to_string().contains("web is not a service"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn mistakes_in_several_files_come_together() {
+    let (dir, _) = folder();
+    let keys = files::key_folder(dir.path());
+    fs::write(keys.join("note.txt"), "x").unwrap();
+    fs::write(keys.join("open.toml"), "x").unwrap();
+    fs::set_permissions(keys.join("laptop.toml"), Permissions::from_mode(0o644)).unwrap();
+    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[test]
+fn times_are_utc() {
+    let text = "services = [\"ssh\"]\n[[generation]]\nnumber = 1\nsecret = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\nnot_after = ";
+    let parse = |time: &str| {
+        key::parse(
+            Path::new("k"),
+            "k".parse().unwrap(),
+            &format!("{text}{time}\n"),
+        )
+    };
+    let key = parse("1970-01-01T00:01:00Z").unwrap();
+    assert_eq!(
+        key.generations[0].not_after,
+        Some(oneknock_shared::knock::Timestamp(60_000))
+    );
+    assert!(parse("1970-01-01T00:01:00+02:00").is_err());
+    assert!(parse("\"1970-01-01T00:01:00Z\"").is_err());
+}

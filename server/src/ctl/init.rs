@@ -1,0 +1,129 @@
+//! `oneknockctl init`.
+
+use super::Failure;
+use crate::config::{Config, Service, main_text};
+use crate::files::{self, Existing, KEY_FOLDER_MODE, Owner};
+use crate::ledger::Ledger;
+use oneknock_shared::name::{Host, KeyName};
+use oneknock_shared::port::Ports;
+use oneknock_shared::secret::{ServerId, random};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The ports from which one is drawn: above those of services and below those that
+/// Linux hands out to outgoing connections.
+const PORTS: std::ops::Range<u16> = 20_000..32_768;
+
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// The DNS name or address under which clients reach this machine.
+    #[arg(long)]
+    host: Host,
+    /// What a client's door is called [default: the first part of HOST].
+    #[arg(long)]
+    name: Option<KeyName>,
+    /// The UDP port to knock on [default: a random one from 20000 to 32767].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// A service to guard, such as ssh=tcp/22 or mosh=tcp/22,udp/60000-61000; several
+    /// times for several [default: ssh=tcp/22].
+    #[arg(long = "service", value_name = "NAME=PORTS")]
+    services: Vec<Named>,
+    /// Where the state that must outlive the daemon is kept [default: /var/lib/oneknock,
+    /// or DIR/state with --config DIR].
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+/// A service as the command line writes it.
+#[derive(Debug, Clone)]
+struct Named(Service);
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, ports) = text.split_once('=').ok_or("write for example ssh=tcp/22")?;
+        let name = name.parse().map_err(|error| format!("{error}"))?;
+        let ports = ports.split(',').map(str::parse);
+        let ports: Vec<Ports> = ports
+            .collect::<Result<_, _>>()
+            .map_err(|e| format!("{e}"))?;
+        Ok(Self(Service::new(name, ports)))
+    }
+}
+
+impl Init {
+    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
+        let owner = Owner::wanted();
+        let config = self.config(dir)?;
+        let path = files::config_file(dir);
+        let text = main_text(&config);
+        // The same eyes that the daemon has: what it would refuse is not written.
+        crate::config::check_main_text(&path, &text).map_err(Failure::Mistakes)?;
+        let failed = |what: &Path, error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Failure::Usage(
+                format!("{} is there already: nothing was changed", what.display()),
+                Some("edit it, or choose another folder with --config".into()),
+            ),
+            _ => Failure::new(what.display(), error),
+        };
+        if path.symlink_metadata().is_ok() {
+            return Err(failed(&path, io::ErrorKind::AlreadyExists.into()));
+        }
+        let keys = files::key_folder(dir);
+        files::make_folder(dir, owner, 0o755).map_err(|e| failed(dir, e))?;
+        files::make_folder(&keys, owner, KEY_FOLDER_MODE).map_err(|e| failed(&keys, e))?;
+        Ledger::create(&config.state, owner).map_err(|e| failed(&config.state, e))?;
+        // Last, so that a configuration never stands without what it needs.
+        files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, e))?;
+        let ctl = super::key::ctl_command(dir);
+        eprintln!("wrote {}: knocks on udp/{}", path.display(), config.port);
+        eprintln!(
+            "hint: make a key with \"{ctl} key add laptop\", then start oneknockd; let udp/{} through this machine's own firewall and pass it on in your router",
+            config.port
+        );
+        Ok(())
+    }
+
+    fn config(&self, dir: &Path) -> Result<Config, Failure> {
+        let no_random = |error| Failure::new("cannot make a server id", error);
+        let port = match self.port {
+            Some(port) => port,
+            None => random_port().map_err(no_random)?,
+        };
+        let dir = std::path::absolute(dir).map_err(|e| Failure::new(dir.display(), e))?;
+        let state = match &self.state {
+            Some(state) => {
+                std::path::absolute(state).map_err(|e| Failure::new(state.display(), e))?
+            }
+            None if dir == Path::new("/etc/oneknock") => "/var/lib/oneknock".into(),
+            None => dir.join("state"),
+        };
+        let id = ServerId::generate().map_err(no_random)?;
+        let name = self.name.clone().unwrap_or_else(|| door_name(&self.host));
+        let mut config = Config::new(name, self.host.clone(), port, id, state);
+        config.services = self.services.iter().map(|named| named.0.clone()).collect();
+        if config.services.is_empty()
+            && let (Ok(name), Ok(port)) = ("ssh".parse(), "tcp/22".parse())
+        {
+            config.services.push(Service::new(name, vec![port]));
+        }
+        Ok(config)
+    }
+}
+
+/// The first label of a DNS name; an address makes no good name.
+fn door_name(host: &Host) -> KeyName {
+    let label = host.as_str().split('.').next().unwrap_or_default();
+    let is_address = host.as_str().parse::<std::net::IpAddr>().is_ok();
+    let name = label.parse().ok().filter(|_| !is_address);
+    name.or_else(|| "server".parse().ok())
+        .unwrap_or_else(|| unreachable!("\"server\" is a name"))
+}
+
+fn random_port() -> Result<u16, oneknock_shared::secret::NoRandomness> {
+    let drawn = u64::from_be_bytes(random()?) % u64::try_from(PORTS.len()).unwrap_or(1);
+    Ok(PORTS.start + u16::try_from(drawn).unwrap_or(0))
+}

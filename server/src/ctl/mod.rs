@@ -1,0 +1,144 @@
+//! `oneknockctl`: makes the configuration and the keys, checks them, shows and removes
+//! the guard.
+//!
+//! Messages: `oneknockctl: what happened: why`, lower case, no full stop; a second line
+//! `hint: what to do`. Standard output carries what was asked for, alone.
+
+mod init;
+mod key;
+
+use crate::config::{Mistake, Settings};
+use crate::firewall;
+use clap::{Parser, Subcommand};
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// `oneknockctl`'s command line.
+#[derive(Debug, Parser)]
+#[command(name = "oneknockctl", version)]
+/// Sets oneknock up on a server, and keeps its keys.
+///
+/// Exit status: 0 done, 1 it failed or mistakes were found, 2 the command line, the
+/// configuration or a key is wrong.
+pub struct Cli {
+    /// Where oneknockd.toml and keys/ are.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/etc/oneknock"
+    )]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the configuration and the empty state of a new server.
+    Init(init::Init),
+    /// Make, list, show and remove keys.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Look for mistakes in configuration and keys; say all of them.
+    Check,
+    /// Print the ruleset that the daemon loads, as JSON for "nft -j -f -".
+    Rules,
+    /// Take the guard down: every guarded port is as open as without oneknock.
+    ///
+    /// Stop the daemon first: it puts the guard up again.
+    Teardown,
+}
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+pub enum Failure {
+    /// Configuration or keys are wrong. Exit status 2.
+    Mistakes(Vec<Mistake>),
+    /// What was asked cannot be meant. Exit status 2.
+    Usage(String, Option<String>),
+    /// It failed. Exit status 1.
+    Failed(String, Option<String>),
+}
+
+impl Failure {
+    /// A failure with its reason.
+    pub fn new(what: impl Display, why: impl Display) -> Self {
+        Self::Failed(format!("{what}: {why}"), None)
+    }
+}
+
+/// Runs a command and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::Init(init) => init.run(&cli.config),
+        Command::Key(command) => command.run(&cli.config),
+        Command::Check => check(&cli),
+        Command::Rules => rules(&cli),
+        Command::Teardown => teardown(),
+    };
+    let (status, what, hint) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Mistakes(mistakes)) => {
+            for mistake in &mistakes {
+                eprintln!("oneknockctl: {mistake}");
+            }
+            return ExitCode::from(2);
+        }
+        Err(Failure::Usage(what, hint)) => (2, what, hint),
+        Err(Failure::Failed(what, hint)) => (1, what, hint),
+    };
+    eprintln!("oneknockctl: {what}");
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(status)
+}
+
+fn check(cli: &Cli) -> Result<(), Failure> {
+    match Settings::load(&cli.config) {
+        Ok(settings) => {
+            let (services, keys) = (settings.config.services.len(), settings.keys.len());
+            eprintln!("no mistake found: services {services}, keys {keys}");
+            Ok(())
+        }
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                eprintln!("{mistake}");
+            }
+            let count = mistakes.len();
+            let hint = "the daemon keeps running on what it last read without a mistake";
+            Err(Failure::Failed(
+                format!("mistakes found: {count}"),
+                Some(hint.into()),
+            ))
+        }
+    }
+}
+
+fn rules(cli: &Cli) -> Result<(), Failure> {
+    let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
+    let ruleset = firewall::ruleset(&settings.config.services, None);
+    let text = serde_json::to_string_pretty(&ruleset).map_err(|e| Failure::new("rules", e))?;
+    println!("{text}");
+    Ok(())
+}
+
+fn teardown() -> Result<(), Failure> {
+    match firewall::teardown() {
+        Ok(true) => {
+            eprintln!(
+                "the guard is down: guarded ports are open to whoever the machine's own rules let in"
+            );
+            Ok(())
+        }
+        Ok(false) => {
+            eprintln!("there was no guard");
+            Ok(())
+        }
+        Err(error) => Err(Failure::new("the guard is still up", error)),
+    }
+}

@@ -1,0 +1,309 @@
+//! The guard as typed JSON: what stands in the table `inet oneknock`, and why.
+
+use crate::config::Service;
+use nftables::batch::Batch;
+use nftables::expr::{BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey};
+use nftables::expr::{NamedExpression, Payload, PayloadField, Range, SetItem, Verdict};
+use nftables::schema::{Chain, Element, FlushObject, NfCmd, NfListObject, Nftables, Rule};
+use nftables::schema::{Set, SetFlag, SetType, SetTypeValue, Table};
+use nftables::stmt::{Accept, Counter, Drop, JumpTarget, Match, Operator, Statement, VerdictMap};
+use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use oneknock_shared::name::ServiceName;
+use oneknock_shared::port::Transport;
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+/// The table's name; its family is inet.
+pub const TABLE: &str = "oneknock";
+const GUARD: &str = "guard";
+const GRACE: &str = "grace";
+/// After connection tracking (-200), before destination NAT (-100): what a container
+/// publishes is guarded too.
+const PRIORITY: i32 = -150;
+/// How long connections that are older than the guard may show themselves, in seconds.
+const GRACE_SECONDS: u32 = 60;
+
+/// What the table holds already.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Names of its chains.
+    pub chains: Vec<String>,
+    /// Names of its sets.
+    pub sets: Vec<String>,
+    /// Its sets' elements that have a timeout or a comment, with the set's name.
+    pub elements: Vec<(String, serde_json::Value)>,
+}
+
+/// The set of admitted addresses of one family.
+#[must_use]
+pub fn set_name(service: ServiceName, is_ipv6: bool) -> String {
+    format!("{service}{}", if is_ipv6 { 6 } else { 4 })
+}
+
+fn chain_name(service: ServiceName) -> String {
+    format!("door-{service}")
+}
+
+/// The commands, one transaction, that make the table stand as these services want it,
+/// whatever it held before: sets that stay keep their elements with the time that they
+/// have left. `standing` is `None` where there is no table: then connections that are
+/// older than the guard get a minute to show themselves.
+#[must_use]
+pub fn ruleset(services: &[Service], standing: Option<&Standing>) -> Nftables<'static> {
+    let mut batch = Batch::new();
+    batch.add(NfListObject::Table(table()));
+    batch.add(set(GRACE.into(), SetType::InetProto));
+    if standing.is_none() {
+        batch.add(NfListObject::Element(grace()));
+    }
+    let mut sets = vec![GRACE.to_owned()];
+    let mut chains = vec![GUARD.to_owned()];
+    batch.add(NfListObject::Chain(base_chain()));
+    for service in services {
+        for (is_ipv6, kind) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
+            let name = set_name(service.name, is_ipv6);
+            batch.add(set(name.clone(), kind));
+            sets.push(name);
+        }
+        let name = chain_name(service.name);
+        batch.add(NfListObject::Chain(chain(name.clone())));
+        chains.push(name);
+    }
+    let old = standing.map(|s| s.chains.as_slice()).unwrap_or_default();
+    for name in &chains {
+        flush(&mut batch, name.clone());
+    }
+    for name in old.iter().filter(|name| !chains.contains(name)) {
+        flush(&mut batch, name.clone());
+    }
+    for service in services {
+        for statements in door(service) {
+            batch.add(rule(chain_name(service.name), statements));
+        }
+    }
+    for statements in guard(services) {
+        batch.add(rule(GUARD.into(), statements));
+    }
+    for name in old.iter().filter(|name| !chains.contains(name)) {
+        batch.delete(NfListObject::Chain(chain(name.clone())));
+    }
+    let mut commands = batch.to_nftables().objects.into_owned();
+    let old = standing.map(|s| s.sets.as_slice()).unwrap_or_default();
+    for name in old.iter().filter(|name| !sets.contains(name)) {
+        let gone = set(name.clone(), SetType::Ipv4Addr);
+        commands.push(nftables::schema::NfObject::CmdObject(NfCmd::Delete(gone)));
+    }
+    Nftables {
+        objects: Cow::Owned(commands),
+    }
+}
+
+/// What leads past the guard, in order, and then the doors.
+fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
+    let accept = || Statement::Accept(Some(Accept {}));
+    let elsewhere = Fib {
+        result: FibResult::Type,
+        flags: HashSet::from([FibFlag::Daddr]),
+    };
+    let flags = |wanted: &[&'static str]| {
+        let wanted = wanted.iter().map(|f| text(f)).collect();
+        let all = Expression::BinaryOperation(Box::new(BinaryOperation::OR(wanted)));
+        let of = payload("tcp", "flags");
+        Expression::BinaryOperation(Box::new(BinaryOperation::AND(of, all)))
+    };
+    let established = || equal(ct("state"), text("established"));
+    vec![
+        // A router goes on forwarding other hosts' ssh. Only unicast: broadcast,
+        // multicast and anycast reach a socket here and are judged like local.
+        vec![
+            equal(NamedExpression::Fib(elsewhere).into_expr(), text("unicast")),
+            accept(),
+        ],
+        vec![equal(meta(MetaKey::Iifname), text("lo")), accept()],
+        // Sessions live on when their grant has ended. A SYN begins a connection,
+        // whatever connection tracking takes it for: an outsider's stray segment that
+        // was answered with RST makes his next SYN "established".
+        vec![
+            established(),
+            unequal(flags(&["syn", "ack"]), text("syn")),
+            accept(),
+        ],
+        vec![
+            established(),
+            equal(meta(MetaKey::L4proto), text("udp")),
+            accept(),
+        ],
+        // Sessions older than the guard, for its first minute: nothing that could begin
+        // or end one.
+        vec![
+            equal(flags(&["syn", "rst"]), Expression::Number(0)),
+            equal(meta(MetaKey::L4proto), text(&format!("@{GRACE}"))),
+            accept(),
+        ],
+        vec![Statement::VerdictMap(VerdictMap {
+            key: concat(vec![meta(MetaKey::L4proto), payload("th", "dport")]),
+            data: NamedExpression::Set(doors(services)).into_expr(),
+        })],
+    ]
+}
+
+fn doors(services: &[Service]) -> Vec<SetItem<'static>> {
+    let mut items = Vec::new();
+    for service in services {
+        for ports in &service.ports {
+            let first = Expression::Number(ports.first().into());
+            let port = if ports.first() == ports.last() {
+                first
+            } else {
+                let range = [first, Expression::Number(ports.last().into())];
+                Expression::Range(Box::new(Range { range }))
+            };
+            let transport = match ports.transport() {
+                Transport::Tcp => "tcp",
+                Transport::Udp => "udp",
+            };
+            let target = chain_name(service.name).into();
+            let jump = Expression::Verdict(Verdict::Jump(JumpTarget { target }));
+            items.push(SetItem::Mapping(concat(vec![text(transport), port]), jump));
+        }
+    }
+    items
+}
+
+/// A door: the admitted pass, the rest is dropped in silence.
+fn door(service: &Service) -> Vec<Vec<Statement<'static>>> {
+    let admitted = |protocol: &'static str, is_ipv6| {
+        let set = format!("@{}", set_name(service.name, is_ipv6));
+        vec![
+            equal(payload(protocol, "saddr"), text(&set)),
+            Statement::Accept(Some(Accept {})),
+        ]
+    };
+    let drop = vec![
+        Statement::Counter(Counter::Anonymous(None)),
+        Statement::Drop(Some(Drop {})),
+    ];
+    vec![admitted("ip", false), admitted("ip6", true), drop]
+}
+
+fn table() -> Table<'static> {
+    Table {
+        family: NfFamily::INet,
+        name: TABLE.into(),
+        handle: None,
+    }
+}
+
+fn chain(name: String) -> Chain<'static> {
+    Chain {
+        family: NfFamily::INet,
+        table: TABLE.into(),
+        name: name.into(),
+        ..Chain::default()
+    }
+}
+
+fn base_chain() -> Chain<'static> {
+    Chain {
+        _type: Some(NfChainType::Filter),
+        hook: Some(NfHook::Prerouting),
+        prio: Some(PRIORITY),
+        policy: Some(NfChainPolicy::Accept),
+        ..chain(GUARD.into())
+    }
+}
+
+fn set(name: String, kind: SetType) -> NfListObject<'static> {
+    NfListObject::Set(Box::new(Set {
+        family: NfFamily::INet,
+        table: TABLE.into(),
+        name: name.into(),
+        set_type: SetTypeValue::Single(kind),
+        flags: Some(HashSet::from([SetFlag::Timeout])),
+        ..Set::default()
+    }))
+}
+
+fn grace() -> Element<'static> {
+    let elem = nftables::expr::Elem {
+        val: Box::new(text("tcp")),
+        timeout: Some(GRACE_SECONDS),
+        comment: Some("connections older than the guard".into()),
+        ..nftables::expr::Elem::default()
+    };
+    Element {
+        family: NfFamily::INet,
+        table: TABLE.into(),
+        name: GRACE.into(),
+        elem: vec![NamedExpression::Elem(elem).into_expr()].into(),
+    }
+}
+
+fn rule(chain: String, statements: Vec<Statement<'static>>) -> NfListObject<'static> {
+    NfListObject::Rule(Rule {
+        family: NfFamily::INet,
+        table: TABLE.into(),
+        chain: chain.into(),
+        expr: statements.into(),
+        ..Rule::default()
+    })
+}
+
+fn flush(batch: &mut Batch<'static>, name: String) {
+    batch.add_cmd(NfCmd::Flush(FlushObject::Chain(chain(name))));
+}
+
+trait IntoExpression {
+    fn into_expr(self) -> Expression<'static>;
+}
+
+impl IntoExpression for NamedExpression<'static> {
+    fn into_expr(self) -> Expression<'static> {
+        Expression::Named(self)
+    }
+}
+
+fn text(text: &str) -> Expression<'static> {
+    Expression::String(text.to_owned().into())
+}
+
+fn meta(key: MetaKey) -> Expression<'static> {
+    NamedExpression::Meta(Meta { key }).into_expr()
+}
+
+fn ct(key: &'static str) -> Expression<'static> {
+    NamedExpression::CT(CT {
+        key: key.into(),
+        family: None,
+        dir: None,
+    })
+    .into_expr()
+}
+
+fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
+    let field = PayloadField {
+        protocol: protocol.into(),
+        field: field.into(),
+    };
+    NamedExpression::Payload(Payload::PayloadField(field)).into_expr()
+}
+
+fn concat(parts: Vec<Expression<'static>>) -> Expression<'static> {
+    NamedExpression::Concat(parts).into_expr()
+}
+
+fn equal(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+    Statement::Match(Match {
+        left,
+        right,
+        op: Operator::EQ,
+    })
+}
+
+fn unequal(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+    Statement::Match(Match {
+        left,
+        right,
+        op: Operator::NEQ,
+    })
+}

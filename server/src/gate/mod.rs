@@ -1,0 +1,403 @@
+//! The gate: what a datagram is worth. Sans-IO: time, source and bytes come in, a
+//! [`Verdict`] goes out; no clock, socket or file is read here.
+//!
+//! The order of the checks is that of `PROTOCOL.md`. Steps 1 to 3 are all that a sender
+//! without a key can reach: they look up, compute one HMAC for a known selector, count,
+//! and allocate nothing.
+
+mod claims;
+mod rate;
+mod replay;
+mod selectors;
+mod verdict;
+
+pub use claims::{Change, Claims, Place};
+pub use replay::Replay;
+pub use verdict::{Accepted, Counters, Ignored, Junk, Refusal, Refused, Verdict};
+
+use crate::config::{Policy, Service, Settings};
+use oneknock_shared::knock::{Action, Timestamp};
+use oneknock_shared::name::{KeyName, ServiceName};
+use oneknock_shared::packet::{Packet, Request};
+use oneknock_shared::secret::{GenerationId, Subkeys};
+use rate::Bucket;
+use selectors::{Owner, Selectors};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A point in time, read once at the edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The wall clock: for packets' timestamps and keys' validity. May jump.
+    pub wall: Timestamp,
+    /// Since some fixed moment: for grants and rates. Never jumps.
+    pub mono: Duration,
+}
+
+/// A generation that expired longer ago than this is not even looked up, in ms.
+const FORGET_EXPIRED: u64 = 30 * 24 * 3600 * 1000;
+
+struct Generation {
+    key: usize,
+    subkeys: Subkeys,
+    not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
+    bucket: Bucket,
+}
+
+struct GateKey {
+    name: Arc<KeyName>,
+    policy: Policy,
+}
+
+/// The gate. Holds the keys, the policy, the replay cache and the claims.
+pub struct Gate {
+    skew_ms: u64,
+    admit_gateway: bool,
+    gateways: Vec<IpAddr>,
+    services: Vec<Service>,
+    keys: Vec<GateKey>,
+    generations: Vec<Generation>,
+    selectors: Selectors,
+    replay: BTreeMap<GenerationId, Replay>,
+    closes: BTreeMap<(Arc<KeyName>, Place), Timestamp>,
+    claims: Claims,
+    counters: Counters,
+}
+
+impl Gate {
+    /// A gate for these settings. `floor` holds for every generation: nothing that is
+    /// not later is accepted.
+    #[must_use]
+    pub fn new(settings: &Settings, floor: Option<Timestamp>, now: Now) -> Self {
+        let mut gate = Self {
+            skew_ms: 0,
+            admit_gateway: false,
+            gateways: Vec::new(),
+            services: Vec::new(),
+            keys: Vec::new(),
+            generations: Vec::new(),
+            selectors: Selectors::default(),
+            replay: BTreeMap::new(),
+            closes: BTreeMap::new(),
+            claims: Claims::default(),
+            counters: Counters::default(),
+        };
+        gate.install(settings, now);
+        for generation in &gate.generations {
+            let replay = gate.replay.entry(generation.subkeys.id()).or_default();
+            replay.raise_floor(floor);
+        }
+        gate
+    }
+
+    /// Puts other settings in force. What was accepted stays accepted, also of keys that
+    /// are gone: they may come back. Returns what to change in the firewall: grants whose
+    /// key has lost its right to them are closed.
+    pub fn reconfigure(&mut self, settings: &Settings, now: Now) -> Vec<Change> {
+        self.install(settings, now);
+        let keys = &self.keys;
+        let allowed = |key: &KeyName, place: &Place| {
+            let key = keys.iter().find(|k| *k.name == *key);
+            key.is_some_and(|k| k.policy.services.contains(&place.service))
+        };
+        self.claims.retain(now.mono, allowed)
+    }
+
+    fn install(&mut self, settings: &Settings, now: Now) {
+        let config = &settings.config;
+        self.skew_ms = u64::try_from(config.skew.as_millis()).unwrap_or(u64::MAX);
+        self.admit_gateway = config.admit_gateway;
+        self.services.clone_from(&config.services);
+        let mut old: BTreeMap<GenerationId, Bucket> = self
+            .generations
+            .drain(..)
+            .map(|g| (g.subkeys.id(), g.bucket))
+            .collect();
+        self.keys.clear();
+        for (index, key) in settings.keys.iter().enumerate() {
+            self.keys.push(GateKey {
+                name: Arc::new(key.name.clone()),
+                policy: key.policy.clone(),
+            });
+            let per_minute = key.policy.knocks_per_minute;
+            for generation in &key.generations {
+                let subkeys = Subkeys::derive(&generation.secret, &config.server_id);
+                let mut bucket = old.remove(&subkeys.id()).unwrap_or_default();
+                bucket.set_rate(per_minute, now.mono);
+                self.generations.push(Generation {
+                    key: index,
+                    subkeys,
+                    not_before: generation.not_before,
+                    not_after: generation.not_after,
+                    bucket,
+                });
+            }
+        }
+        self.selectors = Selectors::default();
+        self.tick(now);
+    }
+
+    /// What this machine's default gateways are now.
+    pub fn set_gateways(&mut self, gateways: Vec<IpAddr>) {
+        self.gateways = gateways;
+    }
+
+    /// Takes note of a grant that the kernel already has from an earlier run.
+    pub fn adopt(&mut self, key: KeyName, place: Place, until: Duration) {
+        self.claims.adopt(&Arc::new(key), place, until);
+    }
+
+    /// All live grants with the time that they have left.
+    #[must_use]
+    pub fn grants(&mut self, now: Now) -> Vec<Change> {
+        self.claims.all(now.mono)
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Work that is better done ahead of packets: selectors of the minutes to come, what
+    /// has expired. To be called about once a second; correct, only slower, without.
+    pub fn tick(&mut self, now: Now) {
+        let known = |g: &Generation| {
+            let gone = g.not_after.map(|end| end.0.saturating_add(FORGET_EXPIRED));
+            gone.is_none_or(|gone| now.wall.0 <= gone)
+        };
+        let keys = self
+            .generations
+            .iter()
+            .enumerate()
+            .filter(|(_, g)| known(g));
+        let keys = keys.map(|(index, g)| (index, &g.subkeys));
+        self.selectors.cover(now.wall, self.skew_ms, &keys);
+        self.claims.expire(now.mono);
+        let oldest = Timestamp(now.wall.0.saturating_sub(self.skew_ms));
+        for replay in self.replay.values_mut() {
+            replay.prune(oldest);
+        }
+        self.forget_closes(oldest);
+    }
+
+    /// A close that no open could precede any more is forgotten; the floor of the key's
+    /// generations takes its place, in case the clock goes back.
+    fn forget_closes(&mut self, oldest: Timestamp) {
+        let (keys, generations, replay) = (&self.keys, &self.generations, &mut self.replay);
+        self.closes.retain(|(name, _), closed| {
+            if *closed >= oldest {
+                return true;
+            }
+            for generation in generations.iter().filter(|g| *keys[g.key].name == **name) {
+                let replay = replay.entry(generation.subkeys.id()).or_default();
+                replay.raise_floor(Some(*closed));
+            }
+            false
+        });
+    }
+
+    /// Judges a datagram. An accepted one is in the replay cache, and its grants are
+    /// among the claims, when this returns; [`Gate::undo`] takes the grants back where
+    /// they cannot be recorded or made.
+    pub fn handle(&mut self, now: Now, source: IpAddr, datagram: &[u8]) -> Verdict {
+        let verdict = self.judge(now, source.to_canonical(), datagram);
+        self.counters.count(&verdict);
+        verdict
+    }
+
+    fn judge(&mut self, now: Now, source: IpAddr, datagram: &[u8]) -> Verdict {
+        let Some(packet) = Packet::read(datagram) else {
+            return Verdict::Junk(Junk::Length);
+        };
+        if !self.selectors.covers(now.wall, self.skew_ms) {
+            self.tick(now);
+        }
+        let window = oneknock_shared::selector::Slot::around(now.wall, self.skew_ms);
+        let owners = self.selectors.probe(packet.selector());
+        let mut found = false;
+        for &Owner { generation, slot } in owners {
+            if !window.contains(&slot.0) {
+                continue;
+            }
+            found = true;
+            if let Some(authentic) = packet.verify(&self.generations[generation].subkeys) {
+                let opened = authentic.open();
+                return self.decide(now, source, generation, opened);
+            }
+        }
+        Verdict::Junk(if found { Junk::Mac } else { Junk::Selector })
+    }
+
+    /// Steps 4 to 8, for a packet that a holder of the key has made.
+    fn decide(
+        &mut self,
+        now: Now,
+        source: IpAddr,
+        index: usize,
+        opened: Result<Request, oneknock_shared::knock::Malformed>,
+    ) -> Verdict {
+        let generation = &mut self.generations[index];
+        let key = &self.keys[generation.key];
+        let refused = |service, proven, why| {
+            let key = Arc::clone(&key.name);
+            Verdict::Refused(Refused {
+                key,
+                source,
+                service,
+                proven,
+                why,
+            })
+        };
+        let ignored = |why| Verdict::Ignored {
+            key: Arc::clone(&key.name),
+            source,
+            why,
+        };
+        let request = match opened {
+            Ok(request) => request,
+            Err(why) => return refused(None, false, Refusal::Malformed(why)),
+        };
+        let (at, service) = (request.timestamp(), request.knock().service);
+        let replay = self.replay.entry(generation.subkeys.id()).or_default();
+        if at.0.abs_diff(now.wall.0) > self.skew_ms {
+            return ignored(Ignored::Stale { at, now: now.wall });
+        }
+        if replay.is_below_floor(at) {
+            return ignored(Ignored::BelowFloor);
+        }
+        if replay.has(&request) {
+            return ignored(Ignored::Replayed);
+        }
+        // What is refused up to here, or for want of room or rate, is not remembered;
+        // so whoever caught such a packet can send it again from any address, and its
+        // source proves nothing.
+        if generation.not_before.is_some_and(|first| now.wall < first) {
+            return refused(service, false, Refusal::NotYetValid);
+        }
+        if generation.not_after.is_some_and(|last| now.wall > last) {
+            return refused(service, false, Refusal::Expired);
+        }
+        if !generation.bucket.take(now.mono) || !replay.remember(&request) {
+            return refused(service, false, Refusal::TooManyKnocks);
+        }
+        let step = Step {
+            key,
+            services: &self.services,
+            gateways: if self.admit_gateway {
+                &[]
+            } else {
+                &self.gateways
+            },
+            closes: &self.closes,
+            claims: &self.claims,
+        };
+        let wanted = match step.policy(now, source, &request) {
+            Ok(wanted) => wanted,
+            Err(why) => return refused(service, true, why),
+        };
+        let name = Arc::clone(&key.name);
+        let mut accepted = Accepted::new(Arc::clone(&name), source, &request);
+        for (place, open_for) in wanted {
+            if let Some(time) = open_for {
+                accepted.opened(self.claims.admit(now.mono, &name, place, time), place, time);
+            } else {
+                self.closes.insert((Arc::clone(&name), place), at);
+                accepted.closed(self.claims.withdraw(now.mono, &name, place), place);
+            }
+        }
+        Verdict::Accepted(accepted)
+    }
+
+    /// Takes back the grants of an accepted packet that could not be recorded or made.
+    /// The packet stays in the replay cache: it is spent.
+    pub fn undo(&mut self, accepted: &Accepted) {
+        self.claims.undo(&accepted.key, &accepted.undo);
+    }
+}
+
+/// What step 8 looks at.
+struct Step<'g> {
+    key: &'g GateKey,
+    services: &'g [Service],
+    gateways: &'g [IpAddr],
+    closes: &'g BTreeMap<(Arc<KeyName>, Place), Timestamp>,
+    claims: &'g Claims,
+}
+
+impl Step<'_> {
+    /// The places to open, each with its time, or to close (`None`).
+    fn policy(
+        &self,
+        now: Now,
+        source: IpAddr,
+        request: &Request,
+    ) -> Result<Vec<(Place, Option<Duration>)>, Refusal> {
+        let (knock, policy) = (request.knock(), &self.key.policy);
+        let services = self.services_asked(knock.service)?;
+        if policy.signed_address && knock.address.is_none() {
+            return Err(Refusal::AddressNotSigned);
+        }
+        let address = knock.address.unwrap_or(source);
+        if address != source && !policy.admit_others {
+            return Err(Refusal::AddressNotSource);
+        }
+        let places = services.iter().map(|s| {
+            (
+                Place {
+                    service: s.name,
+                    address,
+                },
+                s,
+            )
+        });
+        let Action::Open { seconds } = knock.action else {
+            return Ok(places.map(|(place, _)| (place, None)).collect());
+        };
+        if self.gateways.contains(&address) {
+            return Err(Refusal::Gateway);
+        }
+        let mut wanted = Vec::new();
+        let mut added = 0;
+        for (place, service) in places {
+            let closed = self.closes.get(&(Arc::clone(&self.key.name), place));
+            if closed.is_some_and(|&closed| request.timestamp() <= closed) {
+                return Err(Refusal::ClosedSince);
+            }
+            added += usize::from(!self.claims.has(now.mono, &self.key.name, place));
+            let asked = match seconds {
+                0 => service.open_for,
+                seconds => Duration::from_secs(seconds.into()),
+            };
+            let most = policy
+                .max_open_for
+                .unwrap_or(Duration::MAX)
+                .min(service.max_open_for);
+            wanted.push((place, Some(asked.min(most))));
+        }
+        let live = self.claims.live_of(now.mono, &self.key.name);
+        if added > 0 && live + added > policy.grants as usize {
+            return Err(Refusal::TooManyGrants);
+        }
+        Ok(wanted)
+    }
+
+    fn services_asked(&self, name: Option<ServiceName>) -> Result<Vec<&Service>, Refusal> {
+        let allowed = |s: &&Service| self.key.policy.services.contains(&s.name);
+        let Some(name) = name else {
+            return Ok(self.services.iter().filter(allowed).collect());
+        };
+        let service = self.services.iter().find(|s| s.name == name);
+        let service = service.ok_or(Refusal::NoSuchService)?;
+        Some(service)
+            .filter(allowed)
+            .map(|s| vec![s])
+            .ok_or(Refusal::ServiceNotAllowed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

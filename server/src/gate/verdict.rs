@@ -1,0 +1,196 @@
+//! What became of a datagram, and why. One verdict feeds the action, the counter and
+//! the log line alike.
+
+use super::claims::{Before, Change, Place};
+use oneknock_shared::knock::{Malformed, Timestamp};
+use oneknock_shared::name::{KeyName, ServiceName};
+use oneknock_shared::packet::Request;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The outcome of one datagram.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Steps 1 to 3: anybody can send it. Counted, nothing more.
+    Junk(Junk),
+    /// Steps 6 and 7: made by a holder of the key, but perhaps sent again by another,
+    /// from a forged address.
+    Ignored {
+        /// Whose packet it was.
+        key: Arc<KeyName>,
+        /// Where it came from: unproven.
+        source: IpAddr,
+        /// Why.
+        why: Ignored,
+    },
+    /// Steps 4, 5 and 8.
+    Refused(Refused),
+    /// To be recorded, then made so in the firewall.
+    Accepted(Accepted),
+}
+
+/// Why a datagram is junk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Junk {
+    /// Not 112 bytes.
+    Length,
+    /// A selector of no key, or of a minute that is not in force.
+    Selector,
+    /// A known selector, and an HMAC that does not hold.
+    Mac,
+}
+
+/// Why an authentic packet is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ignored {
+    /// Its timestamp is further from this machine's clock than the skew.
+    Stale {
+        /// The packet's timestamp.
+        at: Timestamp,
+        /// This machine's clock.
+        now: Timestamp,
+    },
+    /// It is not later than the generation's floor.
+    BelowFloor,
+    /// It was seen before.
+    Replayed,
+}
+
+/// A refusal, and whose.
+#[derive(Debug)]
+pub struct Refused {
+    /// Whose packet it was.
+    pub key: Arc<KeyName>,
+    /// Where it came from.
+    pub source: IpAddr,
+    /// The service it named.
+    pub service: Option<ServiceName>,
+    /// Whether it was seen for the first time and cannot be seen again: then the source
+    /// is the key holder's own doing.
+    pub proven: bool,
+    /// Why.
+    pub why: Refusal,
+}
+
+/// Why a packet is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Steps 4 and 5.
+    Malformed(Malformed),
+    /// The generation is not valid yet.
+    NotYetValid,
+    /// The generation is valid no longer.
+    Expired,
+    /// The key is over its rate.
+    TooManyKnocks,
+    /// The service is not in the configuration.
+    NoSuchService,
+    /// The key may not open the service.
+    ServiceNotAllowed,
+    /// The key must sign the address, and did not.
+    AddressNotSigned,
+    /// The signed address is not the source, and the key may not admit others.
+    AddressNotSource,
+    /// The address is this machine's default gateway: behind it is everybody.
+    Gateway,
+    /// The key has closed this door with a later packet.
+    ClosedSince,
+    /// The key has as many live grants as it may.
+    TooManyGrants,
+}
+
+impl Refusal {
+    /// The word for it in the log.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::NotYetValid => "not-yet-valid",
+            Self::Expired => "expired",
+            Self::TooManyKnocks => "too-many-knocks",
+            Self::NoSuchService => "no-such-service",
+            Self::ServiceNotAllowed => "service-not-allowed",
+            Self::AddressNotSigned => "address-not-signed",
+            Self::AddressNotSource => "address-not-source",
+            Self::Gateway => "gateway",
+            Self::ClosedSince => "closed-since",
+            Self::TooManyGrants => "too-many-grants",
+        }
+    }
+}
+
+/// An accepted packet: what to record, and what to do then.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Whose it is.
+    pub key: Arc<KeyName>,
+    /// Where it came from.
+    pub source: IpAddr,
+    /// Its timestamp.
+    pub at: Timestamp,
+    /// What to do in the firewall, in this order.
+    pub changes: Vec<Change>,
+    /// What was asked: opened for a time, or closed (`None`).
+    pub asked: Vec<(Place, Option<Duration>)>,
+    /// The key's claims as they were.
+    pub(super) undo: Vec<Before>,
+}
+
+impl Accepted {
+    pub(super) fn new(key: Arc<KeyName>, source: IpAddr, request: &Request) -> Self {
+        Self {
+            key,
+            source,
+            at: request.timestamp(),
+            changes: Vec::new(),
+            asked: Vec::new(),
+            undo: Vec::new(),
+        }
+    }
+
+    pub(super) fn opened(&mut self, done: (Change, Before), place: Place, time: Duration) {
+        self.note(done, place, Some(time));
+    }
+
+    pub(super) fn closed(&mut self, done: (Change, Before), place: Place) {
+        self.note(done, place, None);
+    }
+
+    fn note(&mut self, (change, before): (Change, Before), place: Place, time: Option<Duration>) {
+        self.changes.push(change);
+        self.undo.push(before);
+        self.asked.push((place, time));
+    }
+}
+
+/// How many datagrams had which outcome since the start.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Of another length.
+    pub length: u64,
+    /// Of an unknown selector.
+    pub selector: u64,
+    /// With an HMAC that does not hold.
+    pub mac: u64,
+    /// Stale, below the floor, or seen before.
+    pub ignored: u64,
+    /// Refused.
+    pub refused: u64,
+    /// Accepted.
+    pub accepted: u64,
+}
+
+impl Counters {
+    pub(super) fn count(&mut self, verdict: &Verdict) {
+        let counter = match verdict {
+            Verdict::Junk(Junk::Length) => &mut self.length,
+            Verdict::Junk(Junk::Selector) => &mut self.selector,
+            Verdict::Junk(Junk::Mac) => &mut self.mac,
+            Verdict::Ignored { .. } => &mut self.ignored,
+            Verdict::Refused(_) => &mut self.refused,
+            Verdict::Accepted(_) => &mut self.accepted,
+        };
+        *counter = counter.saturating_add(1);
+    }
+}

@@ -1,0 +1,130 @@
+//! Log lines: one an event, `key=value`, for journald, fail2ban and people.
+//!
+//! `address=` stands only where a source is the key holder's own; a source that may be
+//! forged is `unproven=`, so that no filter bans an address for what a thief sent.
+//! What anybody can cause without end is limited: a few lines a minute, then a count.
+
+use crate::gate::{Accepted, Ignored, Refused, Verdict};
+use std::fmt::Display;
+use std::time::Duration;
+
+/// Lines about refused and ignored packets in a minute.
+const LINES: u32 = 30;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Writes one line to standard error.
+pub fn line(text: impl Display) {
+    eprintln!("oneknockd: {text}");
+}
+
+/// Writes the lines of verdicts, within the limit.
+#[derive(Debug, Default)]
+pub struct Log {
+    since: Duration,
+    lines: u32,
+    suppressed: u64,
+}
+
+impl Log {
+    /// What the line for a refused or ignored packet is now, if there is to be one.
+    #[must_use]
+    pub fn refusal(&mut self, now: Duration, verdict: &Verdict) -> Option<String> {
+        let text = match verdict {
+            Verdict::Ignored { key, source, why } => {
+                let (word, apart) = match why {
+                    Ignored::Replayed => ("replayed", String::new()),
+                    Ignored::BelowFloor => ("below-floor", String::new()),
+                    Ignored::Stale { at, now } => {
+                        let word = if at < now { "behind" } else { "ahead" };
+                        ("stale", format!(" {word}={}", at.0.abs_diff(now.0) / 1000))
+                    }
+                };
+                format!("ignored unproven={source} key={key} reason={word}{apart}")
+            }
+            Verdict::Refused(refused) => refused_text(refused),
+            Verdict::Junk(_) | Verdict::Accepted(_) => return None,
+        };
+        if now.saturating_sub(self.since) >= MINUTE {
+            (self.since, self.lines) = (now, 0);
+        }
+        if self.lines == LINES {
+            self.suppressed += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(match std::mem::take(&mut self.suppressed) {
+            0 => text,
+            more => format!("{text} unlogged={more}"),
+        })
+    }
+}
+
+fn refused_text(refused: &Refused) -> String {
+    let Refused {
+        key,
+        source,
+        service,
+        proven,
+        why,
+    } = refused;
+    let source_is = if *proven { "address" } else { "unproven" };
+    let service = service.map_or("all".to_owned(), |s| s.to_string());
+    format!(
+        "refused {source_is}={source} key={key} service={service} reason={}",
+        why.word()
+    )
+}
+
+/// The lines of an accepted packet whose changes are made.
+#[must_use]
+pub fn accepted(accepted: &Accepted) -> Vec<String> {
+    let key = &accepted.key;
+    let lines = accepted.asked.iter().map(|(place, time)| {
+        let (address, service) = (place.address, place.service);
+        match time {
+            Some(time) => {
+                let seconds = time.as_secs();
+                format!("granted address={address} key={key} service={service} seconds={seconds}")
+            }
+            None => format!("closed address={address} key={key} service={service}"),
+        }
+    });
+    lines.collect()
+}
+
+/// The lines of an accepted packet whose changes could not be recorded or made.
+#[must_use]
+pub fn failed(accepted: &Accepted, reason: &str, why: &dyn Display) -> Vec<String> {
+    let key = &accepted.key;
+    let lines = accepted.asked.iter().map(|(place, _)| {
+        let (address, service) = (place.address, place.service);
+        format!("refused address={address} key={key} service={service} reason={reason}: {why}")
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn lines_that_a_thief_can_cause_are_few_and_name_no_address_to_ban() {
+        let mut log = Log::default();
+        let verdict = Verdict::Ignored {
+            key: Arc::new("laptop".parse().unwrap()),
+            source: [192, 0, 2, 7].into(),
+            why: Ignored::Replayed,
+        };
+        let lines = (0..1000).filter_map(|_| log.refusal(MINUTE, &verdict));
+        let lines: Vec<String> = lines.collect();
+        assert_eq!(lines.len(), 30);
+        assert_eq!(
+            lines[0],
+            "ignored unproven=192.0.2.7 key=laptop reason=replayed"
+        );
+        assert!(lines.iter().all(|line| !line.contains("address=")));
+        let later = log.refusal(2 * MINUTE, &verdict).unwrap();
+        assert!(later.ends_with("unlogged=970"), "{later}");
+    }
+}
