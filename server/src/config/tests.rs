@@ -106,7 +106,7 @@ fn open_for_is_not_longer_than_its_limit() {
 fn a_broken_file_is_one_line_with_its_place() {
     let found = mistakes("port = 45123", "port = ");
     assert_eq!(found.lines().count(), 1, "{found}");
-    assert!(found.starts_with("c:7:"), "{found}");
+    assert!(found.starts_with("c:8:"), "{found}");
 }
 
 /// A folder with the sample and one key, owned by whoever runs the test.
