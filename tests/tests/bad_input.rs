@@ -253,6 +253,15 @@ fn a_broken_key_file_is_named_and_nothing_is_loaded() {
     assert!(said.contains("twin") && said.contains("laptop"), "{said}");
 }
 
+/// The command that a message says will mend it.
+#[track_caller]
+fn mending(said: &str) -> &str {
+    let places = ["mend it with: ", "hint: "];
+    let command = places.iter().find_map(|p| said.split_once(p));
+    let (_, command) = command.unwrap_or_else(|| panic!("no way to mend it: {said}"));
+    command.lines().next().unwrap()
+}
+
 #[test]
 fn a_key_file_that_others_could_touch_is_refused_with_the_command_that_mends_it() {
     let site = Site::new(binaries!());
@@ -276,9 +285,7 @@ fn a_key_file_that_others_could_touch_is_refused_with_the_command_that_mends_it(
         site.lab.server.run(&["sh", "-c", &spoil]).ok();
         let said = daemon_refuses(&site);
         assert!(said.contains(&keys), "{spoil}: {said}");
-        let hint = said.lines().find_map(|l| l.strip_prefix("hint: "));
-        let hint = hint.unwrap_or_else(|| panic!("{spoil}: no hint in {said}"));
-        let command = hint.trim_start_matches("run ").trim_matches('`');
+        let command = mending(&said);
         site.lab.server.run(&["sh", "-c", command]).ok();
         let daemon = site.daemon();
         drop(daemon);

@@ -361,7 +361,8 @@ fn a_port_published_by_dnat_to_another_namespace_is_guarded() {
 #[test]
 fn services_with_odd_names_load_and_the_whole_listing_loads_again() {
     let names = [
-        "tcp", "log", "ip", "meta", "x1", "accept", "set-4", "inet", "th", "drop",
+        "tcp", "log", "meta", "x1", "accept", "set-4", "inet", "th", "drop", "ct", "icmp", "ipv",
+        "icmpv", "x-", "a", "fib", "all", "door-ssh", "guard",
     ];
     let numbered = (100..).zip(names);
     let services = numbered.map(|(port, name)| format!("{name}=tcp/{port},udp/{port}"));
@@ -403,6 +404,25 @@ fn ports_and_ranges_of_several_services_load_and_the_listing_loads_again() {
             assert_eq!(probe(&site.lab.stranger, to, port), state, "port {port}");
         }
     }
+}
+
+#[test]
+fn a_service_whose_set_nft_could_not_list_again_is_refused_by_name() {
+    // Its set for IPv6 would be called ip6, a word of nft's own.
+    let site = Site::new(binaries!());
+    let dir = site.lab.server.home.join("other");
+    let init = [
+        "oneknockctl",
+        "init",
+        "--host",
+        "server.lab",
+        "--service",
+        "ip=tcp/22",
+    ];
+    let config = ["--config", dir.to_str().unwrap()];
+    let err = site.lab.server.run(&[&init[..], &config].concat()).fails(2);
+    assert!(err.contains("ip is taken by nft"), "{err}");
+    assert!(!dir.exists());
 }
 
 fn listing_loads_again(site: &Site) {
