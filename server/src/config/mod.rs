@@ -64,7 +64,10 @@ impl Settings {
         let config = load_config(dir, owner)
             .map_err(|found| mistakes.extend(found))
             .ok();
-        let keys = load_keys(dir, owner, config.as_ref(), &mut mistakes);
+        let keys = load_keys(dir, owner, &mut mistakes);
+        check_services(dir, &keys, &mut mistakes);
+        check_secrets(&keys, &mut mistakes);
+        let keys = keys.into_iter().map(|(_, key)| key).collect();
         match config {
             Some(config) if mistakes.is_empty() => Ok(Self { config, keys }),
             _ => Err(mistakes),
@@ -85,12 +88,7 @@ pub fn check_main_text(file: &Path, text: &str) -> Result<(), Vec<Mistake>> {
     main_file::parse(file, text).map(|_| ())
 }
 
-fn load_keys(
-    dir: &Path,
-    owner: Owner,
-    config: Option<&Config>,
-    mistakes: &mut Vec<Mistake>,
-) -> Vec<Key> {
+fn load_keys(dir: &Path, owner: Owner, mistakes: &mut Vec<Mistake>) -> Vec<(PathBuf, Key)> {
     let folder = files::key_folder(dir);
     if let Err(error) = files::check_folder(&folder, Access::Exactly(owner, KEY_FOLDER_MODE)) {
         mistakes.push(mistake(&folder, error));
@@ -113,9 +111,7 @@ fn load_keys(
             }
         }
     }
-    check_services(&keys, config, mistakes);
-    check_secrets(&keys, mistakes);
-    keys.into_iter().map(|(_, key)| key).collect()
+    keys
 }
 
 /// Reads one key file; its name without `.toml` is the key's.
@@ -133,14 +129,29 @@ pub fn load_key(path: &Path, owner: Owner) -> Result<Key, Vec<Mistake>> {
     key::parse(path, name, &text)
 }
 
-fn check_services(keys: &[(PathBuf, Key)], config: Option<&Config>, mistakes: &mut Vec<Mistake>) {
-    let Some(config) = config else { return };
+/// Every service that a key names must be in the main file; looked for there also where
+/// that file has other mistakes, so that all are found at once.
+fn check_services(dir: &Path, keys: &[(PathBuf, Key)], mistakes: &mut Vec<Mistake>) {
+    let text = fs::read_to_string(files::config_file(dir)).unwrap_or_default();
+    let Ok(table) = text.parse::<toml::Table>() else {
+        return;
+    };
+    let Some(services) = table.get("service").and_then(toml::Value::as_array) else {
+        return;
+    };
+    let known: Vec<&str> = services
+        .iter()
+        .filter_map(|service| service.get("name")?.as_str())
+        .collect();
     for (path, key) in keys {
-        for name in &key.policy.services {
-            if config.service(*name).is_none() {
-                let what = format!("services: {name} is not a service of oneknockd.toml");
-                mistakes.push(mistake(path, what));
-            }
+        for name in key
+            .policy
+            .services
+            .iter()
+            .filter(|n| !known.contains(&n.as_str()))
+        {
+            let what = format!("services: {name} is not a service of oneknockd.toml");
+            mistakes.push(mistake(path, what));
         }
     }
 }

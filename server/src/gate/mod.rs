@@ -272,15 +272,19 @@ impl Gate {
         if replay.has(&request) {
             return ignored(Ignored::Replayed);
         }
-        // What is refused up to here, or for want of room or rate, is not remembered;
-        // so whoever caught such a packet can send it again from any address, and its
-        // source proves nothing.
+        // What is refused from here on, until it is remembered, is refused for its sender
+        // or its moment, not for good: whoever caught a packet and sends it from another
+        // address must not spend it, nor its owner's rate, nor get an address banned.
         if generation.not_before.is_some_and(|first| now.wall < first) {
             return refused(service, false, Refusal::NotYetValid);
         }
         if generation.not_after.is_some_and(|last| now.wall > last) {
             return refused(service, false, Refusal::Expired);
         }
+        let address = match address_to_admit(&key.policy, source, &request) {
+            Ok(address) => address,
+            Err(why) => return refused(service, false, why),
+        };
         if !generation.bucket.take(now.mono) || !replay.remember(&request) {
             return refused(service, false, Refusal::TooManyKnocks);
         }
@@ -295,7 +299,7 @@ impl Gate {
             closes: &self.closes,
             claims: &self.claims,
         };
-        let wanted = match step.policy(now, source, &request) {
+        let wanted = match step.policy(now, address, &request) {
             Ok(wanted) => wanted,
             Err(why) => return refused(service, true, why),
         };
@@ -319,7 +323,17 @@ impl Gate {
     }
 }
 
-/// What step 8 looks at.
+/// The address to admit: the signed one, or the source. `signed_address` demands one;
+/// without `admit_others` it must be the source.
+fn address_to_admit(policy: &Policy, source: IpAddr, request: &Request) -> Result<IpAddr, Refusal> {
+    match request.knock().address {
+        None if policy.signed_address => Err(Refusal::AddressNotSigned),
+        Some(signed) if signed != source && !policy.admit_others => Err(Refusal::AddressNotSource),
+        signed => Ok(signed.unwrap_or(source)),
+    }
+}
+
+/// What the rest of step 8 looks at.
 struct Step<'g> {
     key: &'g GateKey,
     services: &'g [Service],
@@ -333,18 +347,11 @@ impl Step<'_> {
     fn policy(
         &self,
         now: Now,
-        source: IpAddr,
+        address: IpAddr,
         request: &Request,
     ) -> Result<Vec<(Place, Option<Duration>)>, Refusal> {
         let (knock, policy) = (request.knock(), &self.key.policy);
         let services = self.services_asked(knock.service)?;
-        if policy.signed_address && knock.address.is_none() {
-            return Err(Refusal::AddressNotSigned);
-        }
-        let address = knock.address.unwrap_or(source);
-        if address != source && !policy.admit_others {
-            return Err(Refusal::AddressNotSource);
-        }
         let places = services.iter().map(|s| {
             (
                 Place {

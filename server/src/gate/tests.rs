@@ -245,7 +245,7 @@ fn the_clocks_may_differ_by_the_skew_and_no_millisecond_more() {
         let mut site = Site::new();
         // Where the slot is out of the window as well, the selector says so first.
         let got = site.knock(0, |k| {
-            k.timestamp = Timestamp(T0.saturating_add_signed(offset))
+            k.timestamp = Timestamp(T0.saturating_add_signed(offset));
         });
         let fits = got.starts_with(want) || (want == "stale" && got == "selector");
         assert!(fits, "{offset}: {got}");
@@ -353,6 +353,16 @@ fn what_was_refused_by_policy_cannot_be_sent_again_to_frame_an_address() {
     let packet = site.packet(0, |k| k.service = "web".parse().ok());
     assert_eq!(site.send(&packet), "service-not-allowed");
     assert_eq!(site.send_from(STRANGER, &packet), "replayed");
+}
+
+#[test]
+fn a_thief_who_is_quicker_spends_neither_the_signed_packet_nor_its_owners_rate() {
+    let mut site = Site::edited(|key| key.policy.knocks_per_minute = 1);
+    let packet = site.packet(0, |k| k.address = Some(LAPTOP.into()));
+    for _ in 0..100 {
+        assert_eq!(site.send_from(STRANGER, &packet), "address-not-source");
+    }
+    assert_eq!(site.send(&packet), "ssh 192.0.2.7 laptop 30");
 }
 
 #[test]
