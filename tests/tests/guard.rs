@@ -1,12 +1,14 @@
 //! The guard: what it must stop, however it is dressed, and what it must let be.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use nix::sys::signal::Signal;
 use oneknock_tests::capture::{Capture, FROM_SERVER};
 use oneknock_tests::packets::{self, Extension, TCP, UDP, flags};
 use oneknock_tests::ssh::{Sshd, UNGUARDED};
 use oneknock_tests::wire::{self, Listener, Probe, banner, probe, send, until_open};
 use oneknock_tests::{Host, Site, binaries, wait};
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn an_idle_session_older_than_the_guard_lives_on() {
@@ -362,7 +364,7 @@ fn a_port_published_by_dnat_to_another_namespace_is_guarded() {
 fn services_with_odd_names_load_and_the_whole_listing_loads_again() {
     let names = [
         "tcp", "log", "meta", "x1", "accept", "set-4", "inet", "th", "drop", "ct", "icmp", "ipv",
-        "icmpv", "x-", "a", "fib", "all", "door-ssh", "guard",
+        "x-", "a", "fib", "all", "door-ssh", "guard",
     ];
     let numbered = (100..).zip(names);
     let services = numbered.map(|(port, name)| format!("{name}=tcp/{port},udp/{port}"));
@@ -370,6 +372,7 @@ fn services_with_odd_names_load_and_the_whole_listing_loads_again() {
     let services: Vec<&str> = services.iter().map(String::as_str).collect();
     let site = Site::with_services(binaries!(), &services);
     let key = site.key("laptop", &names);
+    site.set(&site.key_file("laptop"), "grants", "100");
     let mut daemon = site.daemon();
     for to in site.lab.server.addresses() {
         key.knock(&site.lab.laptop, to, &wire::open(None, 0));
@@ -408,21 +411,55 @@ fn ports_and_ranges_of_several_services_load_and_the_listing_loads_again() {
 
 #[test]
 fn a_service_whose_set_nft_could_not_list_again_is_refused_by_name() {
-    // Its set for IPv6 would be called ip6, a word of nft's own.
+    // Their sets for IPv6 would be called ip6 and icmpv6, words of nft's own.
     let site = Site::new(binaries!());
     let dir = site.lab.server.home.join("other");
-    let init = [
-        "oneknockctl",
-        "init",
-        "--host",
-        "server.lab",
-        "--service",
-        "ip=tcp/22",
-    ];
-    let config = ["--config", dir.to_str().unwrap()];
-    let err = site.lab.server.run(&[&init[..], &config].concat()).fails(2);
-    assert!(err.contains("ip is taken by nft"), "{err}");
-    assert!(!dir.exists());
+    for name in ["ip", "icmpv"] {
+        let service = format!("{name}=tcp/22");
+        let config = dir.to_str().unwrap();
+        let init = ["oneknockctl", "init", "--host", "server.lab"];
+        let rest = ["--service", &service, "--config", config];
+        let err = site.lab.server.run(&[init, rest].concat()).fails(2);
+        assert!(err.contains(&format!("{name} is taken by nft")), "{err}");
+        assert!(!dir.exists());
+    }
+}
+
+#[test]
+fn no_moment_is_open_while_the_rules_are_loaded_again() {
+    let site = Site::new(binaries!());
+    let mut daemon = site.daemon();
+    let (stranger, server) = (&site.lab.stranger, &site.lab.server);
+    let mut capture = Capture::start(stranger, FROM_SERVER);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let knocker = scope.spawn(|| {
+            let mut port = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                for to in server.addresses() {
+                    port = 20_000 + (port + 1) % 30_000;
+                    let from = (stranger.address_like(to), port);
+                    let syn = packets::segment(from, (to, 22), flags::SYN);
+                    packets::send(stranger, to, &[syn]);
+                }
+            }
+            port
+        });
+        for round in 0..12 {
+            if round % 4 == 3 {
+                daemon.signal(Signal::SIGKILL);
+                daemon.end();
+                daemon = site.daemon();
+            } else {
+                daemon.signal(Signal::SIGHUP);
+                daemon.expect("oneknockd: reloaded ");
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(knocker.join().unwrap() > 20_100, "too few attempts to tell");
+    });
+    let packets = capture.packets(server, stranger.v4.into());
+    assert_eq!(packets, Vec::<String>::new());
 }
 
 fn listing_loads_again(site: &Site) {
