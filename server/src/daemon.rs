@@ -129,7 +129,7 @@ impl Daemon {
         };
         let mut gate = Gate::new(&settings, Some(floor), now);
         gate.set_gateways(gateways::read());
-        for grant in firewall.put_up(&settings.config.services)? {
+        for grant in firewall.put_up(&settings.config.services, true)?.grants {
             gate.adopt(grant.key, grant.place, now.mono + grant.left);
         }
         // Keys may have been removed while no daemon ran.
@@ -192,14 +192,30 @@ impl Daemon {
     fn change(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
         match self.firewall.apply(changes) {
             Err(error) if error.is_gone() => {
-                log::line("the guard was removed by another program: putting it up again");
-                self.firewall.put_up(&self.settings.config.services)?;
-                let grants = self.gate.grants(self.clock.now());
-                self.firewall.apply(&grants)?;
+                self.restore()?;
                 self.firewall.apply(changes)
             }
             other => other,
         }
+    }
+
+    /// Puts the guard up as the settings want it; where it was gone, with all grants.
+    fn restore(&mut self) -> Result<(), FirewallError> {
+        let before = self
+            .firewall
+            .put_up(&self.settings.config.services, false)?;
+        if !before.was_up {
+            log::line("the guard was gone: another program removed it; it is up again");
+        }
+        let grants = self.gate.grants(self.clock.now());
+        let services = &self.settings.config;
+        let is_lost = |grant: &Change| {
+            let (Change::Admit { place, .. } | Change::Shut { place }) = grant;
+            let kept = before.grants.iter().any(|kept| kept.place == *place);
+            !kept && services.service(place.service).is_some()
+        };
+        let lost: Vec<Change> = grants.into_iter().filter(is_lost).collect();
+        self.firewall.apply(&lost)
     }
 
     fn tick(&mut self) {
@@ -238,19 +254,22 @@ impl Daemon {
         } else {
             Some(Listener::rebind(&self.listener, &old.listen, &new.listen)?)
         };
-        self.firewall.put_up(&new.services)?;
+        let before = std::mem::replace(&mut self.settings, settings);
+        // The guard first: where it cannot be changed, all stays as it was. Grants of
+        // services that are gone went with their sets.
+        if let Err(error) = self.restore() {
+            self.settings = before;
+            return Err(error.into());
+        }
         if let Some(listener) = listener {
             self.listener = listener;
         }
-        self.settings = settings;
         let lost = self.gate.reconfigure(&self.settings, self.clock.now());
-        // A service that is gone took its sets along: there is nothing to shut in them.
-        let still = |change: &Change| match change {
-            Change::Admit { place, .. } | Change::Shut { place } => {
-                self.settings.config.service(place.service).is_some()
-            }
+        let is_there = |change: &Change| {
+            let (Change::Admit { place, .. } | Change::Shut { place }) = change;
+            self.settings.config.service(place.service).is_some()
         };
-        let lost: Vec<Change> = lost.into_iter().filter(still).collect();
+        let lost: Vec<Change> = lost.into_iter().filter(is_there).collect();
         Ok(self.change(&lost)?)
     }
 }

@@ -6,15 +6,17 @@
 
 use crate::gate::{Accepted, Ignored, Refused, Verdict};
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::time::Duration;
 
 /// Lines about refused and ignored packets in a minute.
 const LINES: u32 = 30;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Writes one line to standard error.
+/// Writes one line to standard error. Where that is closed or full there is nowhere to
+/// say so, and the daemon goes on: a dead log must not shut the owner out.
 pub fn line(text: impl Display) {
-    eprintln!("oneknockd: {text}");
+    let _ = writeln!(io::stderr(), "oneknockd: {text}");
 }
 
 /// Writes the lines of verdicts, within the limit.

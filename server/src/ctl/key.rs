@@ -160,8 +160,7 @@ fn print_invitation(config: &Config, key: &Key) -> Result<(), Failure> {
             .collect(),
         sequence: None,
     };
-    println!("{}", *invitation.to_line());
-    Ok(())
+    super::print(&invitation.to_line())
 }
 
 fn list(dir: &Path, owner: Owner) -> Result<(), Failure> {
@@ -170,7 +169,7 @@ fn list(dir: &Path, owner: Owner) -> Result<(), Failure> {
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     let mut mistakes = Vec::new();
-    println!("{:<24} {:<12} SERVICES", "KEY", "GENERATIONS");
+    super::print(&format!("{:<24} {:<12} SERVICES", "KEY", "GENERATIONS"))?;
     for path in paths {
         match config::load_key(&path, owner) {
             Err(found) => mistakes.extend(found),
@@ -189,7 +188,7 @@ fn list(dir: &Path, owner: Owner) -> Result<(), Failure> {
                         .map(ToString::to_string)
                         .collect(),
                 );
-                println!("{:<24} {numbers:<12} {services}", key.name);
+                super::print(&format!("{:<24} {numbers:<12} {services}", key.name))?;
             }
         }
     }

@@ -8,9 +8,10 @@ mod init;
 mod key;
 
 use crate::config::{Mistake, Settings};
-use crate::firewall;
+use crate::firewall::{self, Standing};
 use clap::{Parser, Subcommand};
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -121,10 +122,15 @@ fn check(cli: &Cli) -> Result<(), Failure> {
 
 fn rules(cli: &Cli) -> Result<(), Failure> {
     let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
-    let ruleset = firewall::ruleset(&settings.config.services, None);
+    let ruleset = firewall::ruleset(&settings.config.services, &Standing::default(), true);
     let text = serde_json::to_string_pretty(&ruleset).map_err(|e| Failure::new("rules", e))?;
-    println!("{text}");
-    Ok(())
+    print(&text)
+}
+
+/// Writes a line to standard output; a reader who is gone is a failure, not a panic.
+fn print(text: &str) -> Result<(), Failure> {
+    let written = writeln!(io::stdout(), "{text}");
+    written.map_err(|error| Failure::new("cannot write the answer", error))
 }
 
 fn teardown() -> Result<(), Failure> {

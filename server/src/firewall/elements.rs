@@ -13,9 +13,7 @@ use netlink_packet_netfilter::nftables::{
     SetElementMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use std::io;
 use std::net::IpAddr;
@@ -67,53 +65,14 @@ impl Elements {
 
     fn batch(&mut self, changes: &[Change]) -> io::Result<()> {
         let first = self.sequence.wrapping_add(1);
-        let messages: Vec<NfTablesMessage> = changes.iter().flat_map(messages).collect();
-        let mut bytes = Vec::with_capacity(256 * messages.len() + 64);
-        let unspec = NetfilterProtoFamily::Unspec;
-        let begin = NetfilterHeader::new(unspec, 0, NFTABLES);
-        self.push(
-            &mut bytes,
-            begin.clone(),
-            ControlMessage::BatchBegin.into(),
-            0,
-        );
-        let count = messages.len();
-        for (at, message) in messages.into_iter().enumerate() {
-            let create = match message {
-                NfTablesMessage::NewSetElement(_) => NLM_F_CREATE,
-                _ => 0,
-            };
-            let ack = if at + 1 == count { NLM_F_ACK } else { 0 };
-            let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
-            self.push(&mut bytes, header, message.into(), create | ack);
-        }
-        let last = self.sequence;
-        self.push(&mut bytes, begin, ControlMessage::BatchEnd.into(), 0);
+        let (bytes, last) = encode(first, changes);
+        // The end of the batch has a number too.
+        self.sequence = last.wrapping_add(1);
         let sent = self.socket.send(&bytes, 0)?;
         if sent != bytes.len() {
             return Err(io::Error::other("the kernel took a part of a batch"));
         }
         self.outcome(first, last)
-    }
-
-    fn push(
-        &mut self,
-        bytes: &mut Vec<u8>,
-        header: NetfilterHeader,
-        inner: NetfilterMessageInner,
-        flags: u16,
-    ) {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut outer = NetlinkHeader::default();
-        outer.flags = NLM_F_REQUEST | flags;
-        outer.sequence_number = self.sequence;
-        let inner = NetfilterMessage::new(header, inner);
-        let mut message = NetlinkMessage::new(outer, NetlinkPayload::from(inner));
-        message.finalize();
-        let start = bytes.len();
-        // Each message begins at a multiple of four.
-        bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut bytes[start..]);
     }
 
     /// Reads the answers to the batch `first..=last`. Any error means that nothing of it
@@ -148,6 +107,44 @@ impl Elements {
             )),
         }
     }
+}
+
+/// A batch whose messages are numbered from `first`, and the number of the last message
+/// before its end: that one asks for an acknowledgement.
+fn encode(first: u32, changes: &[Change]) -> (Vec<u8>, u32) {
+    let messages: Vec<NfTablesMessage> = changes.iter().flat_map(messages).collect();
+    let mut bytes = Vec::with_capacity(128 * messages.len() + 64);
+    let mut sequence = first;
+    let frame = || NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES);
+    let begin = NetfilterMessage::new(frame(), ControlMessage::BatchBegin);
+    push(&mut bytes, sequence, 0, begin);
+    let count = messages.len();
+    for (at, message) in messages.into_iter().enumerate() {
+        let create = match message {
+            NfTablesMessage::NewSetElement(_) => NLM_F_CREATE,
+            _ => 0,
+        };
+        let ack = if at + 1 == count { NLM_F_ACK } else { 0 };
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
+        sequence = sequence.wrapping_add(1);
+        let message = NetfilterMessage::new(header, message);
+        push(&mut bytes, sequence, create | ack, message);
+    }
+    let end = NetfilterMessage::new(frame(), ControlMessage::BatchEnd);
+    push(&mut bytes, sequence.wrapping_add(1), 0, end);
+    (bytes, sequence)
+}
+
+fn push(bytes: &mut Vec<u8>, sequence: u32, flags: u16, inner: NetfilterMessage) {
+    let mut outer = NetlinkHeader::default();
+    outer.flags = NLM_F_REQUEST | flags;
+    outer.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(outer, NetlinkPayload::from(inner));
+    message.finalize();
+    let start = bytes.len();
+    // Each message begins at a multiple of four.
+    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut bytes[start..]);
 }
 
 /// The (sequence number, code) of each `NLMSG_ERROR` in a datagram; 0 is success.
@@ -218,4 +215,85 @@ fn element(place: &Place, with: Option<(Duration, &str)>) -> SetElementMessage {
 fn user_data(comment: &str) -> Vec<u8> {
     let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
     [&[0, length], comment.as_bytes(), &[0]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn place() -> Place {
+        Place {
+            service: "ssh".parse().unwrap(),
+            address: [192, 0, 2, 7].into(),
+        }
+    }
+
+    fn admit(time: Duration) -> Change {
+        Change::Admit {
+            place: place(),
+            key: Arc::new("me".parse().unwrap()),
+            time,
+        }
+    }
+
+    /// What a little-endian machine sends for one grant, message by message.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_grant_is_these_bytes() {
+        let (bytes, last) = encode(7, &[admit(Duration::from_secs(30))]);
+        let names = "0d 00 01 00 6f 6e 65 6b 6e 6f 63 6b 00 00 00 00 \
+                     09 00 02 00 73 73 68 34 00 00 00 00";
+        let key = "0c 00 01 80 08 00 01 00 c0 00 02 07";
+        let timed = "0c 00 04 00 00 00 00 00 00 00 75 30 09 00 06 00 00 03 6d 65 00 00 00 00";
+        let new = |number: &str, flags: &str| {
+            format!(
+                "5c 00 00 00 0c 0a {flags} {number} 00 00 00 00 00 00 00 01 00 00 00 \
+                 {names} 2c 00 03 80 28 00 01 80 {key} {timed}"
+            )
+        };
+        let want = [
+            "14 00 00 00 10 00 01 00 07 00 00 00 00 00 00 00 00 00 00 0a".to_owned(),
+            new("08", "01 04"),
+            format!(
+                "44 00 00 00 0e 0a 01 00 09 00 00 00 00 00 00 00 01 00 00 00 \
+                 {names} 14 00 03 80 10 00 01 80 {key}"
+            ),
+            new("0a", "05 04"),
+            "14 00 00 00 11 00 01 00 0b 00 00 00 00 00 00 00 00 00 00 0a".to_owned(),
+        ];
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex.join(" "), want.join(" "));
+        assert_eq!(last, 10);
+    }
+
+    #[test]
+    fn a_grant_is_never_permanent() {
+        let (bytes, _) = encode(1, &[admit(Duration::from_nanos(1))]);
+        let timeout = [0, 0, 0, 0, 0, 0, 0, 1, 9];
+        assert!(bytes.windows(9).any(|window| window == timeout));
+    }
+
+    #[test]
+    fn shutting_adds_first_so_that_an_absent_address_is_no_error() {
+        let (_, last) = encode(1, &[Change::Shut { place: place() }]);
+        assert_eq!(last, 3, "begin, add, delete");
+    }
+
+    #[test]
+    fn answers_are_read_and_garbage_is_not() {
+        let answer = |number: u32, code: i32| {
+            let mut bytes = vec![0; 36];
+            bytes[..4].copy_from_slice(&36_u32.to_ne_bytes());
+            bytes[4..6].copy_from_slice(&2_u16.to_ne_bytes());
+            bytes[8..12].copy_from_slice(&number.to_ne_bytes());
+            bytes[16..20].copy_from_slice(&code.to_ne_bytes());
+            bytes
+        };
+        let two = [answer(5, -2), answer(6, 0)].concat();
+        assert_eq!(answers(&two), [(5, -2), (6, 0)]);
+        assert_eq!(answers(&two[..17]), []);
+        assert_eq!(answers(&[0xff; 15]), []);
+        assert_eq!(answers(&[0; 64]), []);
+    }
 }

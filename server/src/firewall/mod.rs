@@ -5,7 +5,7 @@ mod nft;
 mod ruleset;
 
 pub use nft::{NftFailed, teardown};
-pub use ruleset::{TABLE, ruleset};
+pub use ruleset::{Standing, TABLE, ruleset};
 
 use crate::config::Service;
 use crate::gate::{Change, Place};
@@ -41,6 +41,15 @@ impl FirewallError {
     }
 }
 
+/// What stood before the guard was put up.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Before {
+    /// Whether there was a table.
+    pub was_up: bool,
+    /// The grants in it.
+    pub grants: Vec<Surviving>,
+}
+
 /// A grant that the kernel has from an earlier run of the daemon.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Surviving {
@@ -69,15 +78,20 @@ impl Firewall {
         })
     }
 
-    /// Puts the guard up as these services want it, in one transaction. Grants that are
-    /// there stay, and are returned.
-    pub fn put_up(&mut self, services: &[Service]) -> Result<Vec<Surviving>, FirewallError> {
+    /// Puts the guard up as these services want it, in one transaction, and says what
+    /// was there before: grants in sets that stay are kept. Where there was no table and
+    /// `grace` is given, connections that are older than the guard live on.
+    pub fn put_up(&mut self, services: &[Service], grace: bool) -> Result<Before, FirewallError> {
         let found = nft::standing()?;
-        nft::apply(&ruleset(services, found.as_ref()))?;
-        let elements = found.into_iter().flat_map(|standing| standing.elements);
-        Ok(elements
-            .filter_map(|(set, element)| surviving(services, &set, &element))
-            .collect())
+        let was_up = found.is_some();
+        let standing = found.unwrap_or_default();
+        nft::apply(&ruleset(services, &standing, grace && !was_up))?;
+        let elements = standing.elements.iter();
+        let grants = elements.filter_map(|(set, element)| surviving(services, set, element));
+        Ok(Before {
+            was_up,
+            grants: grants.collect(),
+        })
     }
 
     /// Makes the changes; see [`Elements::apply`].

@@ -46,15 +46,15 @@ fn chain_name(service: ServiceName) -> String {
 
 /// The commands, one transaction, that make the table stand as these services want it,
 /// whatever it held before: sets that stay keep their elements with the time that they
-/// have left. `standing` is `None` where there is no table: then connections that are
-/// older than the guard get a minute to show themselves.
+/// have left. With `grace`, connections that are older than the guard get a minute to
+/// show themselves.
 #[must_use]
-pub fn ruleset(services: &[Service], standing: Option<&Standing>) -> Nftables<'static> {
+pub fn ruleset(services: &[Service], standing: &Standing, grace: bool) -> Nftables<'static> {
     let mut batch = Batch::new();
     batch.add(NfListObject::Table(table()));
     batch.add(set(GRACE.into(), SetType::InetProto));
-    if standing.is_none() {
-        batch.add(NfListObject::Element(grace()));
+    if grace {
+        batch.add(NfListObject::Element(grace_element()));
     }
     let mut sets = vec![GRACE.to_owned()];
     let mut chains = vec![GUARD.to_owned()];
@@ -69,7 +69,7 @@ pub fn ruleset(services: &[Service], standing: Option<&Standing>) -> Nftables<'s
         batch.add(NfListObject::Chain(chain(name.clone())));
         chains.push(name);
     }
-    let old = standing.map(|s| s.chains.as_slice()).unwrap_or_default();
+    let old = &standing.chains;
     for name in &chains {
         flush(&mut batch, name.clone());
     }
@@ -88,8 +88,7 @@ pub fn ruleset(services: &[Service], standing: Option<&Standing>) -> Nftables<'s
         batch.delete(NfListObject::Chain(chain(name.clone())));
     }
     let mut commands = batch.to_nftables().objects.into_owned();
-    let old = standing.map(|s| s.sets.as_slice()).unwrap_or_default();
-    for name in old.iter().filter(|name| !sets.contains(name)) {
+    for name in standing.sets.iter().filter(|name| !sets.contains(name)) {
         let gone = set(name.clone(), SetType::Ipv4Addr);
         commands.push(nftables::schema::NfObject::CmdObject(NfCmd::Delete(gone)));
     }
@@ -224,7 +223,7 @@ fn set(name: String, kind: SetType) -> NfListObject<'static> {
     }))
 }
 
-fn grace() -> Element<'static> {
+fn grace_element() -> Element<'static> {
     let elem = nftables::expr::Elem {
         val: Box::new(text("tcp")),
         timeout: Some(GRACE_SECONDS),
