@@ -54,8 +54,11 @@ pub enum Unsafe {
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// It is a link, a folder, a device, or has a second name.
-    #[error("is not a plain file with one name (a link could be pointed elsewhere)")]
-    Kind,
+    #[error("is not a plain file with one name; mend it with: {mend}")]
+    Kind {
+        /// The command that mends it.
+        mend: String,
+    },
     /// Its owner, group or mode lets others at it.
     #[error("has owner {found} and mode {mode:04o}; mend it with: {mend}")]
     Access {
@@ -108,6 +111,13 @@ impl Access {
     }
 }
 
+/// A link or a second name could be changed behind our back; a copy cannot.
+fn not_plain(path: &Path) -> Unsafe {
+    let path = shell_word(path);
+    let mend = format!("cp --preserve=mode,ownership {path} {path}.new && mv {path}.new {path}");
+    Unsafe::Kind { mend }
+}
+
 /// A path as a word for a shell: as it is where it is plain, else in single quotes.
 fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
@@ -130,13 +140,13 @@ pub fn read(path: &Path, access: Access) -> Result<Zeroizing<String>, Unsafe> {
         .open(path);
     let file = match opened {
         Err(error) if error.raw_os_error() == Some(nix::Error::ELOOP as i32) => {
-            return Err(Unsafe::Kind);
+            return Err(not_plain(path));
         }
         other => other?,
     };
     let meta = file.metadata()?;
     if !meta.is_file() || meta.nlink() != 1 {
-        return Err(Unsafe::Kind);
+        return Err(not_plain(path));
     }
     access.check(path, &meta)?;
     let mut bytes = Zeroizing::new(Vec::new());
@@ -152,7 +162,7 @@ pub fn read(path: &Path, access: Access) -> Result<Zeroizing<String>, Unsafe> {
 pub fn check_folder(path: &Path, access: Access) -> Result<(), Unsafe> {
     let meta = fs::symlink_metadata(path)?;
     if !meta.is_dir() {
-        return Err(Unsafe::Kind);
+        return Err(Unsafe::Io(io::ErrorKind::NotADirectory.into()));
     }
     access.check(path, &meta)
 }
@@ -283,10 +293,10 @@ mod tests {
         let access = Access::Exactly(me(), KEY_FILE_MODE);
         let link = dir.path().join("link.toml");
         symlink(&path, &link).unwrap();
-        assert!(matches!(read(&link, access), Err(Unsafe::Kind)));
-        assert!(matches!(read(dir.path(), access), Err(Unsafe::Kind)));
+        assert!(matches!(read(&link, access), Err(Unsafe::Kind { .. })));
+        assert!(matches!(read(dir.path(), access), Err(Unsafe::Kind { .. })));
         fs::hard_link(&path, dir.path().join("second.toml")).unwrap();
-        assert!(matches!(read(&path, access), Err(Unsafe::Kind)));
+        assert!(matches!(read(&path, access), Err(Unsafe::Kind { .. })));
     }
 
     #[test]
