@@ -240,9 +240,9 @@ fn listing_loads_again(site: &Site) {
 }
 
 #[test]
-fn a_guard_that_another_program_flushed_comes_back_with_its_grants() {
+fn a_guard_that_another_program_flushed_comes_back_with_the_next_knock_and_all_grants() {
     let site = Site::new(binaries!());
-    site.laptop_key();
+    let key = site.laptop_key();
     let mut daemon = site.daemon();
     let (laptop, stranger, server) = (&site.lab.laptop, &site.lab.stranger, &site.lab.server);
     site.oneknock(&["open", "home", "--for", "5m"]).ok();
@@ -250,6 +250,7 @@ fn a_guard_that_another_program_flushed_comes_back_with_its_grants() {
         site.guests("ssh").len() == 2
     });
     server.run(&["nft", "flush", "ruleset"]).ok();
+    key.knock(laptop, server.v4.into(), &wire::open(Some("ssh"), 0));
     daemon.expect("the guard was gone");
     for to in server.addresses() {
         until_silent(stranger, to, 22);
