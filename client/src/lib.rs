@@ -28,6 +28,7 @@ pub mod private;
 pub mod relay;
 pub mod resolve;
 pub mod schedule;
+pub mod shell;
 pub mod ssh;
 
 use clap::Parser;

@@ -54,7 +54,7 @@ fn check_access(
     why: &'static str,
 ) -> Result<(), Error> {
     use std::os::unix::fs::MetadataExt;
-    let word = crate::ssh::shell_word(&path.display().to_string());
+    let word = crate::shell::shell_word(&path.display().to_string());
     let (why, mend) = if meta.uid() != rustix::process::geteuid().as_raw() {
         let mend = format!("if it is yours: chown \"$(id -u)\" {word} && chmod {mode} {word}");
         ("it belongs to another user", mend)

@@ -5,6 +5,7 @@
 
 use crate::door::{Door, first_tcp};
 use crate::error::Error;
+use crate::shell::shell_word;
 use oneknock_shared::name::KeyName;
 use std::ffi::OsString;
 use std::path::Path;
@@ -44,18 +45,6 @@ impl FromStr for Destination {
                 door: door.parse()?,
             }),
         }
-    }
-}
-
-/// A text as one word of a POSIX shell: as it is where it is plain, else in single
-/// quotes.
-#[must_use]
-pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@=".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.into()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 

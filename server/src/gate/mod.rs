@@ -6,6 +6,7 @@
 //! and allocate nothing.
 
 mod claims;
+mod policy;
 mod rate;
 mod replay;
 mod selectors;
@@ -16,8 +17,8 @@ pub use replay::Replay;
 pub use verdict::{Accepted, Counters, Ignored, Junk, Refusal, Refused, Verdict};
 
 use crate::config::{Policy, Service, Settings};
-use oneknock_shared::knock::{Action, Timestamp};
-use oneknock_shared::name::{KeyName, ServiceName};
+use oneknock_shared::knock::Timestamp;
+use oneknock_shared::name::KeyName;
 use oneknock_shared::packet::{Packet, Request};
 use oneknock_shared::secret::{GenerationId, Subkeys};
 use rate::Bucket;
@@ -281,14 +282,14 @@ impl Gate {
         if generation.not_after.is_some_and(|last| now.wall > last) {
             return refused(service, false, Refusal::Expired);
         }
-        let address = match address_to_admit(&key.policy, source, &request) {
+        let address = match policy::address_to_admit(&key.policy, source, &request) {
             Ok(address) => address,
             Err(why) => return refused(service, false, why),
         };
         if !generation.bucket.take(now.mono) || !replay.remember(&request) {
             return refused(service, false, Refusal::TooManyKnocks);
         }
-        let step = Step {
+        let view = policy::View {
             key,
             services: &self.services,
             gateways: if self.admit_gateway {
@@ -299,7 +300,7 @@ impl Gate {
             closes: &self.closes,
             claims: &self.claims,
         };
-        let wanted = match step.policy(now, address, &request) {
+        let wanted = match view.judge(now, address, &request) {
             Ok(wanted) => wanted,
             Err(why) => return refused(service, true, why),
         };
@@ -320,89 +321,6 @@ impl Gate {
     /// The packet stays in the replay cache: it is spent.
     pub fn undo(&mut self, accepted: &Accepted) {
         self.claims.undo(&accepted.key, &accepted.undo);
-    }
-}
-
-/// The address to admit: the signed one, or the source. `signed_address` demands one;
-/// without `admit_others` it must be the source.
-fn address_to_admit(policy: &Policy, source: IpAddr, request: &Request) -> Result<IpAddr, Refusal> {
-    match request.knock().address {
-        None if policy.signed_address => Err(Refusal::AddressNotSigned),
-        Some(signed) if signed != source && !policy.admit_others => Err(Refusal::AddressNotSource),
-        signed => Ok(signed.unwrap_or(source)),
-    }
-}
-
-/// What the rest of step 8 looks at.
-struct Step<'g> {
-    key: &'g GateKey,
-    services: &'g [Service],
-    gateways: &'g [IpAddr],
-    closes: &'g BTreeMap<(Arc<KeyName>, Place), Timestamp>,
-    claims: &'g Claims,
-}
-
-impl Step<'_> {
-    /// The places to open, each with its time, or to close (`None`).
-    fn policy(
-        &self,
-        now: Now,
-        address: IpAddr,
-        request: &Request,
-    ) -> Result<Vec<(Place, Option<Duration>)>, Refusal> {
-        let (knock, policy) = (request.knock(), &self.key.policy);
-        let services = self.services_asked(knock.service)?;
-        let places = services.iter().map(|s| {
-            (
-                Place {
-                    service: s.name,
-                    address,
-                },
-                s,
-            )
-        });
-        let Action::Open { seconds } = knock.action else {
-            return Ok(places.map(|(place, _)| (place, None)).collect());
-        };
-        if self.gateways.contains(&address) {
-            return Err(Refusal::Gateway);
-        }
-        let mut wanted = Vec::new();
-        let mut added = 0;
-        for (place, service) in places {
-            let closed = self.closes.get(&(Arc::clone(&self.key.name), place));
-            if closed.is_some_and(|&closed| request.timestamp() <= closed) {
-                return Err(Refusal::ClosedSince);
-            }
-            added += usize::from(!self.claims.has(now.mono, &self.key.name, place));
-            let asked = match seconds {
-                0 => service.open_for,
-                seconds => Duration::from_secs(seconds.into()),
-            };
-            let most = policy
-                .max_open_for
-                .unwrap_or(Duration::MAX)
-                .min(service.max_open_for);
-            wanted.push((place, Some(asked.min(most))));
-        }
-        let live = self.claims.live_of(now.mono, &self.key.name);
-        if added > 0 && live + added > policy.grants as usize {
-            return Err(Refusal::TooManyGrants);
-        }
-        Ok(wanted)
-    }
-
-    fn services_asked(&self, name: Option<ServiceName>) -> Result<Vec<&Service>, Refusal> {
-        let allowed = |s: &&Service| self.key.policy.services.contains(&s.name);
-        let Some(name) = name else {
-            return Ok(self.services.iter().filter(allowed).collect());
-        };
-        let service = self.services.iter().find(|s| s.name == name);
-        let service = service.ok_or(Refusal::NoSuchService)?;
-        Some(service)
-            .filter(allowed)
-            .map(|s| vec![s])
-            .ok_or(Refusal::ServiceNotAllowed)
     }
 }
 

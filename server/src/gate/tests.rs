@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{Config, Key};
-use oneknock_shared::knock::Knock;
+use oneknock_shared::knock::{Action, Knock};
 use oneknock_shared::packet::seal;
 use oneknock_shared::secret::{Secret, ServerId, random};
 
