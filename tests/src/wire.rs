@@ -139,7 +139,9 @@ impl Listener {
             } else {
                 Ipv4Addr::UNSPECIFIED.into()
             };
-            let socket = UdpSocket::bind((any, port)).unwrap();
+            // A process that is being started beside us may hold a former socket of ours
+            // for a moment, until it becomes its program.
+            let socket = wait::until("a free port", || UdpSocket::bind((any, port)).ok());
             if let Some(group) = group {
                 socket.join_multicast_v4(&group, &host.v4).unwrap();
             }

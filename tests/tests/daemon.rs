@@ -85,15 +85,14 @@ fn nfts_own_message_is_shown_when_it_fails_and_the_old_guard_stays() {
 
 #[test]
 fn a_taken_port_is_named_with_its_address() {
-    let site = Site::new(binaries!());
     for (taken, named) in [
         ("0.0.0.0:45123", "0.0.0.0:45123"),
         ("[2001:db8:0:1::10]:45123", "[::]:45123"),
     ] {
-        let socket = site.lab.server.enter(|| UdpSocket::bind(taken).unwrap());
+        let site = Site::new(binaries!());
+        let _socket = site.lab.server.enter(|| UdpSocket::bind(taken).unwrap());
         let said = fails_to_start(&site, &[]);
         assert!(said.contains(named), "{said}");
-        drop(socket);
     }
 }
 
