@@ -57,7 +57,7 @@ pub fn main() -> ExitCode {
     let result = runtime
         .map_err(Stopped::System)
         .and_then(|runtime| runtime.block_on(run(&cli)));
-    match result {
+    let status = match result {
         Ok(()) => {
             log::line("stopped");
             ExitCode::SUCCESS
@@ -70,7 +70,9 @@ pub fn main() -> ExitCode {
             log::line(why);
             ExitCode::FAILURE
         }
-    }
+    };
+    log::flush();
+    status
 }
 
 async fn run(cli: &Cli) -> Result<(), Stopped> {
@@ -270,6 +272,11 @@ impl Daemon {
             self.settings.config.service(place.service).is_some()
         };
         let lost: Vec<Change> = lost.into_iter().filter(is_there).collect();
-        Ok(self.change(&lost)?)
+        if let Err(error) = self.change(&lost) {
+            log::line(format_args!(
+                "reloaded, but grants of removed keys stay until their time is over: {error}"
+            ));
+        }
+        Ok(())
     }
 }

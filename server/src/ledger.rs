@@ -6,10 +6,11 @@
 //! accepted again, and a fresh knock waits at most the lease's length.
 
 use crate::files::{self, Access, Existing, Owner};
+use nix::fcntl::OFlag;
 use oneknock_shared::knock::Timestamp;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// How far ahead of a packet's timestamp the lease is written, in milliseconds.
@@ -68,7 +69,7 @@ impl Ledger {
             uid: meta.uid(),
             gid: meta.gid(),
         };
-        let lock = File::create(folder.join("lock")).map_err(failed)?;
+        let lock = open_lock(&folder.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Unusable::Locked(folder.into())),
@@ -143,6 +144,22 @@ impl Ledger {
         )?;
         self.lease = lease;
         Ok(())
+    }
+}
+
+/// Opens the lock, following no link and waiting for nobody; writes nothing.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let lock = options
+        .mode(FILE_MODE)
+        .custom_flags(flags.bits())
+        .open(path)?;
+    if lock.metadata()?.is_file() {
+        Ok(lock)
+    } else {
+        Err(io::Error::other("lock is not a plain file"))
     }
 }
 

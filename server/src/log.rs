@@ -4,19 +4,73 @@
 //! forged is `unproven=`, so that no filter bans an address for what a thief sent.
 //! What anybody can cause without end is limited: a few lines a minute, then a count.
 
+use crate::config::one_line;
 use crate::gate::{Accepted, Ignored, Refused, Verdict};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 /// Lines about refused and ignored packets in a minute.
 const LINES: u32 = 30;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Writes one line to standard error. Where that is closed or full there is nowhere to
-/// say so, and the daemon goes on: a dead log must not shut the owner out.
+/// Lines that wait for a slow reader. When as many wait, further ones are lost and
+/// counted: a log that nobody reads must not hold the daemon up.
+const WAITING: usize = 1024;
+
+enum Entry {
+    Line(String),
+    /// Everything before it is written: say so.
+    Flush(SyncSender<()>),
+}
+
+static WRITER: LazyLock<SyncSender<Entry>> = LazyLock::new(|| {
+    let (sender, receiver) = sync_channel(WAITING);
+    std::thread::spawn(move || write_all(&receiver));
+    sender
+});
+
+/// Lines lost since the last one that was written.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+fn write_all(entries: &Receiver<Entry>) {
+    for entry in entries {
+        // Where standard error is closed there is nowhere to say so.
+        match entry {
+            Entry::Line(text) => {
+                let lost = LOST.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    let _ = writeln!(
+                        io::stderr(),
+                        "oneknockd: lines lost before this one: {lost}"
+                    );
+                }
+                let _ = writeln!(io::stderr(), "oneknockd: {text}");
+            }
+            Entry::Flush(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Writes one line to standard error, by a thread of its own: never waits.
 pub fn line(text: impl Display) {
-    let _ = writeln!(io::stderr(), "oneknockd: {text}");
+    let text = one_line(&text.to_string());
+    if WRITER.try_send(Entry::Line(text)).is_err() {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits until what was logged is written, a second at most.
+pub fn flush() {
+    let (done, written) = sync_channel(1);
+    if WRITER.try_send(Entry::Flush(done)).is_ok() {
+        let _ = written.recv_timeout(Duration::from_secs(1));
+    }
 }
 
 /// Writes the lines of verdicts, within the limit.
@@ -94,13 +148,14 @@ pub fn accepted(accepted: &Accepted) -> Vec<String> {
     lines.collect()
 }
 
-/// The lines of an accepted packet whose changes could not be recorded or made.
+/// The lines of an accepted packet whose changes could not be recorded or made: the
+/// machine's failure, and nobody's to be banned for.
 #[must_use]
 pub fn failed(accepted: &Accepted, reason: &str, why: &dyn Display) -> Vec<String> {
     let key = &accepted.key;
     let lines = accepted.asked.iter().map(|(place, _)| {
         let (address, service) = (place.address, place.service);
-        format!("refused address={address} key={key} service={service} reason={reason}: {why}")
+        format!("failed unproven={address} key={key} service={service} reason={reason}: {why}")
     });
     lines.collect()
 }

@@ -178,7 +178,7 @@ fn the_servers_own_gateway_is_refused_unless_configured() {
     ] {
         key.knock(net, server.parse().unwrap(), &wire::open(Some("ssh"), 0));
         daemon.expect(&format!(
-            "refused address={gateway} key=router service=ssh reason=gateway"
+            "refused unproven={gateway} key=router service=ssh reason=gateway"
         ));
     }
     assert_eq!(site.guests("ssh"), []);

@@ -127,6 +127,48 @@ fn a_port_published_by_dnat_to_another_namespace_is_guarded() {
 }
 
 #[test]
+fn a_redirect_to_a_guarded_port_is_no_way_round_the_guard() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    site.lab.server.nft(
+        "table inet site {
+            chain pre {
+                type nat hook prerouting priority dstnat;
+                tcp dport 2022 redirect to :22
+            }
+        }",
+    );
+    let (laptop, stranger) = (&site.lab.laptop, &site.lab.stranger);
+    for to in site.lab.server.addresses() {
+        assert_eq!(banner(stranger, to, 2022), "SSH-2.0-");
+    }
+    let _daemon = site.daemon();
+    for to in site.lab.server.addresses() {
+        assert_eq!(probe(stranger, to, 2022), Probe::Silent);
+    }
+    site.oneknock(&["open", "home"]).ok();
+    for to in site.lab.server.addresses() {
+        until_open(laptop, to, 2022);
+        assert_eq!(probe(stranger, to, 2022), Probe::Silent);
+    }
+}
+
+#[test]
+fn an_address_that_another_routing_table_delivers_here_is_guarded() {
+    let site = Site::new(binaries!());
+    let (server, stranger) = (&site.lab.server, &site.lab.stranger);
+    let extra: IpAddr = "2001:db8:0:77::1".parse().unwrap();
+    let on_server = "ip -6 rule add pref 11 iif eth0 to 2001:db8:0:77::1 lookup 200 &&
+        ip -6 route add local 2001:db8:0:77::1/128 dev lo table 200";
+    server.run(&["sh", "-c", on_server]).ok();
+    let way = "ip -6 route add 2001:db8:0:77::1/128 via 2001:db8:0:1::10";
+    site.lab.net.run(&["sh", "-c", way]).ok();
+    assert_eq!(banner(stranger, extra, 22), "SSH-2.0-");
+    let _daemon = site.daemon();
+    assert_eq!(probe(stranger, extra, 22), Probe::Silent);
+}
+
+#[test]
 fn services_with_odd_names_load_and_the_whole_listing_loads_again() {
     let names = [
         "tcp", "log", "meta", "x1", "accept", "set-4", "inet", "th", "drop", "ct", "icmp", "ipv",

@@ -27,12 +27,23 @@ pub struct Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
+        write!(f, "{}:", one_line(&self.file.display().to_string()))?;
         if let Some(line) = self.line {
             write!(f, "{line}:")?;
         }
-        write!(f, " {}", self.what)
+        write!(f, " {}", one_line(&self.what))
     }
+}
+
+/// A text with its control characters spelt out: a file's name or content can neither
+/// begin a line of its own in the log nor move a terminal's cursor.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let spelt = |c: char| match c {
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(spelt).collect()
 }
 
 fn mistake(file: &Path, what: impl fmt::Display) -> Mistake {
@@ -65,7 +76,7 @@ impl Settings {
             .map_err(|found| mistakes.extend(found))
             .ok();
         let keys = load_keys(dir, owner, &mut mistakes);
-        check_services(dir, &keys, &mut mistakes);
+        check_services(dir, owner, &keys, &mut mistakes);
         check_secrets(&keys, &mut mistakes);
         let keys = keys.into_iter().map(|(_, key)| key).collect();
         match config {
@@ -131,8 +142,12 @@ pub fn load_key(path: &Path, owner: Owner) -> Result<Key, Vec<Mistake>> {
 
 /// Every service that a key names must be in the main file; looked for there also where
 /// that file has other mistakes, so that all are found at once.
-fn check_services(dir: &Path, keys: &[(PathBuf, Key)], mistakes: &mut Vec<Mistake>) {
-    let text = fs::read_to_string(files::config_file(dir)).unwrap_or_default();
+fn check_services(dir: &Path, owner: Owner, keys: &[(PathBuf, Key)], mistakes: &mut Vec<Mistake>) {
+    let path = files::config_file(dir);
+    // What is wrong with the file itself has been said.
+    let Ok(text) = files::read(&path, Access::WrittenOnlyBy(owner)) else {
+        return;
+    };
     let Ok(table) = text.parse::<toml::Table>() else {
         return;
     };

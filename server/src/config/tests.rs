@@ -201,3 +201,29 @@ fn times_are_utc() {
     assert!(parse("1970-01-01T00:01:00+02:00").is_err());
     assert!(parse("\"1970-01-01T00:01:00Z\"").is_err());
 }
+
+#[test]
+fn a_file_name_cannot_forge_a_line_of_the_log() {
+    let (dir, _) = folder();
+    let forged = "x\noneknockd: granted address=192.0.2.9";
+    fs::write(files::key_folder(dir.path()).join(forged), "x").unwrap();
+    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    let text = found[0].to_string();
+    assert!(
+        !text.contains('\n') && text.contains("x\\noneknockd"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_pipe_in_a_files_place_holds_nothing_up() {
+    let (dir, _) = folder();
+    let path = files::config_file(dir.path());
+    fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    assert!(
+        found[0].to_string().contains("not a plain file"),
+        "{found:?}"
+    );
+}

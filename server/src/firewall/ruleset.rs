@@ -15,7 +15,10 @@ use std::collections::HashSet;
 
 /// The table's name; its family is inet.
 pub const TABLE: &str = "oneknock";
+/// Sees packets as they are on the wire: before destination NAT, forwarded ones too.
 const GUARD: &str = "guard";
+/// Sees what is delivered here, after any redirect, by whichever routing table.
+const INPUT: &str = "guard-input";
 const GRACE: &str = "grace";
 /// After connection tracking (-200), before destination NAT (-100): what a container
 /// publishes is guarded too.
@@ -57,8 +60,9 @@ pub fn ruleset(services: &[Service], standing: &Standing, grace: bool) -> Nftabl
         batch.add(NfListObject::Element(grace_element()));
     }
     let mut sets = vec![GRACE.to_owned()];
-    let mut chains = vec![GUARD.to_owned()];
-    batch.add(NfListObject::Chain(base_chain()));
+    let mut chains = vec![GUARD.to_owned(), INPUT.to_owned()];
+    batch.add(NfListObject::Chain(base_chain(GUARD, NfHook::Prerouting)));
+    batch.add(NfListObject::Chain(base_chain(INPUT, NfHook::Input)));
     for service in services {
         for (is_ipv6, kind) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
             let name = set_name(service.name, is_ipv6);
@@ -81,8 +85,11 @@ pub fn ruleset(services: &[Service], standing: &Standing, grace: bool) -> Nftabl
             batch.add(rule(chain_name(service.name), statements));
         }
     }
-    for statements in guard(services) {
-        batch.add(rule(GUARD.into(), statements));
+    batch.add(rule(GUARD.into(), elsewhere()));
+    for base in [GUARD, INPUT] {
+        for statements in guard(services) {
+            batch.add(rule(base.into(), statements));
+        }
     }
     for name in old.iter().filter(|name| !chains.contains(name)) {
         batch.delete(NfListObject::Chain(chain(name.clone())));
@@ -97,13 +104,21 @@ pub fn ruleset(services: &[Service], standing: &Standing, grace: bool) -> Nftabl
     }
 }
 
-/// What leads past the guard, in order, and then the doors.
-fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
-    let accept = || Statement::Accept(Some(Accept {}));
-    let elsewhere = Fib {
+/// A router goes on forwarding other hosts' ssh. Only unicast: broadcast, multicast and
+/// anycast reach a socket here and are judged like local. What this takes for forwarded
+/// although it is delivered here (a local route in another table) meets the other chain.
+fn elsewhere() -> Vec<Statement<'static>> {
+    let to = Fib {
         result: FibResult::Type,
         flags: HashSet::from([FibFlag::Daddr]),
     };
+    let is_unicast = equal(NamedExpression::Fib(to).into_expr(), text("unicast"));
+    vec![is_unicast, Statement::Accept(Some(Accept {}))]
+}
+
+/// What leads past the guard, in order, and then the doors.
+fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
+    let accept = || Statement::Accept(Some(Accept {}));
     let flags = |wanted: &[&'static str]| {
         let wanted = wanted.iter().map(|f| text(f)).collect();
         let all = Expression::BinaryOperation(Box::new(BinaryOperation::OR(wanted)));
@@ -112,12 +127,6 @@ fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
     };
     let established = || equal(ct("state"), text("established"));
     vec![
-        // A router goes on forwarding other hosts' ssh. Only unicast: broadcast,
-        // multicast and anycast reach a socket here and are judged like local.
-        vec![
-            equal(NamedExpression::Fib(elsewhere).into_expr(), text("unicast")),
-            accept(),
-        ],
         vec![equal(meta(MetaKey::Iifname), text("lo")), accept()],
         // Sessions live on when their grant has ended. A SYN begins a connection,
         // whatever connection tracking takes it for: an outsider's stray segment that
@@ -202,13 +211,13 @@ fn chain(name: String) -> Chain<'static> {
     }
 }
 
-fn base_chain() -> Chain<'static> {
+fn base_chain(name: &str, hook: NfHook) -> Chain<'static> {
     Chain {
         _type: Some(NfChainType::Filter),
-        hook: Some(NfHook::Prerouting),
+        hook: Some(hook),
         prio: Some(PRIORITY),
         policy: Some(NfChainPolicy::Accept),
-        ..chain(GUARD.into())
+        ..chain(name.into())
     }
 }
 

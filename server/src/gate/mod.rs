@@ -98,13 +98,29 @@ impl Gate {
     /// are gone: they may come back. Returns what to change in the firewall: grants whose
     /// key has lost its right to them are closed.
     pub fn reconfigure(&mut self, settings: &Settings, now: Now) -> Vec<Change> {
+        let before = self.generations_by_name();
         self.install(settings, now);
+        let after = self.generations_by_name();
         let keys = &self.keys;
-        let allowed = |key: &KeyName, place: &Place| {
-            let key = keys.iter().find(|k| *k.name == *key);
-            key.is_some_and(|k| k.policy.services.contains(&place.service))
+        let allowed = |name: &KeyName, place: &Place| {
+            // Another key under an old name, with none of its secrets, inherits nothing.
+            let same = match (before.get(name), after.get(name)) {
+                (Some(before), Some(after)) => before.iter().any(|id| after.contains(id)),
+                _ => true,
+            };
+            let key = keys.iter().find(|k| *k.name == *name);
+            same && key.is_some_and(|k| k.policy.services.contains(&place.service))
         };
         self.claims.retain(now.mono, allowed)
+    }
+
+    fn generations_by_name(&self) -> BTreeMap<KeyName, Vec<GenerationId>> {
+        let mut names: BTreeMap<KeyName, Vec<GenerationId>> = BTreeMap::new();
+        for generation in &self.generations {
+            let name = (*self.keys[generation.key].name).clone();
+            names.entry(name).or_default().push(generation.subkeys.id());
+        }
+        names
     }
 
     fn install(&mut self, settings: &Settings, now: Now) {
@@ -302,7 +318,11 @@ impl Gate {
         };
         let wanted = match view.judge(now, address, &request) {
             Ok(wanted) => wanted,
-            Err(why) => return refused(service, true, why),
+            // Unsigned, the packet may come from a thief who was quicker.
+            Err(why) => {
+                let proven = request.knock().address == Some(source);
+                return refused(service, proven, why);
+            }
         };
         let name = Arc::clone(&key.name);
         let mut accepted = Accepted::new(Arc::clone(&name), source, &request);

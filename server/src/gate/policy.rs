@@ -4,7 +4,7 @@ use super::claims::{Claims, Place};
 use super::verdict::Refusal;
 use super::{GateKey, Now};
 use crate::config::{Policy, Service};
-use oneknock_shared::knock::{Action, Timestamp};
+use oneknock_shared::knock::{Action, Timestamp, is_admissible};
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::packet::Request;
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ pub fn address_to_admit(
     match request.knock().address {
         None if policy.signed_address => Err(Refusal::AddressNotSigned),
         Some(signed) if signed != source && !policy.admit_others => Err(Refusal::AddressNotSource),
+        // A link-local source is another host on every link; a signed one is malformed.
+        None if !is_admissible(source) => Err(Refusal::AddressUnusable),
         signed => Ok(signed.unwrap_or(source)),
     }
 }

@@ -577,3 +577,40 @@ fn claims_that_ended_leave_nothing_behind() {
         format!("{:?}", Claims::default())
     );
 }
+
+#[test]
+fn another_key_under_an_old_name_inherits_no_grant() {
+    let mut site = Site::new();
+    site.knock(0, ask(600));
+    let (mut settings, now) = (site.settings.clone(), site.now());
+    settings.keys[0] = key("laptop", &["ssh"]);
+    let changes = site.gate.reconfigure(&settings, now);
+    let changes: Vec<String> = changes.iter().map(change).collect();
+    assert_eq!(changes, ["ssh 192.0.2.7 shut"]);
+}
+
+#[test]
+fn a_link_local_source_is_not_admitted() {
+    let mut site = Site::new();
+    let (packet, now) = (site.packet(0, |_| ()), site.now());
+    let verdict = site.gate.handle(now, "fe80::7".parse().unwrap(), &packet);
+    assert_eq!(word(&verdict), "address-unusable");
+}
+
+#[test]
+fn a_source_is_proven_only_where_it_is_signed() {
+    let proven = |address: Option<[u8; 4]>| {
+        let mut site = Site::new();
+        let packet = site.packet(0, |k| {
+            k.service = "web".parse().ok();
+            k.address = address.map(Into::into);
+        });
+        let now = site.now();
+        match site.gate.handle(now, LAPTOP.into(), &packet) {
+            Verdict::Refused(refused) => refused.proven,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!proven(None));
+    assert!(proven(Some(LAPTOP)));
+}

@@ -66,8 +66,8 @@ pub struct Refused {
     pub source: IpAddr,
     /// The service it named.
     pub service: Option<ServiceName>,
-    /// Whether it was seen for the first time and cannot be seen again: then the source
-    /// is the key holder's own doing.
+    /// Whether the source is signed into the packet, and the packet cannot be judged
+    /// again: then the refusal is the doing of the key's holder at that address.
     pub proven: bool,
     /// Why.
     pub why: Refusal,
@@ -92,6 +92,8 @@ pub enum Refusal {
     AddressNotSigned,
     /// The signed address is not the source, and the key may not admit others.
     AddressNotSource,
+    /// The address is loopback, link-local, multicast or such: no one host's.
+    AddressUnusable,
     /// The address is this machine's default gateway: behind it is everybody.
     Gateway,
     /// The key has closed this door with a later packet.
@@ -113,6 +115,7 @@ impl Refusal {
             Self::ServiceNotAllowed => "service-not-allowed",
             Self::AddressNotSigned => "address-not-signed",
             Self::AddressNotSource => "address-not-source",
+            Self::AddressUnusable => "address-unusable",
             Self::Gateway => "gateway",
             Self::ClosedSince => "closed-since",
             Self::TooManyGrants => "too-many-grants",
