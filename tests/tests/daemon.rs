@@ -2,12 +2,14 @@
 //! the administration beside it.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
-use nix::sys::signal::Signal;
-use oneknock_tests::wire::{self, Probe, until_open};
-use oneknock_tests::{Running, Site, binaries};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use oneknock_tests::wire::{self, Probe, until_open, until_silent};
+use oneknock_tests::{Running, Site, binaries, wait};
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 fn has_table(site: &Site) -> bool {
     let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
@@ -174,4 +176,35 @@ fn secrets_never_reach_a_log_or_a_command_line() {
     let server = server.map(|args| site.ctl(args).to_string());
     let all = [daemon.lines().join("\n"), client.concat(), server.concat()].concat();
     assert!(!all.contains(secret.trim_end_matches('=')), "{all}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up() {
+    let site = Site::new(binaries!());
+    let key = site.laptop_key();
+    let mut command = site.lab.server.command(&site.daemon_command());
+    let mut daemon = command.stderr(Stdio::piped()).spawn().unwrap();
+    let unread = daemon.stderr.take().unwrap();
+    let server: IpAddr = site.lab.server.v4.into();
+    until_silent(&site.lab.stranger, server, 22);
+    // Far more than a pipe holds: each reload says every mistake.
+    let good = fs::read_to_string(site.config()).unwrap();
+    let nonsense: Vec<String> = (0..2000).map(|n| format!("nonsense{n} = 1")).collect();
+    let nonsense = nonsense.join(
+        "
+",
+    );
+    fs::write(site.config(), format!("{nonsense}\n{good}")).unwrap();
+    let pid = Pid::from_raw(daemon.id().try_into().unwrap());
+    kill(pid, Signal::SIGHUP).unwrap();
+    wait::until_true("the laptop is a guest", || {
+        key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 0));
+        site.admits("ssh", site.lab.laptop.v4.into())
+    });
+    kill(pid, Signal::SIGTERM).unwrap();
+    wait::until_true("the daemon has ended", || {
+        daemon.try_wait().unwrap().is_some()
+    });
+    assert!(daemon.wait().unwrap().success());
+    drop(unread);
 }
