@@ -59,8 +59,7 @@ pub fn ctl_command(dir: &Path) -> String {
     }
 }
 
-const TELL_DAEMON: &str =
-    "a running daemon rereads the keys on SIGHUP (systemctl reload oneknockd)";
+const TELL_DAEMON: &str = "a running daemon rereads the keys on SIGHUP (pkill -HUP -x oneknockd)";
 
 fn path_of(dir: &Path, name: &KeyName) -> PathBuf {
     files::key_folder(dir).join(format!("{name}.toml"))
@@ -164,6 +163,7 @@ fn print_invitation(config: &Config, key: &Key) -> Result<(), Failure> {
 }
 
 fn list(dir: &Path, owner: Owner) -> Result<(), Failure> {
+    load_config(dir, owner)?;
     let folder = files::key_folder(dir);
     let entries = fs::read_dir(&folder).map_err(|e| Failure::new(folder.display(), e))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
