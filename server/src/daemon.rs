@@ -16,7 +16,6 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// `oneknockd`'s command line.
 #[derive(Debug, clap::Parser)]
 #[command(name = "oneknockd", version)]
 /// Opens guarded ports to whoever knocks with a key.
@@ -113,6 +112,7 @@ impl Daemon {
         let clock = Clock::start();
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
         let mut firewall = Firewall::open()?;
+        firewall.check_free(&settings.config)?;
         let listener = Listener::bind(&settings.config.listen)?;
         let (mut ledger, found) = Ledger::open(&settings.config.state)?;
         let now = clock.now();
@@ -131,7 +131,7 @@ impl Daemon {
         };
         let mut gate = Gate::new(&settings, Some(floor), now);
         gate.set_gateways(gateways::read());
-        for grant in firewall.put_up(&settings.config.services, true)?.grants {
+        for grant in firewall.put_up(&settings.config, true)?.grants {
             gate.adopt(grant.key, grant.place, now.mono + grant.left);
         }
         // Keys may have been removed while no daemon ran.
@@ -203,9 +203,7 @@ impl Daemon {
 
     /// Puts the guard up as the settings want it; where it was gone, with all grants.
     fn restore(&mut self) -> Result<(), FirewallError> {
-        let before = self
-            .firewall
-            .put_up(&self.settings.config.services, false)?;
+        let before = self.firewall.put_up(&self.settings.config, false)?;
         if !before.was_up {
             log::line("the guard was gone: another program removed it; it is up again");
         }

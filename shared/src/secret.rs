@@ -77,6 +77,12 @@ impl ServerId {
     pub fn generate() -> Result<Self, NoRandomness> {
         random().map(Self)
     }
+
+    /// The id in 32 hexadecimal digits, for places where base64's signs cannot stand.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
 }
 
 impl FromStr for ServerId {

@@ -208,3 +208,30 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     assert!(daemon.wait().unwrap().success());
     drop(unread);
 }
+
+#[test]
+fn a_daemon_of_another_configuration_does_not_take_the_guards_place() {
+    let site = Site::new(binaries!());
+    let _daemon = site.daemon();
+    let other = site.lab.server.home.join("other");
+    let other = other.to_str().unwrap();
+    let host = [
+        "--host",
+        "other.lab",
+        "--port",
+        "45999",
+        "--service",
+        "web=tcp/80",
+    ];
+    let init = [&["oneknockctl", "--config", other, "init"][..], &host].concat();
+    site.lab.server.run(&init).ok();
+    let said = site
+        .lab
+        .server
+        .run(&["oneknockd", "--config", other])
+        .fails(1);
+    assert!(said.contains("another configuration"), "{said}");
+    for to in site.lab.server.addresses() {
+        assert_eq!(wire::probe(&site.lab.stranger, to, 22), Probe::Silent);
+    }
+}

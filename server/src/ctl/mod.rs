@@ -15,7 +15,6 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// `oneknockctl`'s command line.
 #[derive(Debug, Parser)]
 #[command(name = "oneknockctl", version)]
 /// Sets oneknock up on a server, and keeps its keys.
@@ -122,7 +121,7 @@ fn check(cli: &Cli) -> Result<(), Failure> {
 
 fn rules(cli: &Cli) -> Result<(), Failure> {
     let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
-    let ruleset = firewall::ruleset(&settings.config.services, &Standing::default(), true);
+    let ruleset = firewall::ruleset(&settings.config, &Standing::default(), true);
     let text = serde_json::to_string_pretty(&ruleset).map_err(|e| Failure::new("rules", e))?;
     print(&text)
 }

@@ -7,7 +7,7 @@ mod ruleset;
 pub use nft::{NftFailed, teardown};
 pub use ruleset::{Standing, TABLE, ruleset};
 
-use crate::config::Service;
+use crate::config::{Config, Service};
 use crate::gate::{Change, Place};
 use elements::Elements;
 use oneknock_shared::name::KeyName;
@@ -26,6 +26,11 @@ pub enum FirewallError {
     /// The elements could not be changed.
     #[error("the allow set cannot be changed: {0}")]
     Netlink(#[from] io::Error),
+    /// Another configuration's guard is up.
+    #[error(
+        "the guard of another configuration is up, and there is one to a machine: stop its oneknockd, take it down with \"oneknockctl teardown\", and start again"
+    )]
+    Anothers,
     /// The process may not change the firewall.
     #[error(
         "cannot change the firewall: CAP_NET_ADMIN is missing (run it as root, or give its unit AmbientCapabilities=CAP_NET_ADMIN)"
@@ -78,14 +83,26 @@ impl Firewall {
         })
     }
 
-    /// Puts the guard up as these services want it, in one transaction, and says what
+    /// Refuses where the guard of another server is up: taking its place would open its
+    /// doors. `config`'s own guard, from an earlier run, is no hindrance.
+    pub fn check_free(&self, config: &Config) -> Result<(), FirewallError> {
+        match nft::standing()? {
+            Some(standing) if standing.is_anothers(config.server_id) => {
+                Err(FirewallError::Anothers)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the guard up as this configuration wants it, in one transaction, and says what
     /// was there before: grants in sets that stay are kept. Where there was no table and
     /// `grace` is given, connections that are older than the guard live on.
-    pub fn put_up(&mut self, services: &[Service], grace: bool) -> Result<Before, FirewallError> {
+    pub fn put_up(&mut self, config: &Config, grace: bool) -> Result<Before, FirewallError> {
         let found = nft::standing()?;
         let was_up = found.is_some();
         let standing = found.unwrap_or_default();
-        nft::apply(&ruleset(services, &standing, grace && !was_up))?;
+        nft::apply(&ruleset(config, &standing, grace && !was_up))?;
+        let services = &config.services;
         let elements = standing.elements.iter();
         let grants = elements.filter_map(|(set, element)| surviving(services, set, element));
         Ok(Before {

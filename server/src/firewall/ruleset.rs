@@ -1,6 +1,6 @@
 //! The guard as typed JSON: what stands in the table `inet oneknock`, and why.
 
-use crate::config::Service;
+use crate::config::{Config, Service};
 use nftables::batch::Batch;
 use nftables::expr::{BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey};
 use nftables::expr::{NamedExpression, Payload, PayloadField, Range, SetItem, Verdict};
@@ -10,6 +10,7 @@ use nftables::stmt::{Accept, Counter, Drop, JumpTarget, Match, Operator, Stateme
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::Transport;
+use oneknock_shared::secret::ServerId;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -43,6 +44,23 @@ pub fn set_name(service: ServiceName, is_ipv6: bool) -> String {
     format!("{service}{}", if is_ipv6 { 6 } else { 4 })
 }
 
+/// An empty chain whose name says whose guard this is.
+const MARK: &str = "server-";
+
+fn mark(server: ServerId) -> String {
+    format!("{MARK}{}", server.to_hex())
+}
+
+impl Standing {
+    /// Whether this is the guard of a server other than this one.
+    #[must_use]
+    pub fn is_anothers(&self, server: ServerId) -> bool {
+        let ours = mark(server);
+        let mut marks = self.chains.iter().filter(|name| name.starts_with(MARK));
+        marks.any(|name| *name != ours)
+    }
+}
+
 fn chain_name(service: ServiceName) -> String {
     format!("door-{service}")
 }
@@ -52,7 +70,8 @@ fn chain_name(service: ServiceName) -> String {
 /// have left. With `grace`, connections that are older than the guard get a minute to
 /// show themselves.
 #[must_use]
-pub fn ruleset(services: &[Service], standing: &Standing, grace: bool) -> Nftables<'static> {
+pub fn ruleset(config: &Config, standing: &Standing, grace: bool) -> Nftables<'static> {
+    let services = &config.services;
     let mut batch = Batch::new();
     batch.add(NfListObject::Table(table()));
     batch.add(set(GRACE.into(), SetType::InetProto));
@@ -63,6 +82,9 @@ pub fn ruleset(services: &[Service], standing: &Standing, grace: bool) -> Nftabl
     let mut chains = vec![GUARD.to_owned(), INPUT.to_owned()];
     batch.add(NfListObject::Chain(base_chain(GUARD, NfHook::Prerouting)));
     batch.add(NfListObject::Chain(base_chain(INPUT, NfHook::Input)));
+    let mark = mark(config.server_id);
+    batch.add(NfListObject::Chain(chain(mark.clone())));
+    chains.push(mark);
     for service in services {
         for (is_ipv6, kind) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
             let name = set_name(service.name, is_ipv6);
