@@ -17,6 +17,7 @@
 //! | [`site`] | a server with its configuration, keys and daemon, ready to be knocked at |
 //! | [`process`], [`wait`] | programs that go on running; waiting with a deadline |
 //! | [`ssh`] | sshd with keys made on the spot, and ssh's own configuration |
+//! | [`clock`] | a daemon whose wall clock a test sets |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
 //! | [`packets`] | fragments, extension headers and segments that no system would send |
 //! | [`capture`] | what really passed on the wire |
@@ -27,6 +28,7 @@
 #![allow(clippy::must_use_candidate)]
 
 pub mod capture;
+pub mod clock;
 pub mod host;
 pub mod lab;
 pub mod packets;
@@ -48,6 +50,7 @@ macro_rules! binaries {
         $crate::Binaries {
             oneknock: env!("CARGO_BIN_EXE_lab-oneknock"),
             oneknockd: env!("CARGO_BIN_EXE_lab-oneknockd"),
+            oneknockd_shifted: env!("CARGO_BIN_EXE_lab-oneknockd-shifted"),
             oneknockctl: env!("CARGO_BIN_EXE_lab-oneknockctl"),
         }
     };
