@@ -18,6 +18,7 @@
 //! | [`process`], [`wait`] | programs that go on running; waiting with a deadline |
 //! | [`ssh`] | sshd with keys made on the spot, and ssh's own configuration |
 //! | [`clock`] | a daemon whose wall clock a test sets |
+//! | [`weather`] | a link that loses and reorders |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
 //! | [`packets`] | fragments, extension headers and segments that no system would send |
 //! | [`capture`] | what really passed on the wire |
@@ -36,7 +37,16 @@ pub mod process;
 pub mod site;
 pub mod ssh;
 pub mod wait;
+pub mod weather;
 pub mod wire;
+
+use std::io::Write;
+
+/// Says a figure where it is seen although the test passes; nothing depends on it.
+pub fn figure(text: impl std::fmt::Display) {
+    // The lock keeps the line whole; a closed standard error is nobody's failure.
+    let _ = writeln!(std::io::stderr().lock(), "figure: {text}");
+}
 
 pub use host::{Done, Host};
 pub use lab::{Binaries, Lab};
