@@ -18,6 +18,7 @@
 //! | [`process`], [`wait`] | programs that go on running; waiting with a deadline |
 //! | [`ssh`] | sshd with keys made on the spot, and ssh's own configuration |
 //! | [`clock`] | a daemon whose wall clock a test sets |
+//! | [`chance`] | random choices that a seed repeats |
 //! | [`weather`] | a link that loses and reorders |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
 //! | [`packets`] | fragments, extension headers and segments that no system would send |
@@ -29,6 +30,7 @@
 #![allow(clippy::must_use_candidate)]
 
 pub mod capture;
+pub mod chance;
 pub mod clock;
 pub mod host;
 pub mod lab;
