@@ -1,11 +1,11 @@
 //! The daemon: datagrams from the listener through the gate to ledger and firewall.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Synchronised};
 use crate::config::{Mistake, Settings};
 use crate::firewall::{Firewall, FirewallError};
-use crate::gate::{Accepted, Change, Gate, Verdict};
+use crate::gate::{Accepted, Change, Gate, Lost, Memory, Now, Verdict};
 use crate::gateways;
-use crate::ledger::{Found, Ledger, Unusable};
+use crate::ledger::{Found, Ledger, Unrecorded, Unusable};
 use crate::listener::{BUFFER, CannotListen, Listener};
 use crate::log::{self, Log};
 use oneknock_shared::knock::Timestamp;
@@ -15,6 +15,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
+
+/// How often the state is tidied.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Parser)]
 #[command(name = "oneknockd", version)]
@@ -38,9 +41,13 @@ enum Stopped {
     #[error(transparent)]
     State(#[from] Unusable),
     #[error("cannot write the state: {0}")]
-    Record(io::Error),
+    Record(#[from] Unrecorded),
     #[error(transparent)]
     Firewall(#[from] FirewallError),
+    #[error(
+        "cannot ask whether the clock is synchronised: timedatectl: {0}; if this machine's clock is right, say so with \"oneknockctl new-state\""
+    )]
+    NoClock(io::Error),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
@@ -94,7 +101,7 @@ async fn run(cli: &Cli) -> Result<(), Stopped> {
             _ = interrupt.recv() => break,
         }
     }
-    daemon.ledger.close().map_err(Stopped::Record)
+    Ok(daemon.ledger.close()?)
 }
 
 struct Daemon {
@@ -105,50 +112,107 @@ struct Daemon {
     ledger: Ledger,
     firewall: Firewall,
     log: Log,
+    /// Where the state was missing: until the clock is synchronised nothing is accepted.
+    waiting: Option<Synchronised>,
+    tidied: Duration,
 }
 
 impl Daemon {
     fn start(cli: &Cli) -> Result<Self, Stopped> {
-        let clock = Clock::start();
+        let clock = Clock;
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
-        let mut firewall = Firewall::open()?;
+        let firewall = Firewall::open()?;
         firewall.check_free(&settings.config)?;
         let listener = Listener::bind(&settings.config.listen)?;
-        let (mut ledger, found) = Ledger::open(&settings.config.state)?;
         let now = clock.now();
-        let floor = match found {
-            Found::Lease(floor) => floor,
-            Found::Nothing(why) => {
-                let skew = u64::try_from(settings.config.skew.as_millis()).unwrap_or(u64::MAX);
-                let floor = Timestamp(now.wall.0.saturating_add(skew));
-                ledger.begin(floor).map_err(Stopped::Record)?;
-                let (folder, seconds) = (settings.config.state.display(), skew / 1000);
-                log::line(format_args!(
-                    "the state in {folder} {why}: nothing is accepted for {seconds} s, so that no packet is accepted twice"
-                ));
-                floor
-            }
-        };
-        let mut gate = Gate::new(&settings, Some(floor), now);
-        gate.set_gateways(gateways::read());
-        for grant in firewall.put_up(&settings.config, true)?.grants {
-            gate.adopt(grant.key, grant.place, now.mono + grant.left);
-        }
-        // Keys may have been removed while no daemon ran.
-        let lost = gate.reconfigure(&settings, now);
-        firewall.apply(&lost)?;
-        let log = Log::default();
-        let daemon = Self {
+        let (ledger, found) = Ledger::open(&settings.config.state, now)?;
+        let mut daemon = Self {
+            gate: Gate::new(&settings, now),
             clock,
             settings,
             listener,
-            gate,
             ledger,
             firewall,
-            log,
+            log: Log::default(),
+            waiting: None,
+            tidied: now.mono,
         };
+        daemon.gate.set_gateways(gateways::read());
+        let memory = daemon.take_up(found, now)?;
+        daemon.resume(memory, now)?;
         daemon.announce("ready");
         Ok(daemon)
+    }
+
+    /// Puts the state of the last run in force; where there is none, waits for the clock.
+    fn take_up(&mut self, found: Found, now: Now) -> Result<Option<Memory>, Stopped> {
+        match found {
+            Found::State { memory, floor } => {
+                self.gate.restore(&memory);
+                self.begin(floor, now)?;
+                Ok(Some(memory))
+            }
+            Found::Nothing(why) => {
+                let folder = self.settings.config.state.display();
+                log::line(format_args!(
+                    "the state in {folder}: {why}: nothing is accepted until the clock is synchronised, so that no packet is accepted twice"
+                ));
+                self.waiting = Some(Synchronised::wait().map_err(Stopped::NoClock)?);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Begins the run: nothing that is not later than `floor` is accepted in it.
+    fn begin(&mut self, floor: Option<Timestamp>, now: Now) -> Result<(), Stopped> {
+        let Some(floor) = floor else {
+            return Ok(self.ledger.begin(&self.gate.forgotten(now), Timestamp(0))?);
+        };
+        self.gate.raise_floors(floor);
+        self.ledger.begin(&self.gate.forgotten(now), floor)?;
+        let wait = floor.0.saturating_sub(now.wall.0).div_ceil(1000);
+        if wait > 0 {
+            log::line(format_args!(
+                "nothing is accepted for {wait} s, so that no packet is accepted twice"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Puts the guard up, with the grants of the last run that still have time.
+    fn resume(&mut self, memory: Option<Memory>, now: Now) -> Result<(), Stopped> {
+        let before = self.firewall.put_up(&self.settings.config, true)?;
+        if let Some(memory) = memory {
+            // Where the guard was up, it says what was closed since.
+            let lost = self.gate.resume(now, &memory.claims, |place| {
+                if !before.was_up {
+                    return Some(Duration::MAX);
+                }
+                let grant = before.grants.iter().find(|grant| grant.place == *place)?;
+                // It is told in whole seconds, cut off.
+                Some(grant.left + Duration::from_secs(1))
+            });
+            self.end(&lost)?;
+        } else {
+            for grant in before.grants {
+                self.gate
+                    .adopt(grant.key, grant.place, now.mono + grant.left);
+            }
+        }
+        // Keys may have been removed or changed while no daemon ran.
+        let lost = self.gate.reconfigure(&self.settings, now);
+        self.end(&lost)?;
+        if !before.was_up {
+            let grants = self.gate.grants(now);
+            self.firewall.apply(&grants)?;
+        }
+        Ok(())
+    }
+
+    /// Makes it so that claims have ended.
+    fn end(&mut self, lost: &Lost) -> Result<(), Stopped> {
+        self.firewall.apply(&lost.changes)?;
+        Ok(self.ledger.lose(lost, self.clock.now())?)
     }
 
     fn announce(&self, word: &str) {
@@ -164,10 +228,13 @@ impl Daemon {
     }
 
     fn datagram(&mut self, source: std::net::IpAddr, bytes: &[u8]) {
+        if self.waiting.is_some() {
+            return;
+        }
         let now = self.clock.now();
         let verdict = self.gate.handle(now, source, bytes);
         match &verdict {
-            Verdict::Accepted(accepted) => self.accept(accepted),
+            Verdict::Accepted(accepted) => self.accept(accepted, now),
             other => {
                 if let Some(text) = self.log.refusal(now.mono, other) {
                     log::line(text);
@@ -177,17 +244,45 @@ impl Daemon {
     }
 
     /// Recorded, then granted.
-    fn accept(&mut self, accepted: &Accepted) {
-        let lines = if let Err(error) = self.ledger.record(accepted.at) {
+    fn accept(&mut self, accepted: &Accepted, now: Now) {
+        let lines = if let Err(error) = self.record(accepted, now) {
             self.gate.undo(accepted);
             log::failed(accepted, "not-recorded", &error)
         } else if let Err(error) = self.change(&accepted.changes) {
             self.gate.undo(accepted);
+            if let Err(error) = self.ledger.undo(accepted, now) {
+                log::line(format_args!(
+                    "the history shows a grant that was not made: {error}"
+                ));
+            }
             log::failed(accepted, "firewall", &error)
         } else {
             log::accepted(accepted)
         };
         lines.iter().for_each(log::line);
+    }
+
+    /// Records a packet; where the database turns out to be damaged, in a new one.
+    fn record(&mut self, accepted: &Accepted, now: Now) -> Result<(), Unrecorded> {
+        match self.ledger.record(accepted, now) {
+            Err(error) if error.is_damage() => {
+                self.renew(&error, now);
+                self.ledger.record(accepted, now)
+            }
+            other => other,
+        }
+    }
+
+    /// The gate knows all that a damaged database knew of what was accepted.
+    fn renew(&mut self, why: &Unrecorded, now: Now) {
+        match self.ledger.renew(&self.gate.memory(), now) {
+            Ok(aside) => log::line(format_args!(
+                "the state was damaged ({why}): it was moved to {aside}, and what was accepted is in a new one; the history begins anew"
+            )),
+            Err(error) => log::line(format_args!(
+                "the state is damaged ({why}), and there can be no new one: {error}"
+            )),
+        }
     }
 
     /// Makes changes in the firewall; where the guard is gone, puts it up again first.
@@ -219,9 +314,41 @@ impl Daemon {
     }
 
     fn tick(&mut self) {
-        self.gate.tick(self.clock.now());
+        let now = self.clock.now();
+        self.gate.tick(now);
         // An interface or a route may have come since.
         self.gate.set_gateways(gateways::read());
+        if self.waiting.as_ref().is_some_and(Synchronised::is_done) {
+            self.start_anew(now);
+        }
+        if now.mono.saturating_sub(self.tidied) >= TIDY_EVERY && self.waiting.is_none() {
+            self.tidied = now.mono;
+            self.tidy(now);
+        }
+    }
+
+    /// The clock is right: what was made before now is refused, since it may have been
+    /// accepted before the state was lost.
+    fn start_anew(&mut self, now: Now) {
+        let skew = u64::try_from(self.settings.config.skew.as_millis()).unwrap_or(u64::MAX);
+        let floor = Timestamp(now.wall.0.saturating_add(skew));
+        match self.begin(Some(floor), now) {
+            Ok(()) => self.waiting = None,
+            Err(error) => log::line(format_args!("still nothing is accepted: {error}")),
+        }
+    }
+
+    fn tidy(&mut self, now: Now) {
+        let (forgotten, keep) = (self.gate.forgotten(now), self.settings.config.history);
+        if let Err(error) = self.ledger.tidy(&forgotten, keep, now) {
+            // Floors that were not written are not lost: those who raised them are.
+            self.gate.remind(&forgotten);
+            if error.is_damage() {
+                self.renew(&error, now);
+            } else {
+                log::line(format_args!("the state cannot be tidied: {error}"));
+            }
+        }
     }
 
     /// Puts what is on disk in force; where anything is wrong with it, the old stays.
@@ -265,11 +392,16 @@ impl Daemon {
             self.listener = listener;
         }
         let lost = self.gate.reconfigure(&self.settings, self.clock.now());
+        if let Err(error) = self.ledger.lose(&lost, self.clock.now()) {
+            log::line(format_args!(
+                "the history misses how grants of removed keys ended: {error}"
+            ));
+        }
         let is_there = |change: &Change| {
             let (Change::Admit { place, .. } | Change::Shut { place }) = change;
             self.settings.config.service(place.service).is_some()
         };
-        let lost: Vec<Change> = lost.into_iter().filter(is_there).collect();
+        let lost: Vec<Change> = lost.changes.into_iter().filter(is_there).collect();
         if let Err(error) = self.change(&lost) {
             log::line(format_args!(
                 "reloaded, but grants of removed keys stay until their time is over: {error}"

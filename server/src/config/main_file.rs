@@ -20,6 +20,10 @@ const MAX_OPEN_FOR: Duration = Duration::from_secs(8 * 3600);
 /// How far apart the clocks may be where the configuration does not say.
 const SKEW: Duration = Duration::from_secs(30);
 const MAX_SKEW: Duration = Duration::from_secs(600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long the history is kept where the configuration does not say.
+const HISTORY: Duration = Duration::from_secs(90 * 24 * 3600);
+const MAX_HISTORY: Duration = Duration::from_secs(3660 * 24 * 3600);
 
 /// The main configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Config {
     pub skew: Duration,
     /// The folder of the state that outlives the daemon.
     pub state: PathBuf,
+    /// How long the history of grants is kept, 1 day to 10 years.
+    pub history: Duration,
     /// Whether this machine's own default gateway may be admitted.
     pub admit_gateway: bool,
     /// What is guarded; at least one, no name and no port twice.
@@ -76,6 +82,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let listen = file.list("listen", "[\"0.0.0.0:45123\", \"[::]:45123\"]");
         let skew = file.duration_or("skew", SECOND..=MAX_SKEW, SKEW);
         let state = file.text::<PathBuf>("state", "\"/var/lib/oneknock\"");
+        let history = file.duration_or("history", DAY..=MAX_HISTORY, HISTORY);
         let admit_gateway = file.flag("admit_gateway");
         let services = file.tables("service", service);
         if let (Some(listen), Some(services)) = (&listen, &services) {
@@ -98,6 +105,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             listen: listen?,
             skew: skew?,
             state: state?,
+            history: history?,
             admit_gateway: admit_gateway?,
             services: services?,
         })
@@ -196,6 +204,8 @@ listen = [{listen}]
 skew = \"{skew}\"
 # What must outlive the daemon: what was accepted must not be accepted again.
 state = {state}
+# How long oneknockctl history looks back.
+history = \"{history}\"
 # A router that rewrites the sources of what it passes on shows every visitor under
 # its own address; admitting that one would admit everybody. Leave this false then.
 admit_gateway = {gateway}
@@ -207,6 +217,7 @@ admit_gateway = {gateway}
         listen = listen.join(", "),
         skew = humantime::format_duration(config.skew),
         state = toml::Value::from(config.state.display().to_string()),
+        history = humantime::format_duration(config.history),
         gateway = config.admit_gateway,
     );
     for service in &config.services {
@@ -258,6 +269,7 @@ impl Config {
             listen: ["0.0.0.0", "::"].into_iter().filter_map(any).collect(),
             skew: SKEW,
             state,
+            history: HISTORY,
             admit_gateway: false,
             services: Vec::new(),
         }

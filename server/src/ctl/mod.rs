@@ -4,8 +4,10 @@
 //! Messages: `oneknockctl: what happened: why`, lower case, no full stop; a second line
 //! `hint: what to do`. Standard output carries what was asked for, alone.
 
+mod history;
 mod init;
 mod key;
+mod state;
 
 use crate::config::{Mistake, Settings};
 use crate::firewall::{self, Standing};
@@ -43,6 +45,14 @@ enum Command {
     Key(key::Command),
     /// Look for mistakes in configuration and keys; say all of them.
     Check,
+    /// Show what was opened for whom, from when to when, and how it ended.
+    History(history::History),
+    /// Begin a new state, on the word that this machine's clock is right.
+    ///
+    /// For a machine whose state is lost, and whose clock nothing synchronises: the daemon
+    /// would wait for that before it accepts anything. What was made before now is refused
+    /// from then on. Stop the daemon first.
+    NewState,
     /// Print the ruleset that the daemon loads, as JSON for "nft -j -f -".
     Rules,
     /// Take the guard down: every guarded port is as open as without oneknock.
@@ -77,6 +87,8 @@ pub fn main() -> ExitCode {
         Command::Init(init) => init.run(&cli.config),
         Command::Key(command) => command.run(&cli.config),
         Command::Check => check(&cli),
+        Command::History(history) => history.run(&cli.config),
+        Command::NewState => state::new(&cli.config),
         Command::Rules => rules(&cli),
         Command::Teardown => teardown(),
     };

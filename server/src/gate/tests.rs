@@ -55,7 +55,7 @@ impl Site {
             wall: Timestamp(T0),
             mono,
         };
-        let gate = Gate::new(&settings, None, now);
+        let gate = Gate::new(&settings, now);
         Self {
             settings,
             gate,
@@ -310,7 +310,8 @@ fn nothing_at_or_below_the_floor_of_the_last_run_is_accepted() {
         wall: Timestamp(T0),
         mono: Duration::ZERO,
     };
-    let gate = Gate::new(&settings, Some(Timestamp(T0)), now);
+    let mut gate = Gate::new(&settings, now);
+    gate.raise_floors(Timestamp(T0));
     let mut site = Site {
         settings,
         gate,
@@ -512,9 +513,9 @@ fn a_removed_keys_grants_are_closed_and_its_packets_unknown() {
     let (full, now) = (site.settings.clone(), site.now());
     let mut without = full.clone();
     without.keys.remove(0);
-    let changes = site.gate.reconfigure(&without, now);
+    let lost = site.gate.reconfigure(&without, now);
     assert_eq!(
-        changes.iter().map(change).collect::<Vec<_>>(),
+        lost.changes.iter().map(change).collect::<Vec<_>>(),
         ["ssh 192.0.2.7 phone 60"]
     );
     assert_eq!(site.knock(0, |_| ()), "selector");
@@ -530,7 +531,7 @@ fn a_reload_keeps_grants_and_what_was_seen() {
     let packet = site.packet(0, |_| ());
     site.send(&packet);
     let (settings, now) = (site.settings.clone(), site.now());
-    assert!(site.gate.reconfigure(&settings, now).is_empty());
+    assert!(site.gate.reconfigure(&settings, now).claims.is_empty());
     assert_eq!(site.send(&packet), "replayed");
     assert_eq!(site.admitted(), ["ssh 192.0.2.7 laptop 30"]);
 }
@@ -584,8 +585,8 @@ fn another_key_under_an_old_name_inherits_no_grant() {
     site.knock(0, ask(600));
     let (mut settings, now) = (site.settings.clone(), site.now());
     settings.keys[0] = key("laptop", &["ssh"]);
-    let changes = site.gate.reconfigure(&settings, now);
-    let changes: Vec<String> = changes.iter().map(change).collect();
+    let lost = site.gate.reconfigure(&settings, now);
+    let changes: Vec<String> = lost.changes.iter().map(change).collect();
     assert_eq!(changes, ["ssh 192.0.2.7 shut"]);
 }
 
