@@ -10,17 +10,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Both clocks.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Clock;
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    wall: fn() -> SystemTime,
+}
 
 impl Clock {
+    /// The system's clocks.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with_wall(SystemTime::now)
+    }
+
+    /// As [`Clock::start`], with another wall clock: how tests make it jump. No program
+    /// that is installed calls it.
+    #[must_use]
+    pub fn with_wall(wall: fn() -> SystemTime) -> Self {
+        Self { wall }
+    }
+
     /// What the clocks say. A wall clock before 1970 reads as 1970. The other runs since
     /// the machine's start and stands still while it sleeps, as the kernel's timeouts do.
     #[must_use]
     pub fn now(&self) -> Now {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = (self.wall)().duration_since(UNIX_EPOCH).unwrap_or_default();
         // There is always such a clock; were there none, every grant would have ended.
         let mono = ClockId::CLOCK_MONOTONIC.now();
         Now {
@@ -62,4 +75,17 @@ fn is_synchronised() -> io::Result<bool> {
         .args(["show", "--property=NTPSynchronized", "--value"])
         .output()?;
     Ok(output.stdout.trim_ascii() == b"yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_before_1970_reads_as_1970() {
+        let clock = Clock::with_wall(|| UNIX_EPOCH - Duration::from_secs(1));
+        assert_eq!(clock.now().wall, Timestamp(0));
+        let clock = Clock::with_wall(|| UNIX_EPOCH + Duration::from_millis(1500));
+        assert_eq!(clock.now().wall, Timestamp(1500));
+    }
 }

@@ -56,13 +56,19 @@ enum Stopped {
 /// configuration or keys have mistakes.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(Clock::start())
+}
+
+/// As [`main`], by this clock.
+#[must_use]
+pub fn main_with(clock: Clock) -> ExitCode {
     let cli = <Cli as clap::Parser>::parse();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let result = runtime
         .map_err(Stopped::System)
-        .and_then(|runtime| runtime.block_on(run(&cli)));
+        .and_then(|runtime| runtime.block_on(run(&cli, clock)));
     let status = match result {
         Ok(()) => {
             log::line("stopped");
@@ -81,11 +87,11 @@ pub fn main() -> ExitCode {
     status
 }
 
-async fn run(cli: &Cli) -> Result<(), Stopped> {
+async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut daemon = Daemon::start(cli)?;
+    let mut daemon = Daemon::start(cli, clock)?;
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = [0; BUFFER];
@@ -118,8 +124,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(cli: &Cli) -> Result<Self, Stopped> {
-        let clock = Clock;
+    fn start(cli: &Cli, clock: Clock) -> Result<Self, Stopped> {
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
         let firewall = Firewall::open()?;
         firewall.check_free(&settings.config)?;

@@ -16,6 +16,8 @@ pub struct Binaries {
     pub oneknock: &'static str,
     /// The daemon.
     pub oneknockd: &'static str,
+    /// The daemon by a clock that a test sets; see [`crate::clock`].
+    pub oneknockd_shifted: &'static str,
     /// The administration.
     pub oneknockctl: &'static str,
 }
@@ -169,6 +171,7 @@ fn link_binaries(dir: &Path, binaries: Binaries) -> String {
     for (name, file) in [
         ("oneknock", binaries.oneknock),
         ("oneknockd", binaries.oneknockd),
+        ("oneknockd-shifted", binaries.oneknockd_shifted),
         ("oneknockctl", binaries.oneknockctl),
     ] {
         symlink(file, bin.join(name)).unwrap();

@@ -17,6 +17,8 @@
 //! | [`site`] | a server with its configuration, keys and daemon, ready to be knocked at |
 //! | [`process`], [`wait`] | programs that go on running; waiting with a deadline |
 //! | [`ssh`] | sshd with keys made on the spot, and ssh's own configuration |
+//! | [`clock`] | a daemon whose wall clock a test sets |
+//! | [`weather`] | a link that loses and reorders |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
 //! | [`packets`] | fragments, extension headers and segments that no system would send |
 //! | [`capture`] | what really passed on the wire |
@@ -27,6 +29,7 @@
 #![allow(clippy::must_use_candidate)]
 
 pub mod capture;
+pub mod clock;
 pub mod host;
 pub mod lab;
 pub mod packets;
@@ -34,7 +37,16 @@ pub mod process;
 pub mod site;
 pub mod ssh;
 pub mod wait;
+pub mod weather;
 pub mod wire;
+
+use std::io::Write;
+
+/// Says a figure where it is seen although the test passes; nothing depends on it.
+pub fn figure(text: impl std::fmt::Display) {
+    // The lock keeps the line whole; a closed standard error is nobody's failure.
+    let _ = writeln!(std::io::stderr().lock(), "figure: {text}");
+}
 
 pub use host::{Done, Host};
 pub use lab::{Binaries, Lab};
@@ -48,6 +60,7 @@ macro_rules! binaries {
         $crate::Binaries {
             oneknock: env!("CARGO_BIN_EXE_lab-oneknock"),
             oneknockd: env!("CARGO_BIN_EXE_lab-oneknockd"),
+            oneknockd_shifted: env!("CARGO_BIN_EXE_lab-oneknockd-shifted"),
             oneknockctl: env!("CARGO_BIN_EXE_lab-oneknockctl"),
         }
     };

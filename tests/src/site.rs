@@ -1,5 +1,6 @@
 //! A server that is set up: sshd, configuration and keys, ready for its daemon.
 
+use crate::clock::{self, WallClock};
 use crate::host::{Done, Host};
 use crate::lab::{Binaries, Lab, SERVER_NAME};
 use crate::process::Running;
@@ -117,6 +118,17 @@ impl Site {
     /// Starts the daemon and waits until it is ready.
     pub fn daemon(&self) -> Running {
         let mut daemon = self.daemon_unready();
+        daemon.expect("oneknockd: ready ");
+        daemon
+    }
+
+    /// Starts the daemon by a clock of the test's own, and waits until it is ready.
+    pub fn daemon_by(&self, clock: &WallClock) -> Running {
+        let config = self.dir.to_str().unwrap();
+        let command = ["oneknockd-shifted", "--config", config];
+        let mut command = self.lab.server.command(&command);
+        command.env(clock::FILE, clock.file());
+        let mut daemon = Running::start("oneknockd", command);
         daemon.expect("oneknockd: ready ");
         daemon
     }

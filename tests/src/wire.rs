@@ -6,6 +6,7 @@ use oneknock_shared::invitation::Invitation;
 use oneknock_shared::knock::{Action, Knock, Timestamp};
 use oneknock_shared::packet::{self, LEN};
 use oneknock_shared::secret::{Subkeys, random};
+use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -160,4 +161,30 @@ impl Listener {
         }
         all
     }
+}
+
+/// Waits until what was sent to the UDP port of `host` is read from its sockets, and
+/// gives how many datagrams they have had to drop so far.
+pub fn until_read(host: &Host, port: u16) -> u64 {
+    let what = format!("udp/{port} of {} is read", host.namespace());
+    wait::until(&what, || {
+        let sockets = host.enter(|| {
+            let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+            [read("udp").unwrap(), read("udp6").unwrap()].concat()
+        });
+        let port = format!(":{port:04X}");
+        // Number, local, remote, state, tx:rx queues in hexadecimal, …, drops.
+        let sockets = sockets
+            .lines()
+            .map(|line| line.split_whitespace().collect());
+        let ours = sockets.filter(|s: &Vec<&str>| s.get(1).is_some_and(|s| s.ends_with(&port)));
+        let mut dropped = 0;
+        for socket in ours {
+            if !socket[4].ends_with(":00000000") {
+                return None;
+            }
+            dropped += socket.last()?.parse::<u64>().unwrap();
+        }
+        Some(dropped)
+    })
 }

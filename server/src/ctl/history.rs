@@ -27,7 +27,7 @@ impl History {
         let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
         let since = self.since.map_or(0, |since| {
             let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-            Clock.now().wall.0.saturating_sub(since)
+            Clock::start().now().wall.0.saturating_sub(since)
         });
         let folder = &settings.config.state;
         let entries = ledger::history(folder, self.key.as_ref(), Timestamp(since))

@@ -13,7 +13,7 @@ use std::path::Path;
 /// does once the clock is synchronised. A state that is whole is left as it is.
 pub fn new(dir: &Path) -> Result<(), Failure> {
     let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
-    let (folder, now) = (&settings.config.state, Clock.now());
+    let (folder, now) = (&settings.config.state, Clock::start().now());
     let failed = |error| Failure::new("there is no new state", error);
     crate::files::make_folder(folder, Owner::wanted(), 0o700)
         .map_err(|error| Failure::new(folder.display(), error))?;
