@@ -8,7 +8,8 @@ use nix::sys::socket::{
     socket,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// TCP's flags, RFC 9293 section 3.1.
 pub mod flags {
@@ -172,27 +173,65 @@ pub fn ipv6(
 /// Sends whole IP packets from `host`, as they are, one after the other.
 pub fn send(host: &Host, to: IpAddr, packets: &[Vec<u8>]) {
     host.enter(|| {
+        let sender = Sender::to(to);
+        for packet in packets {
+            assert_eq!(sender.send(packet).unwrap(), packet.len());
+        }
+    });
+}
+
+/// Sends whole IP packets from `host`, round and round, as fast as the machine can, until
+/// `stop` is set; gives how many were sent.
+pub fn flood(host: &Host, packets: &[(IpAddr, Vec<u8>)], stop: &AtomicBool) -> u64 {
+    host.enter(|| {
+        let mut senders: Vec<Sender> = Vec::new();
+        let mut sent = 0;
+        for (to, packet) in packets.iter().cycle() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let at = senders.iter().position(|s| s.to == *to);
+            let at = at.unwrap_or_else(|| {
+                senders.push(Sender::to(*to));
+                senders.len() - 1
+            });
+            // A full queue is what a flood makes.
+            sent += u64::from(senders[at].send(packet).is_ok());
+        }
+        sent
+    })
+}
+
+/// A raw socket for whole packets to one host.
+struct Sender {
+    socket: OwnedFd,
+    to: IpAddr,
+}
+
+impl Sender {
+    fn to(to: IpAddr) -> Self {
         let family = match to {
             IpAddr::V4(_) => AddressFamily::Inet,
             IpAddr::V6(_) => AddressFamily::Inet6,
         };
         let raw = SockProtocol::Raw;
         let socket = socket(family, SockType::Raw, SockFlag::empty(), raw).unwrap();
-        for packet in packets {
-            let fd = socket.as_raw_fd();
-            let sent = match to {
-                IpAddr::V4(to) => {
-                    let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
-                    sendto(fd, packet, &to, MsgFlags::empty())
-                }
-                IpAddr::V6(to) => {
-                    let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
-                    sendto(fd, packet, &to, MsgFlags::empty())
-                }
-            };
-            assert_eq!(sent.unwrap(), packet.len());
+        Self { socket, to }
+    }
+
+    fn send(&self, packet: &[u8]) -> nix::Result<usize> {
+        let fd = self.socket.as_raw_fd();
+        match self.to {
+            IpAddr::V4(to) => {
+                let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
+                sendto(fd, packet, &to, MsgFlags::empty())
+            }
+            IpAddr::V6(to) => {
+                let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
+                sendto(fd, packet, &to, MsgFlags::empty())
+            }
         }
-    });
+    }
 }
 
 /// A whole IP packet with one TCP segment without data in it.

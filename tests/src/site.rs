@@ -94,6 +94,17 @@ impl Site {
         self.dir.join(format!("keys/{name}.toml"))
     }
 
+    /// The folder of the state that outlives the daemon.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// How many bytes the state has on disk.
+    pub fn state_size(&self) -> u64 {
+        let files = fs::read_dir(self.state()).unwrap();
+        files.map(|f| f.unwrap().metadata().unwrap().len()).sum()
+    }
+
     /// Sets a top-level value, given as TOML, in the configuration or a key's file.
     pub fn set(&self, file: &Path, name: &str, value: &str) {
         let text = without(file, name);

@@ -183,8 +183,8 @@ fn a_start_in_1970_without_a_state_accepts_nothing_again() {
     let first = it.accepted(0);
     it.daemon.signal(Signal::SIGKILL);
     it.daemon.end();
-    fs::remove_dir_all(it.site.dir.join("state")).unwrap();
-    fs::create_dir(it.site.dir.join("state")).unwrap();
+    fs::remove_dir_all(it.site.state()).unwrap();
+    fs::create_dir(it.site.state()).unwrap();
     it.clock
         .jump(-i64::try_from(it.clock.now()).unwrap() + 2 * SECOND);
     it.daemon = it.site.daemon_by(&it.clock);
