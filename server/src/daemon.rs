@@ -20,11 +20,13 @@ use tokio::time::{MissedTickBehavior, interval};
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Parser)]
-#[command(name = "oneknockd", version)]
+#[command(name = "oneknockd", version, after_long_help = crate::reasons::table())]
 /// Opens guarded ports to whoever knocks with a key.
 ///
 /// Runs in the foreground and logs to standard error. SIGHUP rereads configuration and
 /// keys; SIGTERM ends it and leaves the guard up, so that nothing is left open.
+///
+/// Of packets without a known key nothing is logged: anybody can send those without end.
 pub struct Cli {
     /// Where oneknockd.toml and keys/ are.
     #[arg(long, value_name = "DIR", default_value = "/etc/oneknock")]

@@ -64,6 +64,25 @@ pub struct Service {
 }
 
 impl Config {
+    /// What is no mistake, but right only in special places: a line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let listens = |port| self.listen.iter().any(|address| address.port() == port);
+        if !listens(self.port) {
+            let mut ports: Vec<u16> = self.listen.iter().map(SocketAddr::port).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            let ports: Vec<String> = ports.iter().map(|p| format!("udp/{p}")).collect();
+            warnings.push(format!(
+                "port: clients knock on udp/{}, and the daemon listens on {}: right only where a router translates the one into the other",
+                self.port,
+                ports.join(", ")
+            ));
+        }
+        warnings
+    }
+
     /// The service of that name.
     #[must_use]
     pub fn service(&self, name: ServiceName) -> Option<&Service> {
@@ -193,7 +212,8 @@ pub fn main_text(config: &Config) -> String {
 # What a client's door is called, and where clients find this machine.
 name = \"{name}\"
 host = \"{host}\"
-# The UDP port that clients knock on. A router in front must pass it on.
+# The UDP port that clients knock on. A router in front must pass it on; where it does
+# not translate the port, `listen` below must have the same one.
 port = {port}
 # Random; every packet is bound to it. Changing it makes all invitations void.
 server_id = \"{id}\"

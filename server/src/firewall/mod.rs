@@ -132,7 +132,8 @@ fn surviving(services: &[Service], set: &str, element: &Value) -> Option<Survivi
 }
 
 /// Whether this process has `CAP_NET_ADMIN` in effect, which is bit 12.
-fn has_net_admin() -> bool {
+#[must_use]
+pub fn has_net_admin() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
