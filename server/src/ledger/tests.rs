@@ -506,3 +506,23 @@ fn places_are_told_apart() {
     let places: Vec<String> = places.iter().map(|p| p.address.to_string()).collect();
     assert_eq!(places, ["192.0.2.7", "2001:db8::7"]);
 }
+
+#[test]
+fn what_is_written_of_a_generation_gives_its_secret_not_away() {
+    let site = Site::new();
+    let (mut ledger, mut gate, _) = site.start();
+    assert!(site.knock(&mut gate, &mut ledger, &site.open(60)));
+    let secret = &site.settings.keys[0].generations[0].secret;
+    let text = secret.to_base64();
+    let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &*text).unwrap();
+    let mut files = 0;
+    for file in fs::read_dir(&site.folder).unwrap() {
+        let content = fs::read(file.unwrap().path()).unwrap();
+        files += 1;
+        for needle in [&bytes[..8], text.as_bytes()] {
+            let found = content.windows(needle.len()).any(|window| window == needle);
+            assert!(!found);
+        }
+    }
+    assert!(files >= 3, "{files}");
+}
