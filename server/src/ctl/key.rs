@@ -111,7 +111,7 @@ fn add(dir: &Path, owner: Owner, name: &KeyName, asked: &[ServiceName]) -> Resul
     })?;
     print_invitation(&config, &key)?;
     eprintln!(
-        "hint: the line above holds the secret: bring it to the client unseen, into \"oneknock import\"; {TELL_DAEMON}"
+        "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\"; {TELL_DAEMON}"
     );
     Ok(())
 }
