@@ -1,7 +1,7 @@
 //! The daemon: datagrams from the listener through the gate to ledger and firewall.
 
 use crate::clock::{Clock, Synchronised};
-use crate::config::{Mistake, Settings};
+use crate::config::{Guard, Mistake, Settings};
 use crate::firewall::{Firewall, FirewallError};
 use crate::gate::{Accepted, Change, Gate, Lost, Memory, Now, Verdict};
 use crate::gateways;
@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
+/// How often the guard is looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often the state is tidied.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
@@ -96,6 +98,8 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
     let mut daemon = Daemon::start(cli, clock)?;
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = [0; BUFFER];
     loop {
         tokio::select! {
@@ -104,6 +108,7 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
                 Err(error) => log::line(format_args!("a socket failed: {error}")),
             },
             _ = tick.tick() => daemon.tick(),
+            _ = look.tick() => daemon.look(),
             _ = hangup.recv() => daemon.reload(cli),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -226,8 +231,13 @@ impl Daemon {
         let config = &self.settings.config;
         let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         let services: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
+        let guard = if self.firewall.is_owned() {
+            Guard::Owned
+        } else {
+            Guard::Watched
+        };
         log::line(format_args!(
-            "{word} listen={} services={} keys={}",
+            "{word} listen={} services={} keys={} guard={guard}",
             listen.join(","),
             services.join(","),
             self.settings.keys.len()
@@ -297,18 +307,39 @@ impl Daemon {
         match self.firewall.apply(changes) {
             Err(error) if error.is_gone() => {
                 self.restore()?;
+                log::line(format_args!(
+                    "another program has changed the guard ({error}): it is up again"
+                ));
                 self.firewall.apply(changes)
             }
             other => other,
         }
     }
 
+    /// Sees whether another program has changed the guard; if so, puts it right.
+    fn look(&mut self) {
+        let what = match self.firewall.changed() {
+            Ok(None) => return,
+            Ok(Some(what)) => what,
+            Err(error) => error.to_string(),
+        };
+        let since = self.clock.now().mono;
+        match self.restore() {
+            Ok(()) => {
+                let took = self.clock.now().mono.saturating_sub(since).as_millis();
+                log::line(format_args!(
+                    "another program has changed the guard ({what}): it is up again after {took} ms"
+                ));
+            }
+            Err(error) => log::line(format_args!(
+                "another program has changed the guard ({what}), and it cannot be put right: {error}"
+            )),
+        }
+    }
+
     /// Puts the guard up as the settings want it; where it was gone, with all grants.
     fn restore(&mut self) -> Result<(), FirewallError> {
         let before = self.firewall.put_up(&self.settings.config, false)?;
-        if !before.was_up {
-            log::line("the guard was gone: another program removed it; it is up again");
-        }
         let grants = self.gate.grants(self.clock.now());
         let services = &self.settings.config;
         let is_lost = |grant: &Change| {

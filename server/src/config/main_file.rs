@@ -44,10 +44,49 @@ pub struct Config {
     pub state: PathBuf,
     /// How long the history of grants is kept, 1 day to 10 years.
     pub history: Duration,
+    /// How the guard is kept from other programs.
+    pub guard: Guard,
     /// Whether this machine's own default gateway may be admitted.
     pub admit_gateway: bool,
     /// What is guarded; at least one, no name and no port twice.
     pub services: Vec<Service>,
+}
+
+/// How the guard is kept from other programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guard {
+    /// The kernel lets nobody else change it while the daemon runs; where the kernel
+    /// cannot (before 6.9), as the other.
+    #[default]
+    Owned,
+    /// The daemon watches it, and puts it up again.
+    Watched,
+}
+
+/// What stands for a guard that nobody can read.
+#[derive(Debug, thiserror::Error)]
+#[error("must be \"owned\" or \"watched\"")]
+pub struct BadGuard;
+
+impl std::str::FromStr for Guard {
+    type Err = BadGuard;
+
+    fn from_str(text: &str) -> Result<Self, BadGuard> {
+        match text {
+            "owned" => Ok(Self::Owned),
+            "watched" => Ok(Self::Watched),
+            _ => Err(BadGuard),
+        }
+    }
+}
+
+impl std::fmt::Display for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Owned => "owned",
+            Self::Watched => "watched",
+        })
+    }
 }
 
 /// A guarded service.
@@ -102,6 +141,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let skew = file.duration_or("skew", SECOND..=MAX_SKEW, SKEW);
         let state = file.text::<PathBuf>("state", "\"/var/lib/oneknock\"");
         let history = file.duration_or("history", DAY..=MAX_HISTORY, HISTORY);
+        let guard = file.text_or("guard", Guard::default());
         let admit_gateway = file.flag("admit_gateway");
         let services = file.tables("service", service);
         if let (Some(listen), Some(services)) = (&listen, &services) {
@@ -125,6 +165,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             skew: skew?,
             state: state?,
             history: history?,
+            guard: guard?,
             admit_gateway: admit_gateway?,
             services: services?,
         })
@@ -226,6 +267,10 @@ skew = \"{skew}\"
 state = {state}
 # How long oneknockctl history looks back.
 history = \"{history}\"
+# \"owned\": while the daemon runs, no other program can change or flush the guard (Linux
+# 6.9 and later; before, as \"watched\"). \"watched\": what others change is put right
+# within a second.
+guard = \"{guard}\"
 # A router that rewrites the sources of what it passes on shows every visitor under
 # its own address; admitting that one would admit everybody. Leave this false then.
 admit_gateway = {gateway}
@@ -238,6 +283,7 @@ admit_gateway = {gateway}
         skew = humantime::format_duration(config.skew),
         state = toml::Value::from(config.state.display().to_string()),
         history = humantime::format_duration(config.history),
+        guard = config.guard,
         gateway = config.admit_gateway,
     );
     for service in &config.services {
@@ -290,6 +336,7 @@ impl Config {
             skew: SKEW,
             state,
             history: HISTORY,
+            guard: Guard::default(),
             admit_gateway: false,
             services: Vec::new(),
         }

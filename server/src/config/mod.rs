@@ -6,7 +6,7 @@ mod main_file;
 mod reader;
 
 pub use key::{Generation, Key, Policy, key_text};
-pub use main_file::{Config, Service, main_text};
+pub use main_file::{Config, Guard, Service, main_text};
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
 use std::collections::HashMap;

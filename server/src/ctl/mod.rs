@@ -11,7 +11,7 @@ mod state;
 
 use crate::config::{Mistake, Settings};
 use crate::files;
-use crate::firewall::{self, Standing};
+use crate::firewall::{self, How, Standing, TableIs};
 use clap::{Parser, Subcommand};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -186,7 +186,11 @@ fn check(cli: &Cli) -> Result<(), Failure> {
 fn rules(cli: &Cli) -> Result<(), Failure> {
     check_readable(&cli.config)?;
     let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
-    let ruleset = firewall::ruleset(&settings.config, &Standing::default(), true);
+    let how = How {
+        table: TableIs::Made,
+        grace: true,
+    };
+    let ruleset = firewall::ruleset(&settings.config, &Standing::default(), how);
     let text = serde_json::to_string_pretty(&ruleset).map_err(|e| Failure::new("rules", e))?;
     print(&text)
 }

@@ -1,18 +1,21 @@
 //! The guard in the kernel: its ruleset through nft, its elements over netlink.
 
 mod elements;
+mod netlink;
 mod nft;
 mod ruleset;
+mod shape;
 
 pub use nft::{NftFailed, teardown};
-pub use ruleset::{Standing, TABLE, ruleset};
+pub use ruleset::{How, Standing, TABLE, TableIs, ruleset};
 
-use crate::config::{Config, Service};
+use crate::config::{Config, Guard, Service};
 use crate::gate::{Change, Place};
-use elements::Elements;
+use netlink::Netlink;
 use oneknock_shared::name::KeyName;
 use ruleset::set_name;
 use serde_json::Value;
+use shape::Shape;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -26,6 +29,9 @@ pub enum FirewallError {
     /// The elements could not be changed.
     #[error("the allow set cannot be changed: {0}")]
     Netlink(#[from] io::Error),
+    /// Something removes it again and again.
+    #[error("another program changes the guard as fast as it is put up")]
+    Contested,
     /// Another configuration's guard is up.
     #[error(
         "the guard of another configuration is up, and there is one to a machine: stop its oneknockd, take it down with \"oneknockctl teardown\", and start again"
@@ -39,10 +45,10 @@ pub enum FirewallError {
 }
 
 impl FirewallError {
-    /// Whether the table, or one of its sets, is gone.
+    /// Whether the table, or one of its sets, is gone, or is not what it was.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Netlink(error) if error.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Netlink(_))
     }
 }
 
@@ -69,8 +75,15 @@ pub struct Surviving {
 /// The guard, up.
 #[derive(Debug)]
 pub struct Firewall {
-    elements: Elements,
+    netlink: Netlink,
+    /// Whether the table is this process's: nobody else can change it then.
+    owned: bool,
+    shape: Shape,
+    generation: u32,
 }
+
+/// How often the guard is put up when something takes it down at the same moment.
+const TRIES: usize = 3;
 
 impl Firewall {
     /// Opens the way to the kernel; changes nothing.
@@ -79,8 +92,18 @@ impl Firewall {
             return Err(FirewallError::Capability);
         }
         Ok(Self {
-            elements: Elements::open()?,
+            netlink: Netlink::open()?,
+            owned: false,
+            shape: Shape::default(),
+            generation: 0,
         })
+    }
+
+    /// Whether other programs cannot change the guard, because the kernel holds the table
+    /// for this process alone. Where they can, [`Firewall::changed`] is to be asked.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.owned
     }
 
     /// Refuses where the guard of another server is up: taking its place would open its
@@ -94,26 +117,138 @@ impl Firewall {
         }
     }
 
-    /// Puts the guard up as this configuration wants it, in one transaction, and says what
-    /// was there before: grants in sets that stay are kept. Where there was no table and
-    /// `grace` is given, connections that are older than the guard live on.
+    /// Puts the guard up as this configuration wants it, and says what was there before:
+    /// grants in sets that stay are kept. Where there was no table and `grace` is given,
+    /// connections that are older than the guard live on.
+    ///
+    /// The rules change in one transaction. A table that this process owns is let go for
+    /// it, and taken again; what another program does to it in that moment is seen.
     pub fn put_up(&mut self, config: &Config, grace: bool) -> Result<Before, FirewallError> {
+        let mut before = None;
+        for _ in 0..TRIES {
+            let (found, is_whole) = self.try_put_up(config, grace)?;
+            let before = before.get_or_insert(found);
+            if is_whole {
+                return Ok(std::mem::replace(
+                    before,
+                    Before {
+                        was_up: true,
+                        grants: Vec::new(),
+                    },
+                ));
+            }
+            // What was there before the first try is not there any more.
+            before.grants.clear();
+        }
+        Err(FirewallError::Contested)
+    }
+
+    fn try_put_up(
+        &mut self,
+        config: &Config,
+        grace: bool,
+    ) -> Result<(Before, bool), FirewallError> {
+        // With its socket goes the ownership: nft could change nothing else.
+        if std::mem::take(&mut self.owned) {
+            self.netlink = Netlink::open()?;
+        }
         let found = nft::standing()?;
         let was_up = found.is_some();
         let standing = found.unwrap_or_default();
-        nft::apply(&ruleset(config, &standing, grace && !was_up))?;
+        let persistent = match (config.guard, was_up) {
+            (Guard::Watched, false) => false,
+            (Guard::Owned, false) => make_persistent()?,
+            (_, true) => shape::is_persistent(&mut self.netlink)?,
+        };
+        let how = |table| How {
+            table,
+            grace: grace && !was_up,
+        };
+        let table = if persistent {
+            TableIs::There
+        } else {
+            TableIs::Made
+        };
+        let mut rules = ruleset(config, &standing, how(table));
+        let mut kept = &standing.elements[..];
+        match nft::apply(&rules) {
+            // Something stands in the way, such as a set of another kind under our name.
+            Err(NftFailed::Failed(_)) if was_up && !persistent => {
+                rules = ruleset(config, &Standing::default(), how(TableIs::Replaced));
+                nft::apply(&rules)?;
+                kept = &[];
+            }
+            other => other?,
+        }
+        if persistent && config.guard == Guard::Owned {
+            match self.netlink.adopt_table() {
+                Ok(()) => self.owned = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let is_whole = match Shape::read(&mut self.netlink)? {
+            Some((shape, generation)) => {
+                let is_whole = shape.rules() == ruleset::counts(&rules);
+                (self.shape, self.generation) = (shape, generation);
+                is_whole
+            }
+            None => false,
+        };
         let services = &config.services;
-        let elements = standing.elements.iter();
-        let grants = elements.filter_map(|(set, element)| surviving(services, set, element));
-        Ok(Before {
+        let grants = kept
+            .iter()
+            .filter_map(|(set, e)| surviving(services, set, e));
+        let before = Before {
             was_up,
             grants: grants.collect(),
-        })
+        };
+        Ok((before, is_whole))
     }
 
-    /// Makes the changes; see [`Elements::apply`].
+    /// What another program has changed in the guard since it was put up, in words. It
+    /// costs next to nothing where nobody has changed any table, and little where others
+    /// have changed theirs.
+    pub fn changed(&mut self) -> Result<Option<String>, FirewallError> {
+        if shape::generation(&mut self.netlink)? == self.generation {
+            return Ok(None);
+        }
+        // Where there is no whole picture, the next look will have one.
+        let Some((shape, generation)) = Shape::read(&mut self.netlink)? else {
+            return Ok(None);
+        };
+        let changed = self.shape.changed(&shape);
+        if changed.is_none() {
+            self.generation = generation;
+        }
+        Ok(changed)
+    }
+
+    /// Makes the changes; see [`elements::apply`].
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
-        Ok(self.elements.apply(changes)?)
+        Ok(elements::apply(&mut self.netlink, changes)?)
+    }
+
+    /// Takes the guard down.
+    pub fn teardown(&mut self) -> Result<(), FirewallError> {
+        Ok(self.netlink.delete_table()?)
+    }
+}
+
+/// Makes the table so that it can be owned; it is let go again at once, for nft to fill.
+/// Returns whether the kernel can.
+fn make_persistent() -> io::Result<bool> {
+    match Netlink::open()?.create_table() {
+        Ok(()) => Ok(true),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 

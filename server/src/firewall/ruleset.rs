@@ -4,15 +4,15 @@ use crate::config::{Config, Service};
 use nftables::batch::Batch;
 use nftables::expr::{BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey};
 use nftables::expr::{NamedExpression, Payload, PayloadField, Range, SetItem, Verdict};
-use nftables::schema::{Chain, Element, FlushObject, NfCmd, NfListObject, Nftables, Rule};
-use nftables::schema::{Set, SetFlag, SetType, SetTypeValue, Table};
+use nftables::schema::{Chain, Element, FlushObject, NfCmd, NfListObject, NfObject, Nftables};
+use nftables::schema::{Rule, Set, SetFlag, SetType, SetTypeValue, Table};
 use nftables::stmt::{Accept, Counter, Drop, JumpTarget, Match, Operator, Statement, VerdictMap};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::Transport;
 use oneknock_shared::secret::ServerId;
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// The table's name; its family is inet.
 pub const TABLE: &str = "oneknock";
@@ -36,6 +36,27 @@ pub struct Standing {
     pub sets: Vec<String>,
     /// Its sets' elements that have a timeout or a comment, with the set's name.
     pub elements: Vec<(String, serde_json::Value)>,
+}
+
+/// What becomes of the table itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableIs {
+    /// It is made where it is not there.
+    Made,
+    /// It is there, and what makes it what it is must not be touched: a script that
+    /// declares a persistent table fails.
+    There,
+    /// It is made anew, for what is in the way: every element is gone.
+    Replaced,
+}
+
+/// How the guard is put up.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// What becomes of the table.
+    pub table: TableIs,
+    /// Whether connections that are older than the guard live on.
+    pub grace: bool,
 }
 
 /// The set of admitted addresses of one family.
@@ -70,12 +91,18 @@ fn chain_name(service: ServiceName) -> String {
 /// have left. With `grace`, connections that are older than the guard get a minute to
 /// show themselves.
 #[must_use]
-pub fn ruleset(config: &Config, standing: &Standing, grace: bool) -> Nftables<'static> {
+pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'static> {
     let services = &config.services;
     let mut batch = Batch::new();
-    batch.add(NfListObject::Table(table()));
+    if how.table == TableIs::Replaced {
+        batch.add(NfListObject::Table(table()));
+        batch.delete(NfListObject::Table(table()));
+    }
+    if how.table != TableIs::There {
+        batch.add(NfListObject::Table(table()));
+    }
     batch.add(set(GRACE.into(), SetType::InetProto));
-    if grace {
+    if how.grace {
         batch.add(NfListObject::Element(grace_element()));
     }
     let mut sets = vec![GRACE.to_owned()];
@@ -119,7 +146,7 @@ pub fn ruleset(config: &Config, standing: &Standing, grace: bool) -> Nftables<'s
     let mut commands = batch.to_nftables().objects.into_owned();
     for name in standing.sets.iter().filter(|name| !sets.contains(name)) {
         let gone = set(name.clone(), SetType::Ipv4Addr);
-        commands.push(nftables::schema::NfObject::CmdObject(NfCmd::Delete(gone)));
+        commands.push(NfObject::CmdObject(NfCmd::Delete(gone)));
     }
     Nftables {
         objects: Cow::Owned(commands),
@@ -336,4 +363,22 @@ fn unequal(left: Expression<'static>, right: Expression<'static>) -> Statement<'
         right,
         op: Operator::NEQ,
     })
+}
+
+/// How many rules each chain has once the ruleset is loaded.
+#[must_use]
+pub fn counts(ruleset: &Nftables<'_>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for object in &*ruleset.objects {
+        match object {
+            NfObject::CmdObject(NfCmd::Add(NfListObject::Chain(chain))) => {
+                counts.entry(chain.name.to_string()).or_insert(0);
+            }
+            NfObject::CmdObject(NfCmd::Add(NfListObject::Rule(rule))) => {
+                *counts.entry(rule.chain.to_string()).or_insert(0) += 1;
+            }
+            _ => {}
+        }
+    }
+    counts
 }
