@@ -208,13 +208,15 @@ fn a_dead_daemons_guard_stays_up_and_its_next_run_owns_it_again() {
 fn changes_of_other_programs_to_their_own_tables_are_passed_by() {
     let site = watched();
     let mut daemon = admitted(&site);
-    let churn: String = (0..200)
-        .map(|i| {
-            format!("add table ip other{i}\nadd chain ip other{i} c\ndelete table ip other{i}\n")
-        })
-        .collect();
-    for line in churn.lines() {
-        site.lab.server.run(&["nft", line]).ok();
+    for i in 0..200 {
+        let lines = [
+            format!("add table ip other{i}"),
+            format!("add chain ip other{i} c"),
+            format!("delete table ip other{i}"),
+        ];
+        for line in lines {
+            site.lab.server.run(&["nft", &line]).ok();
+        }
     }
     assert_eq!(daemon.count("another program"), 0);
     // It goes on watching.
