@@ -3,7 +3,7 @@
 use crate::clock::{Clock, Synchronised};
 use crate::config::{Guard, Mistake, Settings};
 use crate::firewall::{Firewall, FirewallError};
-use crate::gate::{Accepted, Change, Gate, Lost, Memory, Now, Verdict};
+use crate::gate::{Accepted, Change, Gate, Lost, Memory, Now, Place, Verdict};
 use crate::gateways;
 use crate::ledger::{Found, Ledger, Unrecorded, Unusable};
 use crate::listener::{BUFFER, CannotListen, Listener};
@@ -152,6 +152,7 @@ impl Daemon {
         daemon.gate.set_gateways(gateways::read());
         let memory = daemon.take_up(found, now)?;
         daemon.resume(memory, now)?;
+        daemon.remember(true);
         daemon.announce("ready");
         Ok(daemon)
     }
@@ -310,6 +311,7 @@ impl Daemon {
                 log::line(format_args!(
                     "another program has changed the guard ({error}): it is up again"
                 ));
+                self.cut();
                 self.firewall.apply(changes)
             }
             other => other,
@@ -330,10 +332,42 @@ impl Daemon {
                 log::line(format_args!(
                     "another program has changed the guard ({what}): it is up again after {took} ms"
                 ));
+                self.cut();
             }
             Err(error) => log::line(format_args!(
                 "another program has changed the guard ({what}), and it cannot be put right: {error}"
             )),
+        }
+    }
+
+    /// Ends the connections that were made while the guard was not whole.
+    fn cut(&mut self) {
+        self.gate.tick(self.clock.now());
+        self.remember(false);
+        let (gate, now) = (&self.gate, self.clock.now());
+        let admitted = |service, address| gate.admits(now, Place { service, address });
+        match self.firewall.cut(&self.settings.config, admitted) {
+            Ok(0) => {}
+            Ok(count) => log::line(format_args!(
+                "connections that were made meanwhile, and are ended: {count}"
+            )),
+            Err(error) => log::line(format_args!(
+                "connections that were made meanwhile may live on: {error}"
+            )),
+        }
+    }
+
+    /// Takes note of connections that outlive their grants: `cut` must not end them.
+    fn remember(&mut self, all: bool) {
+        let left = self.gate.take_left();
+        if left.is_empty() && !all {
+            return;
+        }
+        let of = (!all).then_some(&left);
+        if let Err(error) = self.firewall.remember(&self.settings.config, of) {
+            log::line(format_args!(
+                "cannot see which connections there are: {error}"
+            ));
         }
     }
 
@@ -354,6 +388,7 @@ impl Daemon {
     fn tick(&mut self) {
         let now = self.clock.now();
         self.gate.tick(now);
+        self.remember(false);
         // An interface or a route may have come since.
         self.gate.set_gateways(gateways::read());
         if self.waiting.as_ref().is_some_and(Synchronised::is_done) {
@@ -445,6 +480,7 @@ impl Daemon {
                 "reloaded, but grants of removed keys stay until their time is over: {error}"
             ));
         }
+        self.remember(false);
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use nix::sys::signal::Signal;
 use oneknock_tests::capture::{Capture, FROM_SERVER};
 use oneknock_tests::packets::{self, flags};
 use oneknock_tests::ssh::{Sshd, UNGUARDED};
-use oneknock_tests::wire::{self, Probe, banner, probe, until_open, until_silent};
-use oneknock_tests::{Site, binaries, wait};
+use oneknock_tests::wire::{self, Probe, banner, probe, until_open};
+use oneknock_tests::{Site, binaries};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 

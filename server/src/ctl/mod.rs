@@ -9,7 +9,7 @@ mod init;
 mod key;
 mod state;
 
-use crate::config::{Mistake, Settings};
+use crate::config::{Guard, Mistake, Settings};
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
 use clap::{Parser, Subcommand};
@@ -189,6 +189,7 @@ fn rules(cli: &Cli) -> Result<(), Failure> {
     let how = How {
         table: TableIs::Made,
         grace: true,
+        watched: settings.config.guard == Guard::Watched,
     };
     let ruleset = firewall::ruleset(&settings.config, &Standing::default(), how);
     let text = serde_json::to_string_pretty(&ruleset).map_err(|e| Failure::new("rules", e))?;

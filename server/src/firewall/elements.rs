@@ -4,19 +4,23 @@
 //! one fails the batch; so a grant is `add`, `delete`, `add` in one transaction, which
 //! works everywhere and never leaves a moment without the element.
 
+use super::connections::Connection;
 use super::netlink::{Netlink, Step};
-use super::ruleset::{TABLE, set_name};
+use super::ruleset::{TABLE, cut_name, set_name};
 use crate::gate::{Change, Place};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList,
     SetElementMessage,
 };
+use oneknock_shared::port::Transport;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// Changes in one batch: three messages each, well below what one send may hold.
 const AT_ONCE: usize = 64;
+/// How long a connection that is cut stays so.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// An element may end between the messages of its batch; then the batch is sent again.
 const TRIES: usize = 3;
 
@@ -35,6 +39,51 @@ pub fn apply(netlink: &mut Netlink, changes: &[Change]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Drops the packets of these connections from now on, for a day: longer than any that
+/// is not used lives.
+pub fn cut(netlink: &mut Netlink, connections: &[Connection]) -> io::Result<()> {
+    for part in connections.chunks(AT_ONCE) {
+        let steps: Vec<Step> = part.iter().map(cut_step).collect();
+        netlink.commit(&steps)?;
+    }
+    Ok(())
+}
+
+fn cut_step(connection: &Connection) -> Step {
+    let protocol = match connection.transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+    };
+    // Each field at a multiple of four.
+    let port = connection.remote_port.to_be_bytes();
+    let more = [protocol, 0, 0, 0, port[0], port[1], 0, 0];
+    let key = [octets(connection.remote), more.to_vec()].concat();
+    let ms = u64::try_from(DAY.as_millis()).unwrap_or(u64::MAX);
+    let attributes = vec![
+        SetElementAttribute::Key(DataAttribute::Value(key)),
+        SetElementAttribute::Timeout(ms),
+    ];
+    let set = cut_name(connection.remote.is_ipv6()).to_owned();
+    Step::create(NfTablesMessage::NewSetElement(one(set, attributes)))
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn one(set: String, attributes: Vec<SetElementAttribute>) -> SetElementMessage {
+    SetElementMessage {
+        attributes: vec![
+            SetElementList::Table(TABLE.into()),
+            SetElementList::Set(set),
+            SetElementList::Elements(vec![ListAttribute::Element(attributes)]),
+        ],
+    }
 }
 
 fn steps(change: &Change) -> Vec<Step> {
@@ -58,11 +107,8 @@ fn delete(place: &Place) -> Step {
 }
 
 fn element(place: &Place, with: Option<(Duration, &str)>) -> SetElementMessage {
-    let octets = match place.address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(octets))];
+    let key = DataAttribute::Value(octets(place.address));
+    let mut attributes = vec![SetElementAttribute::Key(key)];
     if let Some((time, comment)) = with {
         // Zero would be for ever.
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -71,13 +117,8 @@ fn element(place: &Place, with: Option<(Duration, &str)>) -> SetElementMessage {
             attributes.push(SetElementAttribute::UserData(user_data(comment)));
         }
     }
-    SetElementMessage {
-        attributes: vec![
-            SetElementList::Table(TABLE.into()),
-            SetElementList::Set(set_name(place.service, place.address.is_ipv6())),
-            SetElementList::Elements(vec![ListAttribute::Element(attributes)]),
-        ],
-    }
+    let set = set_name(place.service, place.address.is_ipv6());
+    one(set, attributes)
 }
 
 /// An element's comment as nft keeps it: type 0, length with the final zero, text, zero.

@@ -1,23 +1,29 @@
 //! The guard in the kernel: its ruleset through nft, its elements over netlink.
 
+mod connections;
 mod elements;
+mod flows;
 mod netlink;
 mod nft;
 mod ruleset;
 mod shape;
+mod sockets;
 
 pub use nft::{NftFailed, teardown};
 pub use ruleset::{How, Standing, TABLE, TableIs, ruleset};
 
 use crate::config::{Config, Guard, Service};
 use crate::gate::{Change, Place};
+use connections::Connections;
 use netlink::Netlink;
-use oneknock_shared::name::KeyName;
+use oneknock_shared::name::{KeyName, ServiceName};
 use ruleset::set_name;
 use serde_json::Value;
 use shape::Shape;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Why a change was not made. Nothing was half-applied.
@@ -80,6 +86,7 @@ pub struct Firewall {
     owned: bool,
     shape: Shape,
     generation: u32,
+    connections: Connections,
 }
 
 /// How often the guard is put up when something takes it down at the same moment.
@@ -96,6 +103,7 @@ impl Firewall {
             owned: false,
             shape: Shape::default(),
             generation: 0,
+            connections: Connections::default(),
         })
     }
 
@@ -163,6 +171,7 @@ impl Firewall {
         let how = |table| How {
             table,
             grace: grace && !was_up,
+            watched: config.guard == Guard::Watched || !persistent,
         };
         let table = if persistent {
             TableIs::There
@@ -224,6 +233,32 @@ impl Firewall {
         Ok(changed)
     }
 
+    /// Where the guard is watched: takes note of the connections of addresses that are
+    /// admitted no longer, or of all; they may go on.
+    pub fn remember(
+        &mut self,
+        config: &Config,
+        of: Option<&BTreeSet<IpAddr>>,
+    ) -> Result<(), FirewallError> {
+        if self.owned {
+            return Ok(());
+        }
+        Ok(self.connections.remember(&mut self.netlink, config, of)?)
+    }
+
+    /// Where the guard is watched: ends the connections that nobody was admitted for.
+    /// Returns how many there were.
+    pub fn cut(
+        &mut self,
+        config: &Config,
+        admitted: impl Fn(ServiceName, IpAddr) -> bool,
+    ) -> Result<usize, FirewallError> {
+        if self.owned {
+            return Ok(0);
+        }
+        Ok(self.connections.cut(&mut self.netlink, config, admitted)?)
+    }
+
     /// Makes the changes; see [`elements::apply`].
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
         Ok(elements::apply(&mut self.netlink, changes)?)
@@ -257,7 +292,7 @@ fn make_persistent() -> io::Result<bool> {
 fn surviving(services: &[Service], set: &str, element: &Value) -> Option<Surviving> {
     let address = element["val"].as_str()?.parse().ok()?;
     let mut names = services.iter().map(|s| s.name);
-    let is_ipv6 = matches!(address, std::net::IpAddr::V6(_));
+    let is_ipv6 = matches!(address, IpAddr::V6(_));
     let service = names.find(|name| set_name(*name, is_ipv6) == set)?;
     Some(Surviving {
         key: element["comment"].as_str()?.parse().ok()?,

@@ -10,7 +10,8 @@ use netlink_packet_netfilter::nftables::{
     NfTablesMessage, TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
+use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use std::io;
 
@@ -131,10 +132,20 @@ impl Netlink {
     }
 
     /// Asks for one thing, or for all of a kind; gives each answer's attributes.
-    pub fn ask(&mut self, message: NfTablesMessage, all: bool) -> io::Result<Vec<Vec<Attribute>>> {
+    pub fn ask(
+        &mut self,
+        message: impl Into<NetfilterMessageInner>,
+        all: bool,
+    ) -> io::Result<Vec<Vec<Attribute>>> {
         self.sequence = self.sequence.wrapping_add(1);
         let number = self.sequence;
-        let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
+        let message = message.into();
+        // Connection tracking has no family of both, but gives both for none.
+        let family = match message {
+            NetfilterMessageInner::NfTables(_) => NetfilterProtoFamily::Inet,
+            _ => NetfilterProtoFamily::Unspec,
+        };
+        let header = NetfilterHeader::new(family, 0, 0);
         let mut bytes = Vec::new();
         let flags = if all { NLM_F_DUMP } else { NLM_F_ACK };
         push(

@@ -57,6 +57,9 @@ pub struct How {
     pub table: TableIs,
     /// Whether connections that are older than the guard live on.
     pub grace: bool,
+    /// Whether other programs can change the guard: then what was connected in a gap can
+    /// be cut.
+    pub watched: bool,
 }
 
 /// The set of admitted addresses of one family.
@@ -80,6 +83,12 @@ impl Standing {
         let mut marks = self.chains.iter().filter(|name| name.starts_with(MARK));
         marks.any(|name| *name != ours)
     }
+}
+
+/// The set of connections of one family whose packets are dropped.
+#[must_use]
+pub fn cut_name(is_ipv6: bool) -> &'static str {
+    if is_ipv6 { "cut-v6" } else { "cut-v4" }
 }
 
 fn chain_name(service: ServiceName) -> String {
@@ -106,6 +115,16 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
         batch.add(NfListObject::Element(grace_element()));
     }
     let mut sets = vec![GRACE.to_owned()];
+    if how.watched {
+        for (is_ipv6, address) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
+            let parts = vec![address, SetType::InetProto, SetType::InetService];
+            batch.add(set_of(
+                cut_name(is_ipv6).into(),
+                SetTypeValue::Concatenated(parts.into()),
+            ));
+            sets.push(cut_name(is_ipv6).to_owned());
+        }
+    }
     let mut chains = vec![GUARD.to_owned(), INPUT.to_owned()];
     batch.add(NfListObject::Chain(base_chain(GUARD, NfHook::Prerouting)));
     batch.add(NfListObject::Chain(base_chain(INPUT, NfHook::Input)));
@@ -136,7 +155,7 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
     }
     batch.add(rule(GUARD.into(), elsewhere()));
     for base in [GUARD, INPUT] {
-        for statements in guard(services) {
+        for statements in guard(services, how.watched) {
             batch.add(rule(base.into(), statements));
         }
     }
@@ -166,7 +185,7 @@ fn elsewhere() -> Vec<Statement<'static>> {
 }
 
 /// What leads past the guard, in order, and then the doors.
-fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
+fn guard(services: &[Service], watched: bool) -> Vec<Vec<Statement<'static>>> {
     let accept = || Statement::Accept(Some(Accept {}));
     let flags = |wanted: &[&'static str]| {
         let wanted = wanted.iter().map(|f| text(f)).collect();
@@ -175,8 +194,17 @@ fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
         Expression::BinaryOperation(Box::new(BinaryOperation::AND(of, all)))
     };
     let established = || equal(ct("state"), text("established"));
-    vec![
-        vec![equal(meta(MetaKey::Iifname), text("lo")), accept()],
+    let cut = |protocol: &'static str, is_ipv6| {
+        let from = payload(protocol, "saddr");
+        let who = concat(vec![from, meta(MetaKey::L4proto), payload("th", "sport")]);
+        let drop = Statement::Drop(Some(Drop {}));
+        vec![equal(who, text(&format!("@{}", cut_name(is_ipv6)))), drop]
+    };
+    let mut rules = vec![vec![equal(meta(MetaKey::Iifname), text("lo")), accept()]];
+    if watched {
+        rules.extend([cut("ip", false), cut("ip6", true)]);
+    }
+    rules.extend([
         // Sessions live on when their grant has ended. A SYN begins a connection,
         // whatever connection tracking takes it for: an outsider's stray segment that
         // was answered with RST makes his next SYN "established".
@@ -201,7 +229,8 @@ fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
             key: concat(vec![meta(MetaKey::L4proto), payload("th", "dport")]),
             data: NamedExpression::Set(doors(services)).into_expr(),
         })],
-    ]
+    ]);
+    rules
 }
 
 fn doors(services: &[Service]) -> Vec<SetItem<'static>> {
@@ -271,11 +300,15 @@ fn base_chain(name: &str, hook: NfHook) -> Chain<'static> {
 }
 
 fn set(name: String, kind: SetType) -> NfListObject<'static> {
+    set_of(name, SetTypeValue::Single(kind))
+}
+
+fn set_of(name: String, set_type: SetTypeValue<'static>) -> NfListObject<'static> {
     NfListObject::Set(Box::new(Set {
         family: NfFamily::INet,
         table: TABLE.into(),
         name: name.into(),
-        set_type: SetTypeValue::Single(kind),
+        set_type,
         flags: Some(HashSet::from([SetFlag::Timeout])),
         ..Set::default()
     }))

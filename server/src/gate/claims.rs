@@ -45,6 +45,8 @@ pub struct Claims {
     at: BTreeMap<Place, BTreeMap<Arc<KeyName>, Duration>>,
     ends: BTreeSet<(Duration, Place, Arc<KeyName>)>,
     of_key: BTreeMap<Arc<KeyName>, BTreeSet<Place>>,
+    /// Who ceased to be admitted to anything since [`Claims::take_left`].
+    left: BTreeSet<IpAddr>,
 }
 
 impl Claims {
@@ -69,6 +71,7 @@ impl Claims {
         }
         if claims.is_empty() {
             self.at.remove(&place);
+            self.left.insert(place.address);
         }
         if let Some(before) = before {
             self.ends.remove(&(before, place, Arc::clone(key)));
@@ -176,6 +179,18 @@ impl Claims {
         self.ends
             .iter()
             .map(|(until, place, key)| (key, *place, *until))
+    }
+
+    /// Whether anybody's claim admits the place.
+    #[must_use]
+    pub fn admits(&self, now: Duration, place: Place) -> bool {
+        let mut claims = self.at.get(&place).into_iter().flatten();
+        claims.any(|(_, until)| *until > now)
+    }
+
+    /// The addresses that have lost a place since the last call.
+    pub fn take_left(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.left)
     }
 
     /// Every admitted place.

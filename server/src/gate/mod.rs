@@ -176,6 +176,17 @@ impl Gate {
         self.claims.all(now.mono)
     }
 
+    /// Whether the place is admitted.
+    #[must_use]
+    pub fn admits(&self, now: Now, place: Place) -> bool {
+        self.claims.admits(now.mono, place)
+    }
+
+    /// The addresses that have ceased to be admitted somewhere since the last call.
+    pub fn take_left(&mut self) -> BTreeSet<IpAddr> {
+        self.claims.take_left()
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {

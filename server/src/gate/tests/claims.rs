@@ -85,6 +85,7 @@ fn claims_that_ended_leave_nothing_behind() {
     site.pass(31);
     let now = site.now();
     site.gate.tick(now);
+    assert_eq!(site.gate.take_left().len(), 16);
     assert_eq!(
         format!("{:?}", site.gate.claims),
         format!("{:?}", Claims::default())
