@@ -12,13 +12,17 @@ use std::time::Duration;
 
 /// One signed packet, and the server's hidden port opens for this machine.
 #[derive(Debug, Parser)]
-#[command(name = "oneknock", version, disable_help_subcommand = true)]
+#[command(name = "oneknock", version)]
 #[command(after_help = "Begin with: oneknock import, then oneknock ssh DOOR")]
 pub struct Cli {
     /// What is to be done.
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// What `--address` means to a close.
+const SHUT_OUT: &str = "The address to shut out: auto (this machine's own where it is global, \
+    else the packet's source), source (always the packet's source), or an IP address";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -60,6 +64,7 @@ pub enum Command {
     ///
     /// Connections that stand are not ended. The server never answers, so nothing can be
     /// said about whether it did so.
+    #[command(mut_arg("address", |arg| arg.help(SHUT_OUT)))]
     Close(Close),
     /// Knock, connect, and relay standard input and output: ssh's `ProxyCommand`
     ///
@@ -164,7 +169,10 @@ impl Way {
 
 /// The door and user of `oneknock ssh`, and what is for ssh itself.
 pub fn ssh_words(words: &[OsString]) -> Result<(Destination, &[OsString]), Error> {
-    let missing = || Error::Usage("oneknock ssh needs a door's name".into());
+    let missing = || Error::Usage {
+        what: "oneknock ssh needs a door's name".into(),
+        tip: None,
+    };
     let (first, more) = words.split_first().ok_or_else(missing)?;
     Ok((first.to_string_lossy().parse()?, more))
 }
@@ -172,22 +180,20 @@ pub fn ssh_words(words: &[OsString]) -> Result<(Destination, &[OsString]), Error
 /// Whole seconds that fit the packet's field; 0 there means what the server's policy
 /// says, and is not for asking.
 fn seconds(text: &str) -> Result<u16, String> {
-    let time = humantime::parse_duration(text).map_err(|e| e.to_string())?;
-    match u16::try_from(time.as_secs()) {
-        Ok(seconds) if seconds > 0 && time.subsec_nanos() == 0 => Ok(seconds),
-        _ => Err("not whole seconds from 1s to 65535s (18h 12m 15s)".into()),
-    }
+    let time = humantime::parse_duration(text).ok();
+    let seconds = time.filter(|time| time.subsec_nanos() == 0);
+    let seconds = seconds.and_then(|time| u16::try_from(time.as_secs()).ok());
+    seconds
+        .filter(|&seconds| seconds > 0)
+        .ok_or_else(|| "write it as 30s or 2h, whole seconds from 1s to 65535s".into())
 }
 
 /// Long enough for one attempt, short enough for a person to wait.
 fn timeout(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|e| e.to_string())?;
     let range = Duration::from_millis(100)..=Duration::from_secs(3600);
-    if range.contains(&time) {
-        Ok(time)
-    } else {
-        Err("not from 100ms to 1h".into())
-    }
+    let time = humantime::parse_duration(text).ok();
+    time.filter(|time| range.contains(time))
+        .ok_or_else(|| "write it as 10s or 1m, from 100ms to 1h".into())
 }
 
 #[cfg(test)]

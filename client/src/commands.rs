@@ -7,7 +7,7 @@ use crate::door::{Door, Doors, first_tcp};
 use crate::error::{Error, hint, say};
 use crate::import::{self, Imported};
 use crate::knock::{self, Knocker};
-use crate::open::Round;
+use crate::open::{Round, Shut};
 use crate::relay;
 use crate::resolve::{Family, resolve};
 use crate::ssh;
@@ -259,12 +259,22 @@ async fn connect(
         say("the signed address did not open the door: trying the packet's source instead");
     };
     let opened = round.open(port, timeout, fell_back).await;
-    let stream = opened.map_err(|troubles| Error::NotOpen {
-        door: door.name().clone(),
-        timeout,
-        port: round.port,
-        clock: knock::clock(),
-        troubles,
+    let stream = opened.map_err(|Shut { refused, troubles }| {
+        let door = door.name().clone();
+        if refused {
+            return Error::NothingListens {
+                door,
+                port,
+                troubles,
+            };
+        }
+        Error::NotOpen {
+            door,
+            timeout,
+            port: round.port,
+            clock: knock::clock(),
+            troubles,
+        }
     })?;
     let failed = |why| Error::Relay {
         what: "cannot take the connection over",

@@ -19,8 +19,13 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The command line is not one; clap's own words.
-    #[error("{0}")]
-    Usage(String),
+    #[error("{what}")]
+    Usage {
+        /// What is wrong with it.
+        what: String,
+        /// What may have been meant.
+        tip: Option<String>,
+    },
     /// A name does not follow its grammar.
     #[error(transparent)]
     Name(#[from] BadName),
@@ -87,6 +92,9 @@ pub enum Error {
         /// What is wrong with it.
         why: BadInvitation,
     },
+    /// The invitation's name for the door is like another host's.
+    #[error("the invitation calls its door {0}, which may be another host's name")]
+    LikeAHost(KeyName),
     /// Another door has this name.
     #[error("there is a door {name} already, and it is another one: {}", path.display())]
     DoorExists {
@@ -163,6 +171,16 @@ pub enum Error {
         /// One for each address.
         troubles: Vec<String>,
     },
+    /// The port answers, and refuses.
+    #[error("nothing listens behind door {door}: {}", texts(troubles))]
+    NothingListens {
+        /// The door.
+        door: KeyName,
+        /// The port that was tried.
+        port: u16,
+        /// One for each address.
+        troubles: Vec<String>,
+    },
     /// The connection broke, or standard input or output did.
     #[error("{what}: {why}")]
     Relay {
@@ -194,15 +212,18 @@ pub enum Error {
 }
 
 impl Error {
-    /// clap's message as one line.
+    /// clap's message as one line, and its tip.
     #[must_use]
     pub fn usage(mistake: &clap::Error) -> Self {
         let text = mistake.to_string();
-        // What follows the blank line is clap's own usage and hints.
-        let text = text.split("\n\n").next().unwrap_or_default();
-        let text = text.strip_prefix("error: ").unwrap_or(text);
-        let words: Vec<&str> = text.split_whitespace().collect();
-        Self::Usage(words.join(" "))
+        let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut parts = text.split("\n\n");
+        let what = parts.next().unwrap_or_default();
+        let tip = parts.find_map(|part| part.trim_start().strip_prefix("tip: "));
+        Self::Usage {
+            what: one_line(what.strip_prefix("error: ").unwrap_or(what)),
+            tip: tip.map(one_line),
+        }
     }
 
     /// The exit status.
@@ -212,6 +233,7 @@ impl Error {
             Self::NoAddress { .. }
             | Self::NotSent { .. }
             | Self::NotOpen { .. }
+            | Self::NothingListens { .. }
             | Self::Relay { .. }
             | Self::System { .. } => 1,
             Self::Ssh(_) => 127,
@@ -223,7 +245,10 @@ impl Error {
     #[must_use]
     pub fn hints(&self) -> Vec<String> {
         match self {
-            Self::Usage(_) => vec!["oneknock --help, or oneknock COMMAND --help".into()],
+            Self::Usage { tip, .. } => {
+                let help = "oneknock --help, or oneknock COMMAND --help";
+                tip.iter().cloned().chain([help.into()]).collect()
+            }
             Self::NoDoor { .. } => vec![
                 "oneknock list shows what there is; oneknock import makes a door from an invitation"
                     .into(),
@@ -238,13 +263,20 @@ impl Error {
             Self::DoorExists { name, .. } => {
                 vec![format!("oneknock remove {name}, or import it as another with --name")]
             }
+            Self::LikeAHost(_) => {
+                vec!["give the door a name of your own: oneknock import --name NAME".into()]
+            }
             Self::User(_) => vec!["give it with -l after the door's name".into()],
             Self::NoAddress { .. } => vec!["is this machine online, and is the name right?".into()],
             Self::Ssh(_) => vec!["install OpenSSH's client".into()],
             Self::NotOpen { port, clock, .. } => vec![
                 format!("is the server up, and does its router forward udp/{port} and the service's port to it?"),
                 format!("is the clock right? Here it is {clock}"),
-                "is the key still valid? At the server, oneknockctl check and oneknockd's log say why a knock was refused".into(),
+                "oneknockd's log says why a knock of a known key was refused; where it says nothing, the packet did not arrive, or its key is not the server's any more".into(),
+            ],
+            Self::NothingListens { port, .. } => vec![
+                format!("the knock was probably accepted, and the service is down: is it running at the server, on tcp/{port}?"),
+                format!("a router in front that does not pass tcp/{port} on may refuse it in the server's place"),
             ],
             _ => Vec::new(),
         }

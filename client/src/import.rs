@@ -42,12 +42,22 @@ pub fn read(source: impl Read, from: &str) -> Result<Invitation, Error> {
 }
 
 /// Makes a door of an invitation, called `name` or as the invitation says. A door that
-/// is there is never changed.
+/// is there is never changed. A name with a dot that is not the door's own host is taken
+/// only from `name`.
 pub fn import(
     doors: &Doors,
     mut invitation: Invitation,
     name: Option<KeyName>,
 ) -> Result<Imported, Error> {
+    // A door is a Host of ssh's configuration: an invitation alone cannot make one that
+    // takes the place of another site.
+    let named_after = &invitation.host;
+    let is_anothers = |name: &KeyName| {
+        name.as_str().contains('.') && !name.as_str().eq_ignore_ascii_case(named_after.as_str())
+    };
+    if name.is_none() && is_anothers(&invitation.name) {
+        return Err(Error::LikeAHost(invitation.name));
+    }
     invitation.name = name.unwrap_or(invitation.name);
     let door = Door { invitation };
     match doors.add(&door) {

@@ -23,6 +23,16 @@ pub struct Round {
     pub signing: Signing,
 }
 
+/// Why the door counts as shut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shut {
+    /// Every address that was knocked on refuses the port: the knock may well have been
+    /// accepted, and nothing listens there.
+    pub refused: bool,
+    /// What is to be said about each address.
+    pub troubles: Vec<String>,
+}
+
 /// One of the server's addresses.
 struct Target {
     address: IpAddr,
@@ -92,15 +102,15 @@ impl Round {
     }
 
     /// Knocks, and tries `tcp_port` until a connection stands, or until `limit` after the
-    /// first knock: then it gives what is to be said about each address. `on_fall_back`
-    /// is called when the signed address did not open the door and the packet's source
-    /// is tried instead.
+    /// first knock, or until the port has refused at every address through two knocks:
+    /// another would change nothing. `on_fall_back` is called when the signed address did
+    /// not open the door and the packet's source is tried instead.
     pub async fn open(
         &self,
         tcp_port: u16,
         limit: Duration,
         on_fall_back: impl Fn(),
-    ) -> Result<TcpStream, Vec<String>> {
+    ) -> Result<TcpStream, Shut> {
         let targets = self.addresses.iter().map(|&address| Target {
             address,
             sent: None,
@@ -111,9 +121,16 @@ impl Round {
         let mut attempts = JoinSet::new();
         let start = Instant::now();
         let steps = schedule::timeline(limit, signing == Signing::IfGlobal);
+        let mut knocks = 0;
         for (at, step) in steps {
             if let Some(stream) = wait(&mut attempts, &mut targets, start + at).await {
                 return Ok(stream);
+            }
+            if step != Step::Attempt {
+                if knocks >= 2 && is_refused(&targets) {
+                    return Err(self.shut(targets, tcp_port));
+                }
+                knocks += 1;
             }
             match step {
                 Step::Knock => self.knock_all(&mut targets, signing),
@@ -138,11 +155,16 @@ impl Round {
         if let Some(stream) = wait(&mut attempts, &mut targets, start + limit).await {
             return Ok(stream);
         }
+        Err(self.shut(targets, tcp_port))
+    }
+
+    fn shut(&self, mut targets: Vec<Target>, tcp_port: u16) -> Shut {
         targets.iter_mut().for_each(Target::notice_refusal);
-        Err(targets
-            .iter()
-            .map(|t| t.describe(self.port, tcp_port))
-            .collect())
+        let troubles = targets.iter().map(|t| t.describe(self.port, tcp_port));
+        Shut {
+            refused: is_refused(&targets),
+            troubles: troubles.collect(),
+        }
     }
 
     fn knock_all(&self, targets: &mut [Target], signing: Signing) {
@@ -157,6 +179,12 @@ impl Round {
             }
         }
     }
+}
+
+/// Whether every address that a packet could be sent to, and there is one, refuses.
+fn is_refused(targets: &[Target]) -> bool {
+    let mut knocked = targets.iter().filter(|t| t.sent.is_some()).peekable();
+    knocked.peek().is_some() && knocked.all(|t| t.trouble == Trouble::TcpRefused)
 }
 
 type Attempt = (

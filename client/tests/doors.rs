@@ -253,6 +253,60 @@ fn wrong_usage_is_one_line_and_status_2() {
 }
 
 #[test]
+fn what_may_have_been_meant_is_a_hint() {
+    let done = Home::new().run(&["opne"], "");
+    assert_eq!(done.code, Some(2), "{done:?}");
+    let lines: Vec<&str> = done.err.lines().collect();
+    assert_eq!(lines[0], "oneknock: unrecognized subcommand 'opne'");
+    assert!(
+        lines[1].starts_with("hint: ") && lines[1].contains("'open'"),
+        "{done:?}"
+    );
+    for time in ["5", "nonsense"] {
+        let done = Home::new().run(&["open", "home", "--for", time], "");
+        assert!(
+            done.is_refusal().contains("write it as 30s or 2h"),
+            "{done:?}"
+        );
+    }
+}
+
+#[test]
+fn an_invitation_alone_makes_no_door_that_is_like_another_host() {
+    let mut invitation = row("plain");
+    invitation.name = "www.example.net".parse().unwrap();
+    let home = Home::new();
+    let refused = home.run(&["import"], &invitation.to_line());
+    assert!(
+        refused.is_refusal().contains("www.example.net"),
+        "{refused:?}"
+    );
+    assert!(
+        refused.err.contains("\nhint: ") && refused.err.contains("--name"),
+        "{refused:?}"
+    );
+    assert!(home.files().is_empty());
+    let given = home.run(
+        &["import", "--name", "www.example.net"],
+        &invitation.to_line(),
+    );
+    assert_eq!(given.code, Some(0), "{given:?}");
+    invitation.host = "www.example.net".parse().unwrap();
+    let own = Home::new().run(&["import"], &invitation.to_line());
+    assert_eq!(own.code, Some(0), "{own:?}");
+}
+
+#[test]
+fn close_asks_which_address_to_shut_out() {
+    for args in [&["close", "--help"], &["help", "close"]] {
+        let done = Home::new().run(args, "");
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert!(done.out.contains("The address to shut out"), "{done:?}");
+        assert!(!done.out.contains("admit"), "{done:?}");
+    }
+}
+
+#[test]
 fn help_and_version_go_to_standard_output() {
     let home = Home::new();
     for args in [

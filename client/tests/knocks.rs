@@ -102,24 +102,33 @@ fn it_knocks_again_with_fresh_packets_until_the_port_opens() {
 }
 
 #[test]
-fn a_port_that_refuses_is_said_to() {
-    let (_socket, port) = udp();
+fn a_port_that_refuses_through_two_knocks_ends_it_and_says_what_that_means() {
+    let (socket, port) = udp();
     let (_reserved, tcp) = reserved_tcp();
     let home = Home::with(&invitation("127.0.0.1", port, &[format!("tcp/{tcp}")]));
-    let done = home.run(&["open", "home", "--timeout", "300ms"], "");
-    assert_eq!((done.code, &*done.out), (Some(1), ""), "{done:?}");
-    assert!(
-        done.err.contains(&format!("127.0.0.1 refuses tcp/{tcp}")),
-        "{done:?}"
-    );
-    assert!(
-        done.err
-            .lines()
-            .skip(1)
-            .all(|line| line.starts_with("hint: ")),
-        "{done:?}"
-    );
-    assert!(done.err.contains("oneknockctl check"), "{done:?}");
+    for args in [&["open", "home", "--timeout", "1h"][..], &["proxy", "home"]] {
+        let done = home.run(args, "");
+        assert_eq!((done.code, &*done.out), (Some(1), ""), "{done:?}");
+        let lines: Vec<&str> = done.err.lines().collect();
+        assert!(
+            lines[0].contains("nothing listens behind door home"),
+            "{done:?}"
+        );
+        assert!(
+            lines[0].contains(&format!("127.0.0.1 refuses tcp/{tcp}")),
+            "{done:?}"
+        );
+        assert!(
+            lines[1].starts_with("hint: the knock was probably accepted"),
+            "{done:?}"
+        );
+        for _ in 0..2 {
+            receive(&socket);
+        }
+        socket.set_nonblocking(true).unwrap();
+        assert!(socket.recv(&mut [0; 200]).is_err(), "a third knock");
+        socket.set_nonblocking(false).unwrap();
+    }
 }
 
 #[test]

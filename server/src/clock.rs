@@ -1,18 +1,22 @@
 //! The one place where the server reads its clocks.
 
 use crate::gate::Now;
+use nix::time::ClockId;
 use oneknock_shared::knock::Timestamp;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::io;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    start: Instant,
     wall: fn() -> SystemTime,
 }
 
 impl Clock {
-    /// The system's clocks; the monotonic side starts now.
+    /// The system's clocks.
     #[must_use]
     pub fn start() -> Self {
         Self::with_wall(SystemTime::now)
@@ -22,27 +26,60 @@ impl Clock {
     /// that is installed calls it.
     #[must_use]
     pub fn with_wall(wall: fn() -> SystemTime) -> Self {
-        Self {
-            start: Instant::now(),
-            wall,
-        }
+        Self { wall }
     }
 
-    /// What the clocks say. A wall clock before 1970 reads as 1970.
+    /// What the clocks say. A wall clock before 1970 reads as 1970. The other runs since
+    /// the machine's start and stands still while it sleeps, as the kernel's timeouts do.
     #[must_use]
     pub fn now(&self) -> Now {
         let since = (self.wall)().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // There is always such a clock; were there none, every grant would have ended.
+        let mono = ClockId::CLOCK_MONOTONIC.now();
         Now {
             wall: Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-            mono: self.start.elapsed(),
+            mono: mono.map_or(Duration::MAX, Duration::from),
         }
     }
+}
+
+/// Waits for the wall clock to be synchronised, without holding anything up.
+#[derive(Debug)]
+pub struct Synchronised(Arc<AtomicBool>);
+
+impl Synchronised {
+    /// Begins to wait. Fails where nobody can be asked.
+    pub fn wait() -> io::Result<Self> {
+        let done = Arc::new(AtomicBool::new(is_synchronised()?));
+        let seen = Arc::clone(&done);
+        std::thread::spawn(move || {
+            while !seen.load(Ordering::Relaxed) && Arc::strong_count(&seen) > 1 {
+                std::thread::sleep(Duration::from_secs(1));
+                seen.store(is_synchronised().unwrap_or(false), Ordering::Relaxed);
+            }
+        });
+        Ok(Self(done))
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Asks systemd, which asks the kernel: the kernel itself answers only a system call that
+/// no safe library wraps.
+fn is_synchronised() -> io::Result<bool> {
+    let output = Command::new("timedatectl")
+        .args(["show", "--property=NTPSynchronized", "--value"])
+        .output()?;
+    Ok(output.stdout.trim_ascii() == b"yes")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_wall_clock_before_1970_reads_as_1970() {

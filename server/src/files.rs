@@ -119,10 +119,11 @@ fn not_plain(path: &Path) -> Unsafe {
 }
 
 /// A path as a word for a shell: as it is where it is plain, else in single quotes.
-fn shell_word(path: &Path) -> String {
+#[must_use]
+pub fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    if text.chars().all(plain) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
         text
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
@@ -316,5 +317,6 @@ mod tests {
             "/etc/oneknock/keys/a.toml"
         );
         assert_eq!(shell_word(Path::new("/tmp/it's $x")), r"'/tmp/it'\''s $x'");
+        assert_eq!(shell_word(Path::new("")), "''");
     }
 }

@@ -20,3 +20,4 @@ pub mod gateways;
 pub mod ledger;
 pub mod listener;
 pub mod log;
+pub mod reasons;

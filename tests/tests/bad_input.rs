@@ -382,3 +382,122 @@ fn key_names_and_services_are_held_against_the_grammar() {
     let again = site.ctl(&["key", "invite", "laptop"]).ok();
     assert_eq!(again, laptop.line);
 }
+
+#[test]
+fn before_init_every_program_says_how_to_begin() {
+    let site = Site::new(binaries!());
+    let dir = site.lab.server.home.join("none");
+    let config = ["--config", dir.to_str().unwrap()];
+    let calls: [&[&str]; 6] = [
+        &["oneknockd"],
+        &["oneknockctl", "check"],
+        &["oneknockctl", "rules"],
+        &["oneknockctl", "key", "list"],
+        &["oneknockctl", "key", "add", "laptop"],
+        &["oneknockctl", "key", "invite", "laptop"],
+    ];
+    let want = format!("oneknockctl {} init --host HOST", config.join(" "));
+    for call in calls {
+        let done = site.lab.server.run(&[call, &config].concat());
+        assert!(matches!(done.code, Some(1 | 2)), "{done}");
+        assert!(done.err.contains(&want), "{done}");
+        assert!(!dir.exists(), "{done}");
+    }
+}
+
+#[test]
+fn without_root_every_command_says_how_to_become_it() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    // Somebody else, in a place that he can reach, with a program that he can start.
+    let home = site.lab.dir().join("somebody");
+    fs::create_dir(&home).unwrap();
+    for folder in [site.lab.dir(), &site.lab.server.home] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let program = home.join("oneknockctl");
+    fs::copy(binaries!().oneknockctl, &program).unwrap();
+    let somebody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let before = tree(&site.dir);
+    let dir = site.dir.to_str().unwrap();
+    let calls: [&[&str]; 8] = [
+        &["check"],
+        &["rules"],
+        &["teardown"],
+        &["key", "list"],
+        &["key", "add", "phone"],
+        &["key", "invite", "laptop"],
+        &["key", "remove", "laptop"],
+        &["init", "--host", "server.lab"],
+    ];
+    for call in calls {
+        let place = if call[0] == "init" { "/oneknock" } else { dir };
+        let call = [&["--config", place][..], call].concat();
+        let command = [&somebody[..], &[program.to_str().unwrap()], &call].concat();
+        let done = site.lab.server.run(&command);
+        assert!(matches!(done.code, Some(1 | 2)), "{done}");
+        one_line("oneknockctl", &done.err);
+        let want = format!("hint: sudo oneknockctl {}\n", call.join(" "));
+        assert!(done.err.ends_with(&want), "{done}");
+    }
+    assert_eq!(tree(&site.dir), before);
+}
+
+#[test]
+fn check_warns_of_a_port_that_the_daemon_does_not_listen_on() {
+    let site = Site::new(binaries!());
+    let silent = site.ctl(&["check"]);
+    assert!(!silent.err.contains("warning"), "{silent}");
+    site.set(&site.config(), "port", "443");
+    let done = site.ctl(&["check"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(done.err.contains("warning: "), "{done}");
+    for word in ["udp/443", "udp/45123", "oneknockd.toml"] {
+        assert!(done.err.contains(word), "{done}");
+    }
+}
+
+#[test]
+fn a_key_that_is_there_already_says_how_to_get_its_invitation_again() {
+    let site = Site::new(binaries!());
+    let laptop = site.key("laptop", &["ssh"]);
+    let dir = site.dir.display();
+    let again = format!("oneknockctl --config {dir} key add laptop > invitation");
+    let done = site.lab.server.run(&["sh", "-c", &again]);
+    let err = done.fails(2);
+    one_line("oneknockctl", &err);
+    let want = format!("\"oneknockctl --config {dir} key invite laptop\"");
+    assert!(err.contains(&want), "{err}");
+    assert_eq!(site.ctl(&["key", "invite", "laptop"]).ok(), laptop.line);
+}
+
+#[test]
+fn help_answers_what_a_stranger_asks() {
+    let site = Site::new(binaries!());
+    let help = |call: &[&str]| site.lab.server.run(&[call, &["--help"]].concat()).ok();
+    let asked: [(&[&str], &[&str]); 4] = [
+        (&["oneknockctl", "key", "add"], &["SIGHUP"]),
+        (&["oneknockctl", "key", "list"], &["GENERATIONS"]),
+        (
+            &["oneknockctl", "init"],
+            &["oneknockd.toml", "firewall", "\"server\""],
+        ),
+        (&["oneknockd"], &["below-floor", "stale", "too-many-grants"]),
+    ];
+    for (call, words) in asked {
+        let said = help(call);
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/demo");
+    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/run");
+    for script in [demo, run] {
+        assert!(help(&[script]).starts_with("Usage: "));
+        let done = site.lab.server.run(&[script, "nonsense"]);
+        assert_eq!(done.code, Some(2), "{done}");
+    }
+}

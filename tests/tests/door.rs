@@ -233,9 +233,27 @@ fn open_ends_with_1_and_a_hint_when_the_door_stays_shut() {
     let err = site.oneknock(&["open", "home", "--timeout", "2s"]).fails(1);
     assert!(err.starts_with("oneknock: "), "{err}");
     assert!(err.contains("\nhint: "), "{err}");
+    // No more is promised of the log than it holds.
+    assert!(err.contains("where it says nothing"), "{err}");
     for server in site.lab.server.addresses() {
         assert_eq!(site.probe(&site.lab.laptop, server), Probe::Silent);
     }
+}
+
+#[test]
+fn where_the_guard_opens_and_sshd_is_down_the_client_says_so() {
+    let mut site = Site::new(binaries!());
+    site.laptop_key();
+    let mut daemon = site.daemon();
+    site.sshd.running.signal(nix::sys::signal::Signal::SIGKILL);
+    site.sshd.running.end();
+    let err = site.oneknock(&["open", "home", "--timeout", "1h"]).fails(1);
+    daemon.expect("granted address=");
+    assert!(err.contains("nothing listens behind door home"), "{err}");
+    assert!(
+        err.contains("hint: the knock was probably accepted"),
+        "{err}"
+    );
 }
 
 #[test]

@@ -20,6 +20,10 @@ const MAX_OPEN_FOR: Duration = Duration::from_secs(8 * 3600);
 /// How far apart the clocks may be where the configuration does not say.
 const SKEW: Duration = Duration::from_secs(30);
 const MAX_SKEW: Duration = Duration::from_secs(600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long the history is kept where the configuration does not say.
+const HISTORY: Duration = Duration::from_secs(90 * 24 * 3600);
+const MAX_HISTORY: Duration = Duration::from_secs(3660 * 24 * 3600);
 
 /// The main configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +42,51 @@ pub struct Config {
     pub skew: Duration,
     /// The folder of the state that outlives the daemon.
     pub state: PathBuf,
+    /// How long the history of grants is kept, 1 day to 10 years.
+    pub history: Duration,
+    /// How the guard is kept from other programs.
+    pub guard: Guard,
     /// Whether this machine's own default gateway may be admitted.
     pub admit_gateway: bool,
     /// What is guarded; at least one, no name and no port twice.
     pub services: Vec<Service>,
+}
+
+/// How the guard is kept from other programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guard {
+    /// The kernel lets nobody else change it while the daemon runs; where the kernel
+    /// cannot (before 6.9), as the other.
+    #[default]
+    Owned,
+    /// The daemon watches it, and puts it up again.
+    Watched,
+}
+
+/// What stands for a guard that nobody can read.
+#[derive(Debug, thiserror::Error)]
+#[error("must be \"owned\" or \"watched\"")]
+pub struct BadGuard;
+
+impl std::str::FromStr for Guard {
+    type Err = BadGuard;
+
+    fn from_str(text: &str) -> Result<Self, BadGuard> {
+        match text {
+            "owned" => Ok(Self::Owned),
+            "watched" => Ok(Self::Watched),
+            _ => Err(BadGuard),
+        }
+    }
+}
+
+impl std::fmt::Display for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Owned => "owned",
+            Self::Watched => "watched",
+        })
+    }
 }
 
 /// A guarded service.
@@ -58,6 +103,25 @@ pub struct Service {
 }
 
 impl Config {
+    /// What is no mistake, but right only in special places: a line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let listens = |port| self.listen.iter().any(|address| address.port() == port);
+        if !listens(self.port) {
+            let mut ports: Vec<u16> = self.listen.iter().map(SocketAddr::port).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            let ports: Vec<String> = ports.iter().map(|p| format!("udp/{p}")).collect();
+            warnings.push(format!(
+                "port: clients knock on udp/{}, and the daemon listens on {}: right only where a router translates the one into the other",
+                self.port,
+                ports.join(", ")
+            ));
+        }
+        warnings
+    }
+
     /// The service of that name.
     #[must_use]
     pub fn service(&self, name: ServiceName) -> Option<&Service> {
@@ -76,6 +140,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let listen = file.list("listen", "[\"0.0.0.0:45123\", \"[::]:45123\"]");
         let skew = file.duration_or("skew", SECOND..=MAX_SKEW, SKEW);
         let state = file.text::<PathBuf>("state", "\"/var/lib/oneknock\"");
+        let history = file.duration_or("history", DAY..=MAX_HISTORY, HISTORY);
+        let guard = file.text_or("guard", Guard::default());
         let admit_gateway = file.flag("admit_gateway");
         let services = file.tables("service", service);
         if let (Some(listen), Some(services)) = (&listen, &services) {
@@ -98,6 +164,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             listen: listen?,
             skew: skew?,
             state: state?,
+            history: history?,
+            guard: guard?,
             admit_gateway: admit_gateway?,
             services: services?,
         })
@@ -185,7 +253,8 @@ pub fn main_text(config: &Config) -> String {
 # What a client's door is called, and where clients find this machine.
 name = \"{name}\"
 host = \"{host}\"
-# The UDP port that clients knock on. A router in front must pass it on.
+# The UDP port that clients knock on. A router in front must pass it on; where it does
+# not translate the port, `listen` below must have the same one.
 port = {port}
 # Random; every packet is bound to it. Changing it makes all invitations void.
 server_id = \"{id}\"
@@ -196,6 +265,12 @@ listen = [{listen}]
 skew = \"{skew}\"
 # What must outlive the daemon: what was accepted must not be accepted again.
 state = {state}
+# How long oneknockctl history looks back.
+history = \"{history}\"
+# \"owned\": while the daemon runs, no other program can change or flush the guard (Linux
+# 6.9 and later; before, as \"watched\"). \"watched\": what others change is put right
+# within a second.
+guard = \"{guard}\"
 # A router that rewrites the sources of what it passes on shows every visitor under
 # its own address; admitting that one would admit everybody. Leave this false then.
 admit_gateway = {gateway}
@@ -207,6 +282,8 @@ admit_gateway = {gateway}
         listen = listen.join(", "),
         skew = humantime::format_duration(config.skew),
         state = toml::Value::from(config.state.display().to_string()),
+        history = humantime::format_duration(config.history),
+        guard = config.guard,
         gateway = config.admit_gateway,
     );
     for service in &config.services {
@@ -258,6 +335,8 @@ impl Config {
             listen: ["0.0.0.0", "::"].into_iter().filter_map(any).collect(),
             skew: SKEW,
             state,
+            history: HISTORY,
+            guard: Guard::default(),
             admit_gateway: false,
             services: Vec::new(),
         }

@@ -6,12 +6,13 @@ mod main_file;
 mod reader;
 
 pub use key::{Generation, Key, Policy, key_text};
-pub use main_file::{Config, Service, main_text};
+pub use main_file::{Config, Guard, Service, main_text};
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// One thing that is wrong, and where.
@@ -54,6 +55,16 @@ fn mistake(file: &Path, what: impl fmt::Display) -> Mistake {
     }
 }
 
+/// How a person calls oneknockctl for a configuration folder.
+#[must_use]
+pub fn ctl_command(dir: &Path) -> String {
+    if dir == Path::new("/etc/oneknock") {
+        "oneknockctl".into()
+    } else {
+        format!("oneknockctl --config {}", files::shell_word(dir))
+    }
+}
+
 /// A configuration and keys that are without a mistake: the only form in which they
 /// reach the gate.
 #[derive(Debug, Clone)]
@@ -75,6 +86,11 @@ impl Settings {
         let config = load_config(dir, owner)
             .map_err(|found| mistakes.extend(found))
             .ok();
+        let folder = files::key_folder(dir);
+        if config.is_none() && is_absent(&files::config_file(dir)) && is_absent(&folder) {
+            // Before init there is one mistake, not several.
+            return Err(mistakes);
+        }
         let keys = load_keys(dir, owner, &mut mistakes);
         check_services(dir, owner, &keys, &mut mistakes);
         check_secrets(&keys, &mut mistakes);
@@ -89,9 +105,23 @@ impl Settings {
 /// Reads the main file alone.
 pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
     let path = files::config_file(dir);
-    let text = files::read(&path, Access::WrittenOnlyBy(owner))
-        .map_err(|error| vec![mistake(&path, error)])?;
+    let text = files::read(&path, Access::WrittenOnlyBy(owner)).map_err(|error| {
+        vec![if is_absent(&path) {
+            let make = ctl_command(dir);
+            mistake(
+                &path,
+                format!("is not there; make it with: {make} init --host HOST"),
+            )
+        } else {
+            mistake(&path, error)
+        }]
+    })?;
     main_file::parse(&path, &text)
+}
+
+fn is_absent(path: &Path) -> bool {
+    let found = fs::symlink_metadata(path);
+    found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Looks for mistakes in a main file's text before it is written.

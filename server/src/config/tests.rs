@@ -106,7 +106,7 @@ fn open_for_is_not_longer_than_its_limit() {
 fn a_broken_file_is_one_line_with_its_place() {
     let found = mistakes("port = 45123", "port = ");
     assert_eq!(found.lines().count(), 1, "{found}");
-    assert!(found.starts_with("c:8:"), "{found}");
+    assert!(found.starts_with("c:9:"), "{found}");
 }
 
 /// A folder with the sample and one key, owned by whoever runs the test.
@@ -226,4 +226,29 @@ fn a_pipe_in_a_files_place_holds_nothing_up() {
         found[0].to_string().contains("not a plain file"),
         "{found:?}"
     );
+}
+
+#[test]
+fn a_port_that_the_daemon_does_not_listen_on_is_warned_about() {
+    let mut config = sample();
+    assert_eq!(config.warnings(), [""; 0]);
+    config.port = 443;
+    let warnings = config.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("udp/443") && warnings[0].contains("udp/45123"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn before_init_there_is_one_mistake_that_says_how_to_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    assert_eq!(found.len(), 1, "{found:?}");
+    let want = format!(
+        "make it with: oneknockctl --config {} init --host HOST",
+        dir.path().display()
+    );
+    assert!(found[0].to_string().contains(&want), "{found:?}");
 }

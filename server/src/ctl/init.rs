@@ -17,10 +17,12 @@ const PORTS: std::ops::Range<u16> = 20_000..32_768;
 
 #[derive(Debug, clap::Args)]
 pub struct Init {
-    /// The DNS name or address under which clients reach this machine.
+    /// The DNS name or address under which clients reach this machine; where --name is
+    /// not given its first part, up to the dot, becomes the door's name ("server" for an
+    /// address).
     #[arg(long)]
     host: Host,
-    /// What a client's door is called [default: the first part of HOST].
+    /// What a client's door is called, as in "ssh home" [default: taken from HOST].
     #[arg(long)]
     name: Option<KeyName>,
     /// The UDP port to knock on [default: a random one from 20000 to 32767].
@@ -67,7 +69,7 @@ impl Init {
                 format!("{} is there already: nothing was changed", what.display()),
                 Some("edit it, or choose another folder with --config".into()),
             ),
-            _ => Failure::new(what.display(), error),
+            _ => Failure::io(what, &error),
         };
         if path.symlink_metadata().is_ok() {
             return Err(failed(&path, io::ErrorKind::AlreadyExists.into()));
@@ -75,10 +77,11 @@ impl Init {
         let keys = files::key_folder(dir);
         files::make_folder(dir, owner, 0o755).map_err(|e| failed(dir, e))?;
         files::make_folder(&keys, owner, KEY_FOLDER_MODE).map_err(|e| failed(&keys, e))?;
-        Ledger::create(&config.state, owner).map_err(|e| failed(&config.state, e))?;
+        Ledger::create(&config.state, owner)
+            .map_err(|error| Failure::new("the configuration was not written", error))?;
         // Last, so that a configuration never stands without what it needs.
         files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, e))?;
-        let ctl = super::key::ctl_command(dir);
+        let ctl = crate::config::ctl_command(dir);
         eprintln!("wrote {}: knocks on udp/{}", path.display(), config.port);
         eprintln!(
             "hint: make a key with \"{ctl} key add laptop\", then start oneknockd; let udp/{} through this machine's own firewall and pass it on in your router",

@@ -1,7 +1,7 @@
 //! `oneknockctl key …`.
 
 use super::Failure;
-use crate::config::{self, Config, Generation, Key, Policy, key_text};
+use crate::config::{self, Config, Generation, Key, Policy, ctl_command, key_text};
 use crate::files::{self, Existing, KEY_FILE_MODE, Owner};
 use clap::Subcommand;
 use oneknock_shared::invitation::{AddressRule, Invitation, Service};
@@ -16,7 +16,8 @@ pub enum Command {
     /// Make a key; print its invitation, one line that holds the secret.
     ///
     /// Bring the line to the client by a way that nobody reads, and give it to
-    /// "oneknock import" there.
+    /// "oneknock import" there. A running daemon takes the key when it is told to reread
+    /// its configuration: SIGHUP does that (pkill -HUP -x oneknockd).
     Add {
         /// The key's name, such as laptop.
         name: KeyName,
@@ -25,6 +26,9 @@ pub enum Command {
         services: Vec<ServiceName>,
     },
     /// List the keys.
+    ///
+    /// GENERATIONS are the numbers of the secrets that a key has: 1 is the one that "key
+    /// add" made. A key whose secret is being replaced has two for a while, and both open.
     List,
     /// Print a key's invitation again.
     Invite {
@@ -41,21 +45,13 @@ pub enum Command {
 impl Command {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
         let owner = Owner::wanted();
+        super::check_readable(dir)?;
         match self {
             Self::Add { name, services } => add(dir, owner, name, services),
             Self::List => list(dir, owner),
             Self::Invite { name } => invite(dir, owner, name),
             Self::Remove { name } => remove(dir, name),
         }
-    }
-}
-
-/// How a person calls this program for that folder.
-pub fn ctl_command(dir: &Path) -> String {
-    if dir == Path::new("/etc/oneknock") {
-        "oneknockctl".into()
-    } else {
-        format!("oneknockctl --config {}", dir.display())
     }
 }
 
@@ -66,19 +62,7 @@ fn path_of(dir: &Path, name: &KeyName) -> PathBuf {
 }
 
 fn load_config(dir: &Path, owner: Owner) -> Result<Config, Failure> {
-    config::load_config(dir, owner).map_err(|mistakes| {
-        let path = files::config_file(dir);
-        match path.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Failure::Usage(
-                format!("{} is not there", path.display()),
-                Some(format!(
-                    "make it with \"{} init --host HOST\"",
-                    ctl_command(dir)
-                )),
-            ),
-            _ => Failure::Mistakes(mistakes),
-        }
-    })
+    config::load_config(dir, owner).map_err(Failure::Mistakes)
 }
 
 fn add(dir: &Path, owner: Owner, name: &KeyName, asked: &[ServiceName]) -> Result<(), Failure> {
@@ -114,18 +98,20 @@ fn add(dir: &Path, owner: Owner, name: &KeyName, asked: &[ServiceName]) -> Resul
     let text = key_text(&key.policy, &key.generations[0]);
     files::write(&path, &text, owner, KEY_FILE_MODE, Existing::Keep).map_err(|error| {
         if error.kind() == io::ErrorKind::AlreadyExists {
+            // Where the answer goes to a file, the shell has emptied that one by now.
             let hint = format!(
-                "show its invitation with \"{} key invite {name}\"",
+                "\"{} key invite {name}\" prints its invitation again, also into a file that this call has emptied",
                 ctl_command(dir)
             );
-            Failure::Usage(format!("key {name} is there already"), Some(hint))
+            let what = format!("key {name} is there already: it was not changed");
+            Failure::Usage(what, Some(hint))
         } else {
-            Failure::new(path.display(), error)
+            Failure::io(&path, &error)
         }
     })?;
     print_invitation(&config, &key)?;
     eprintln!(
-        "hint: the line above holds the secret: bring it to the client unseen, into \"oneknock import\"; {TELL_DAEMON}"
+        "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\"; {TELL_DAEMON}"
     );
     Ok(())
 }
@@ -165,7 +151,7 @@ fn print_invitation(config: &Config, key: &Key) -> Result<(), Failure> {
 fn list(dir: &Path, owner: Owner) -> Result<(), Failure> {
     load_config(dir, owner)?;
     let folder = files::key_folder(dir);
-    let entries = fs::read_dir(&folder).map_err(|e| Failure::new(folder.display(), e))?;
+    let entries = fs::read_dir(&folder).map_err(|e| Failure::io(&folder, &e))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     let mut mistakes = Vec::new();
@@ -218,7 +204,7 @@ fn remove(dir: &Path, name: &KeyName) -> Result<(), Failure> {
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_key(dir, name)),
-        Err(error) => Err(Failure::new(path.display(), error)),
+        Err(error) => Err(Failure::io(&path, &error)),
     }
 }
 

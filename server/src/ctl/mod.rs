@@ -4,15 +4,20 @@
 //! Messages: `oneknockctl: what happened: why`, lower case, no full stop; a second line
 //! `hint: what to do`. Standard output carries what was asked for, alone.
 
+mod history;
 mod init;
 mod key;
+mod state;
 
-use crate::config::{Mistake, Settings};
-use crate::firewall::{self, Standing};
+use crate::config::{Guard, Mistake, Settings};
+use crate::files;
+use crate::firewall::{self, How, Standing, TableIs};
 use clap::{Parser, Subcommand};
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
@@ -37,12 +42,23 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make the configuration and the empty state of a new server.
+    ///
+    /// Writes oneknockd.toml, an empty folder of keys and an empty state. Touches no
+    /// firewall: no port is shut before oneknockd runs.
     Init(init::Init),
     /// Make, list, show and remove keys.
     #[command(subcommand)]
     Key(key::Command),
     /// Look for mistakes in configuration and keys; say all of them.
     Check,
+    /// Show what was opened for whom, from when to when, and how it ended.
+    History(history::History),
+    /// Begin a new state, on the word that this machine's clock is right.
+    ///
+    /// For a machine whose state is lost, and whose clock nothing synchronises: the daemon
+    /// would wait for that before it accepts anything. What was made before now is refused
+    /// from then on. Stop the daemon first.
+    NewState,
     /// Print the ruleset that the daemon loads, as JSON for "nft -j -f -".
     Rules,
     /// Take the guard down: every guarded port is as open as without oneknock.
@@ -67,6 +83,46 @@ impl Failure {
     pub fn new(what: impl Display, why: impl Display) -> Self {
         Self::Failed(format!("{what}: {why}"), None)
     }
+
+    /// A file or folder that could not be read or written.
+    #[must_use]
+    pub fn io(path: &Path, why: &io::Error) -> Self {
+        let what = format!("{}: {why}", path.display());
+        if why.kind() == io::ErrorKind::PermissionDenied {
+            Self::needs_root(what)
+        } else {
+            Self::Failed(what, None)
+        }
+    }
+
+    /// What only root may do, with the command that does it.
+    #[must_use]
+    pub fn needs_root(what: String) -> Self {
+        let is_root = nix::unistd::geteuid().is_root();
+        Self::Failed(what, (!is_root).then(as_root))
+    }
+}
+
+/// This very call, as root.
+fn as_root() -> String {
+    let args = std::env::args_os().skip(1);
+    let words = args.map(|arg| files::shell_word(Path::new(&arg)));
+    let words: Vec<String> = ["sudo oneknockctl".to_owned()]
+        .into_iter()
+        .chain(words)
+        .collect();
+    words.join(" ")
+}
+
+/// Whether this user may read the configuration at all; what is wrong with it is looked
+/// for elsewhere.
+pub fn check_readable(dir: &Path) -> Result<(), Failure> {
+    let paths = [files::config_file(dir), files::key_folder(dir)];
+    let denied = |path: &&PathBuf| access(*path, AccessFlags::R_OK) == Err(Errno::EACCES);
+    match paths.iter().find(denied) {
+        Some(path) => Err(Failure::io(path, &Errno::EACCES.into())),
+        None => Ok(()),
+    }
 }
 
 /// Runs a command and says how it went.
@@ -77,6 +133,8 @@ pub fn main() -> ExitCode {
         Command::Init(init) => init.run(&cli.config),
         Command::Key(command) => command.run(&cli.config),
         Command::Check => check(&cli),
+        Command::History(history) => history.run(&cli.config),
+        Command::NewState => state::new(&cli.config),
         Command::Rules => rules(&cli),
         Command::Teardown => teardown(),
     };
@@ -99,9 +157,14 @@ pub fn main() -> ExitCode {
 }
 
 fn check(cli: &Cli) -> Result<(), Failure> {
+    check_readable(&cli.config)?;
     match Settings::load(&cli.config) {
         Ok(settings) => {
             let (services, keys) = (settings.config.services.len(), settings.keys.len());
+            for warning in settings.config.warnings() {
+                let file = files::config_file(&cli.config);
+                eprintln!("warning: {}: {warning}", file.display());
+            }
             eprintln!("no mistake found: services {services}, keys {keys}");
             Ok(())
         }
@@ -110,18 +173,25 @@ fn check(cli: &Cli) -> Result<(), Failure> {
                 eprintln!("{mistake}");
             }
             let count = mistakes.len();
-            let hint = "the daemon keeps running on what it last read without a mistake";
+            let hint = "a running daemon goes on with what it last read without a mistake";
+            let is_made = files::config_file(&cli.config).exists();
             Err(Failure::Failed(
                 format!("mistakes found: {count}"),
-                Some(hint.into()),
+                is_made.then(|| hint.into()),
             ))
         }
     }
 }
 
 fn rules(cli: &Cli) -> Result<(), Failure> {
+    check_readable(&cli.config)?;
     let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
-    let ruleset = firewall::ruleset(&settings.config, &Standing::default(), true);
+    let how = How {
+        table: TableIs::Made,
+        grace: true,
+        watched: settings.config.guard == Guard::Watched,
+    };
+    let ruleset = firewall::ruleset(&settings.config, &Standing::default(), how);
     let text = serde_json::to_string_pretty(&ruleset).map_err(|e| Failure::new("rules", e))?;
     print(&text)
 }
@@ -133,6 +203,10 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn teardown() -> Result<(), Failure> {
+    if !firewall::has_net_admin() {
+        let what = "the guard can be taken down by root alone";
+        return Err(Failure::needs_root(what.into()));
+    }
     match firewall::teardown() {
         Ok(true) => {
             eprintln!(

@@ -4,195 +4,111 @@
 //! one fails the batch; so a grant is `add`, `delete`, `add` in one transaction, which
 //! works everywhere and never leaves a moment without the element.
 
-use super::ruleset::{TABLE, set_name};
+use super::connections::Connection;
+use super::netlink::{Netlink, Step};
+use super::ruleset::{TABLE, cut_name, set_name};
 use crate::gate::{Change, Place};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
-use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList,
     SetElementMessage,
 };
-use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use oneknock_shared::port::Transport;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// `NFNL_SUBSYS_NFTABLES`: whom a batch is for.
-const NFTABLES: u16 = 10;
 /// Changes in one batch: three messages each, well below what one send may hold.
 const AT_ONCE: usize = 64;
+/// How long a connection that is cut stays so.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// An element may end between the messages of its batch; then the batch is sent again.
 const TRIES: usize = 3;
 
-/// An open netlink socket.
-#[derive(Debug)]
-pub struct Elements {
-    socket: Socket,
-    sequence: u32,
-}
-
-impl Elements {
-    /// Opens the socket.
-    pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        // The kernel answers before a send returns: there is never anything to wait for.
-        socket.set_non_blocking(true)?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-        })
-    }
-
-    /// Makes the changes, up to 64 at a time; each such part entirely or not at all.
-    /// `NotFound` where the table or a set is not there.
-    pub fn apply(&mut self, changes: &[Change]) -> io::Result<()> {
-        for part in changes.chunks(AT_ONCE) {
-            let mut tries = 0;
-            loop {
-                tries += 1;
-                match self.batch(part) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
-                    other => break other?,
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn batch(&mut self, changes: &[Change]) -> io::Result<()> {
-        let first = self.sequence.wrapping_add(1);
-        let (bytes, last) = encode(first, changes);
-        // The end of the batch has a number too.
-        self.sequence = last.wrapping_add(1);
-        let sent = self.socket.send(&bytes, 0)?;
-        if sent != bytes.len() {
-            return Err(io::Error::other("the kernel took a part of a batch"));
-        }
-        self.outcome(first, last)
-    }
-
-    /// Reads the answers to the batch `first..=last`. Any error means that nothing of it
-    /// was applied; the acknowledgement of `last` alone means that all of it was.
-    fn outcome(&mut self, first: u32, last: u32) -> io::Result<()> {
-        let mut acknowledged = false;
-        let mut failed = None;
+/// Makes the changes, up to 64 at a time; each such part entirely or not at all.
+/// `NotFound` where the table or a set is not there.
+pub fn apply(netlink: &mut Netlink, changes: &[Change]) -> io::Result<()> {
+    for part in changes.chunks(AT_ONCE) {
+        let steps: Vec<Step> = part.iter().flat_map(steps).collect();
+        let mut tries = 0;
         loop {
-            let mut buffer = Vec::with_capacity(32 * 1024);
-            match self.socket.recv(&mut buffer, 0) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-            for (sequence, code) in answers(&buffer) {
-                // An answer to an earlier batch that was given up says nothing of this.
-                if sequence.wrapping_sub(first) > last.wrapping_sub(first).wrapping_add(1) {
-                    continue;
-                }
-                if code != 0 {
-                    failed.get_or_insert_with(|| io::Error::from_raw_os_error(-code));
-                } else if sequence == last {
-                    acknowledged = true;
-                }
+            tries += 1;
+            match netlink.commit(&steps) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
+                other => break other?,
             }
         }
-        match failed {
-            Some(error) => Err(error),
-            None if acknowledged => Ok(()),
-            None => Err(io::Error::other(
-                "the kernel did not acknowledge the change",
-            )),
-        }
+    }
+    Ok(())
+}
+
+/// Drops the packets of these connections from now on, for a day: longer than any that
+/// is not used lives.
+pub fn cut(netlink: &mut Netlink, connections: &[Connection]) -> io::Result<()> {
+    for part in connections.chunks(AT_ONCE) {
+        let steps: Vec<Step> = part.iter().map(cut_step).collect();
+        netlink.commit(&steps)?;
+    }
+    Ok(())
+}
+
+fn cut_step(connection: &Connection) -> Step {
+    let protocol = match connection.transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+    };
+    // Each field at a multiple of four.
+    let port = connection.remote_port.to_be_bytes();
+    let more = [protocol, 0, 0, 0, port[0], port[1], 0, 0];
+    let key = [octets(connection.remote), more.to_vec()].concat();
+    let ms = u64::try_from(DAY.as_millis()).unwrap_or(u64::MAX);
+    let attributes = vec![
+        SetElementAttribute::Key(DataAttribute::Value(key)),
+        SetElementAttribute::Timeout(ms),
+    ];
+    let set = cut_name(connection.remote.is_ipv6()).to_owned();
+    Step::create(NfTablesMessage::NewSetElement(one(set, attributes)))
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
 
-/// A batch whose messages are numbered from `first`, and the number of the last message
-/// before its end: that one asks for an acknowledgement.
-fn encode(first: u32, changes: &[Change]) -> (Vec<u8>, u32) {
-    let messages: Vec<NfTablesMessage> = changes.iter().flat_map(messages).collect();
-    let mut bytes = Vec::with_capacity(128 * messages.len() + 64);
-    let mut sequence = first;
-    let frame = || NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES);
-    let begin = NetfilterMessage::new(frame(), ControlMessage::BatchBegin);
-    push(&mut bytes, sequence, 0, begin);
-    let count = messages.len();
-    for (at, message) in messages.into_iter().enumerate() {
-        let create = match message {
-            NfTablesMessage::NewSetElement(_) => NLM_F_CREATE,
-            _ => 0,
-        };
-        let ack = if at + 1 == count { NLM_F_ACK } else { 0 };
-        let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
-        sequence = sequence.wrapping_add(1);
-        let message = NetfilterMessage::new(header, message);
-        push(&mut bytes, sequence, create | ack, message);
+fn one(set: String, attributes: Vec<SetElementAttribute>) -> SetElementMessage {
+    SetElementMessage {
+        attributes: vec![
+            SetElementList::Table(TABLE.into()),
+            SetElementList::Set(set),
+            SetElementList::Elements(vec![ListAttribute::Element(attributes)]),
+        ],
     }
-    let end = NetfilterMessage::new(frame(), ControlMessage::BatchEnd);
-    push(&mut bytes, sequence.wrapping_add(1), 0, end);
-    (bytes, sequence)
 }
 
-fn push(bytes: &mut Vec<u8>, sequence: u32, flags: u16, inner: NetfilterMessage) {
-    let mut outer = NetlinkHeader::default();
-    outer.flags = NLM_F_REQUEST | flags;
-    outer.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(outer, NetlinkPayload::from(inner));
-    message.finalize();
-    let start = bytes.len();
-    // Each message begins at a multiple of four.
-    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-    message.serialize(&mut bytes[start..]);
-}
-
-/// The (sequence number, code) of each `NLMSG_ERROR` in a datagram; 0 is success.
-fn answers(mut bytes: &[u8]) -> Vec<(u32, i32)> {
-    const ERROR: u16 = 2;
-    let mut answers = Vec::new();
-    while let Some((header, _)) = bytes.split_at_checked(16) {
-        let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
-        let length = usize::try_from(u32::from_ne_bytes(word(0))).unwrap_or(0);
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let code = bytes.get(16..20).and_then(|code| code.try_into().ok());
-        if let (ERROR, Some(code)) = (kind, code) {
-            answers.push((u32::from_ne_bytes(word(8)), i32::from_ne_bytes(code)));
-        }
-        let next = length.max(16).next_multiple_of(4);
-        bytes = bytes.get(next..).unwrap_or_default();
-    }
-    answers
-}
-
-fn messages(change: &Change) -> Vec<NfTablesMessage> {
+fn steps(change: &Change) -> Vec<Step> {
     match change {
         Change::Admit { place, key, time } => {
-            let new =
-                || NfTablesMessage::NewSetElement(element(place, Some((*time, key.as_str()))));
+            let new = || add(place, *time, key.as_str());
             vec![new(), delete(place), new()]
         }
         // The add makes the delete safe where the element has ended by itself.
-        Change::Shut { place } => {
-            let brief = Some((Duration::from_secs(1), ""));
-            vec![
-                NfTablesMessage::NewSetElement(element(place, brief)),
-                delete(place),
-            ]
-        }
+        Change::Shut { place } => vec![add(place, Duration::from_secs(1), ""), delete(place)],
     }
 }
 
-fn delete(place: &Place) -> NfTablesMessage {
-    NfTablesMessage::DeleteSetElement(element(place, None))
+fn add(place: &Place, time: Duration, comment: &str) -> Step {
+    let element = element(place, Some((time, comment)));
+    Step::create(NfTablesMessage::NewSetElement(element))
+}
+
+fn delete(place: &Place) -> Step {
+    Step::change(NfTablesMessage::DeleteSetElement(element(place, None)))
 }
 
 fn element(place: &Place, with: Option<(Duration, &str)>) -> SetElementMessage {
-    let octets = match place.address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(octets))];
+    let key = DataAttribute::Value(octets(place.address));
+    let mut attributes = vec![SetElementAttribute::Key(key)];
     if let Some((time, comment)) = with {
         // Zero would be for ever.
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -201,13 +117,8 @@ fn element(place: &Place, with: Option<(Duration, &str)>) -> SetElementMessage {
             attributes.push(SetElementAttribute::UserData(user_data(comment)));
         }
     }
-    SetElementMessage {
-        attributes: vec![
-            SetElementList::Table(TABLE.into()),
-            SetElementList::Set(set_name(place.service, place.address.is_ipv6())),
-            SetElementList::Elements(vec![ListAttribute::Element(attributes)]),
-        ],
-    }
+    let set = set_name(place.service, place.address.is_ipv6());
+    one(set, attributes)
 }
 
 /// An element's comment as nft keeps it: type 0, length with the final zero, text, zero.
@@ -220,7 +131,13 @@ fn user_data(comment: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::firewall::netlink;
     use std::sync::Arc;
+
+    fn encode(first: u32, changes: &[Change]) -> (Vec<u8>, u32) {
+        let steps: Vec<Step> = changes.iter().flat_map(steps).collect();
+        netlink::encode(first, &steps)
+    }
 
     fn place() -> Place {
         Place {
@@ -278,22 +195,5 @@ mod tests {
     fn shutting_adds_first_so_that_an_absent_address_is_no_error() {
         let (_, last) = encode(1, &[Change::Shut { place: place() }]);
         assert_eq!(last, 3, "begin, add, delete");
-    }
-
-    #[test]
-    fn answers_are_read_and_garbage_is_not() {
-        let answer = |number: u32, code: i32| {
-            let mut bytes = vec![0; 36];
-            bytes[..4].copy_from_slice(&36_u32.to_ne_bytes());
-            bytes[4..6].copy_from_slice(&2_u16.to_ne_bytes());
-            bytes[8..12].copy_from_slice(&number.to_ne_bytes());
-            bytes[16..20].copy_from_slice(&code.to_ne_bytes());
-            bytes
-        };
-        let two = [answer(5, -2), answer(6, 0)].concat();
-        assert_eq!(answers(&two), [(5, -2), (6, 0)]);
-        assert_eq!(answers(&two[..17]), []);
-        assert_eq!(answers(&[0xff; 15]), []);
-        assert_eq!(answers(&[0; 64]), []);
     }
 }

@@ -1,20 +1,29 @@
 //! The guard in the kernel: its ruleset through nft, its elements over netlink.
 
+mod connections;
 mod elements;
+mod flows;
+mod netlink;
 mod nft;
 mod ruleset;
+mod shape;
+mod sockets;
 
 pub use nft::{NftFailed, teardown};
-pub use ruleset::{Standing, TABLE, ruleset};
+pub use ruleset::{How, Standing, TABLE, TableIs, ruleset};
 
-use crate::config::{Config, Service};
+use crate::config::{Config, Guard, Service};
 use crate::gate::{Change, Place};
-use elements::Elements;
-use oneknock_shared::name::KeyName;
+use connections::Connections;
+use netlink::Netlink;
+use oneknock_shared::name::{KeyName, ServiceName};
 use ruleset::set_name;
 use serde_json::Value;
+use shape::Shape;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Why a change was not made. Nothing was half-applied.
@@ -26,6 +35,9 @@ pub enum FirewallError {
     /// The elements could not be changed.
     #[error("the allow set cannot be changed: {0}")]
     Netlink(#[from] io::Error),
+    /// Something removes it again and again.
+    #[error("another program changes the guard as fast as it is put up")]
+    Contested,
     /// Another configuration's guard is up.
     #[error(
         "the guard of another configuration is up, and there is one to a machine: stop its oneknockd, take it down with \"oneknockctl teardown\", and start again"
@@ -39,10 +51,10 @@ pub enum FirewallError {
 }
 
 impl FirewallError {
-    /// Whether the table, or one of its sets, is gone.
+    /// Whether the table, or one of its sets, is gone, or is not what it was.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Netlink(error) if error.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Netlink(_))
     }
 }
 
@@ -69,8 +81,16 @@ pub struct Surviving {
 /// The guard, up.
 #[derive(Debug)]
 pub struct Firewall {
-    elements: Elements,
+    netlink: Netlink,
+    /// Whether the table is this process's: nobody else can change it then.
+    owned: bool,
+    shape: Shape,
+    generation: u32,
+    connections: Connections,
 }
+
+/// How often the guard is put up when something takes it down at the same moment.
+const TRIES: usize = 3;
 
 impl Firewall {
     /// Opens the way to the kernel; changes nothing.
@@ -79,8 +99,19 @@ impl Firewall {
             return Err(FirewallError::Capability);
         }
         Ok(Self {
-            elements: Elements::open()?,
+            netlink: Netlink::open()?,
+            owned: false,
+            shape: Shape::default(),
+            generation: 0,
+            connections: Connections::default(),
         })
+    }
+
+    /// Whether other programs cannot change the guard, because the kernel holds the table
+    /// for this process alone. Where they can, [`Firewall::changed`] is to be asked.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.owned
     }
 
     /// Refuses where the guard of another server is up: taking its place would open its
@@ -94,26 +125,165 @@ impl Firewall {
         }
     }
 
-    /// Puts the guard up as this configuration wants it, in one transaction, and says what
-    /// was there before: grants in sets that stay are kept. Where there was no table and
-    /// `grace` is given, connections that are older than the guard live on.
+    /// Puts the guard up as this configuration wants it, and says what was there before:
+    /// grants in sets that stay are kept. Where there was no table and `grace` is given,
+    /// connections that are older than the guard live on.
+    ///
+    /// The rules change in one transaction. A table that this process owns is let go for
+    /// it, and taken again; what another program does to it in that moment is seen.
     pub fn put_up(&mut self, config: &Config, grace: bool) -> Result<Before, FirewallError> {
+        let mut before = None;
+        for _ in 0..TRIES {
+            let (found, is_whole) = self.try_put_up(config, grace)?;
+            let before = before.get_or_insert(found);
+            if is_whole {
+                return Ok(std::mem::replace(
+                    before,
+                    Before {
+                        was_up: true,
+                        grants: Vec::new(),
+                    },
+                ));
+            }
+            // What was there before the first try is not there any more.
+            before.grants.clear();
+        }
+        Err(FirewallError::Contested)
+    }
+
+    fn try_put_up(
+        &mut self,
+        config: &Config,
+        grace: bool,
+    ) -> Result<(Before, bool), FirewallError> {
+        // With its socket goes the ownership: nft could change nothing else.
+        if std::mem::take(&mut self.owned) {
+            self.netlink = Netlink::open()?;
+        }
         let found = nft::standing()?;
         let was_up = found.is_some();
         let standing = found.unwrap_or_default();
-        nft::apply(&ruleset(config, &standing, grace && !was_up))?;
+        let persistent = match (config.guard, was_up) {
+            (Guard::Watched, false) => false,
+            (Guard::Owned, false) => make_persistent()?,
+            (_, true) => shape::is_persistent(&mut self.netlink)?,
+        };
+        let how = |table| How {
+            table,
+            grace: grace && !was_up,
+            watched: config.guard == Guard::Watched || !persistent,
+        };
+        let table = if persistent {
+            TableIs::There
+        } else {
+            TableIs::Made
+        };
+        let mut rules = ruleset(config, &standing, how(table));
+        let mut kept = &standing.elements[..];
+        match nft::apply(&rules) {
+            // Something stands in the way, such as a set of another kind under our name.
+            Err(NftFailed::Failed(_)) if was_up && !persistent => {
+                rules = ruleset(config, &Standing::default(), how(TableIs::Replaced));
+                nft::apply(&rules)?;
+                kept = &[];
+            }
+            other => other?,
+        }
+        if persistent && config.guard == Guard::Owned {
+            match self.netlink.adopt_table() {
+                Ok(()) => self.owned = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let is_whole = match Shape::read(&mut self.netlink)? {
+            Some((shape, generation)) => {
+                let is_whole = shape.rules() == ruleset::counts(&rules);
+                (self.shape, self.generation) = (shape, generation);
+                is_whole
+            }
+            None => false,
+        };
         let services = &config.services;
-        let elements = standing.elements.iter();
-        let grants = elements.filter_map(|(set, element)| surviving(services, set, element));
-        Ok(Before {
+        let grants = kept
+            .iter()
+            .filter_map(|(set, e)| surviving(services, set, e));
+        let before = Before {
             was_up,
             grants: grants.collect(),
-        })
+        };
+        Ok((before, is_whole))
     }
 
-    /// Makes the changes; see [`Elements::apply`].
+    /// What another program has changed in the guard since it was put up, in words. It
+    /// costs next to nothing where nobody has changed any table, and little where others
+    /// have changed theirs.
+    pub fn changed(&mut self) -> Result<Option<String>, FirewallError> {
+        if shape::generation(&mut self.netlink)? == self.generation {
+            return Ok(None);
+        }
+        // Where there is no whole picture, the next look will have one.
+        let Some((shape, generation)) = Shape::read(&mut self.netlink)? else {
+            return Ok(None);
+        };
+        let changed = self.shape.changed(&shape);
+        if changed.is_none() {
+            self.generation = generation;
+        }
+        Ok(changed)
+    }
+
+    /// Where the guard is watched: takes note of the connections of addresses that are
+    /// admitted no longer, or of all; they may go on.
+    pub fn remember(
+        &mut self,
+        config: &Config,
+        of: Option<&BTreeSet<IpAddr>>,
+    ) -> Result<(), FirewallError> {
+        if self.owned {
+            return Ok(());
+        }
+        Ok(self.connections.remember(&mut self.netlink, config, of)?)
+    }
+
+    /// Where the guard is watched: ends the connections that nobody was admitted for.
+    /// Returns how many there were.
+    pub fn cut(
+        &mut self,
+        config: &Config,
+        admitted: impl Fn(ServiceName, IpAddr) -> bool,
+    ) -> Result<usize, FirewallError> {
+        if self.owned {
+            return Ok(0);
+        }
+        Ok(self.connections.cut(&mut self.netlink, config, admitted)?)
+    }
+
+    /// Makes the changes; see [`elements::apply`].
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
-        Ok(self.elements.apply(changes)?)
+        Ok(elements::apply(&mut self.netlink, changes)?)
+    }
+
+    /// Takes the guard down.
+    pub fn teardown(&mut self) -> Result<(), FirewallError> {
+        Ok(self.netlink.delete_table()?)
+    }
+}
+
+/// Makes the table so that it can be owned; it is let go again at once, for nft to fill.
+/// Returns whether the kernel can.
+fn make_persistent() -> io::Result<bool> {
+    match Netlink::open()?.create_table() {
+        Ok(()) => Ok(true),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -122,7 +292,7 @@ impl Firewall {
 fn surviving(services: &[Service], set: &str, element: &Value) -> Option<Surviving> {
     let address = element["val"].as_str()?.parse().ok()?;
     let mut names = services.iter().map(|s| s.name);
-    let is_ipv6 = matches!(address, std::net::IpAddr::V6(_));
+    let is_ipv6 = matches!(address, IpAddr::V6(_));
     let service = names.find(|name| set_name(*name, is_ipv6) == set)?;
     Some(Surviving {
         key: element["comment"].as_str()?.parse().ok()?,
@@ -132,7 +302,8 @@ fn surviving(services: &[Service], set: &str, element: &Value) -> Option<Survivi
 }
 
 /// Whether this process has `CAP_NET_ADMIN` in effect, which is bit 12.
-fn has_net_admin() -> bool {
+#[must_use]
+pub fn has_net_admin() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());

@@ -4,15 +4,15 @@ use crate::config::{Config, Service};
 use nftables::batch::Batch;
 use nftables::expr::{BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey};
 use nftables::expr::{NamedExpression, Payload, PayloadField, Range, SetItem, Verdict};
-use nftables::schema::{Chain, Element, FlushObject, NfCmd, NfListObject, Nftables, Rule};
-use nftables::schema::{Set, SetFlag, SetType, SetTypeValue, Table};
+use nftables::schema::{Chain, Element, FlushObject, NfCmd, NfListObject, NfObject, Nftables};
+use nftables::schema::{Rule, Set, SetFlag, SetType, SetTypeValue, Table};
 use nftables::stmt::{Accept, Counter, Drop, JumpTarget, Match, Operator, Statement, VerdictMap};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::Transport;
 use oneknock_shared::secret::ServerId;
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// The table's name; its family is inet.
 pub const TABLE: &str = "oneknock";
@@ -38,6 +38,30 @@ pub struct Standing {
     pub elements: Vec<(String, serde_json::Value)>,
 }
 
+/// What becomes of the table itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableIs {
+    /// It is made where it is not there.
+    Made,
+    /// It is there, and what makes it what it is must not be touched: a script that
+    /// declares a persistent table fails.
+    There,
+    /// It is made anew, for what is in the way: every element is gone.
+    Replaced,
+}
+
+/// How the guard is put up.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// What becomes of the table.
+    pub table: TableIs,
+    /// Whether connections that are older than the guard live on.
+    pub grace: bool,
+    /// Whether other programs can change the guard: then what was connected in a gap can
+    /// be cut.
+    pub watched: bool,
+}
+
 /// The set of admitted addresses of one family.
 #[must_use]
 pub fn set_name(service: ServiceName, is_ipv6: bool) -> String {
@@ -61,6 +85,12 @@ impl Standing {
     }
 }
 
+/// The set of connections of one family whose packets are dropped.
+#[must_use]
+pub fn cut_name(is_ipv6: bool) -> &'static str {
+    if is_ipv6 { "cut-v6" } else { "cut-v4" }
+}
+
 fn chain_name(service: ServiceName) -> String {
     format!("door-{service}")
 }
@@ -70,15 +100,31 @@ fn chain_name(service: ServiceName) -> String {
 /// have left. With `grace`, connections that are older than the guard get a minute to
 /// show themselves.
 #[must_use]
-pub fn ruleset(config: &Config, standing: &Standing, grace: bool) -> Nftables<'static> {
+pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'static> {
     let services = &config.services;
     let mut batch = Batch::new();
-    batch.add(NfListObject::Table(table()));
+    if how.table == TableIs::Replaced {
+        batch.add(NfListObject::Table(table()));
+        batch.delete(NfListObject::Table(table()));
+    }
+    if how.table != TableIs::There {
+        batch.add(NfListObject::Table(table()));
+    }
     batch.add(set(GRACE.into(), SetType::InetProto));
-    if grace {
+    if how.grace {
         batch.add(NfListObject::Element(grace_element()));
     }
     let mut sets = vec![GRACE.to_owned()];
+    if how.watched {
+        for (is_ipv6, address) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
+            let parts = vec![address, SetType::InetProto, SetType::InetService];
+            batch.add(set_of(
+                cut_name(is_ipv6).into(),
+                SetTypeValue::Concatenated(parts.into()),
+            ));
+            sets.push(cut_name(is_ipv6).to_owned());
+        }
+    }
     let mut chains = vec![GUARD.to_owned(), INPUT.to_owned()];
     batch.add(NfListObject::Chain(base_chain(GUARD, NfHook::Prerouting)));
     batch.add(NfListObject::Chain(base_chain(INPUT, NfHook::Input)));
@@ -109,7 +155,7 @@ pub fn ruleset(config: &Config, standing: &Standing, grace: bool) -> Nftables<'s
     }
     batch.add(rule(GUARD.into(), elsewhere()));
     for base in [GUARD, INPUT] {
-        for statements in guard(services) {
+        for statements in guard(services, how.watched) {
             batch.add(rule(base.into(), statements));
         }
     }
@@ -119,7 +165,7 @@ pub fn ruleset(config: &Config, standing: &Standing, grace: bool) -> Nftables<'s
     let mut commands = batch.to_nftables().objects.into_owned();
     for name in standing.sets.iter().filter(|name| !sets.contains(name)) {
         let gone = set(name.clone(), SetType::Ipv4Addr);
-        commands.push(nftables::schema::NfObject::CmdObject(NfCmd::Delete(gone)));
+        commands.push(NfObject::CmdObject(NfCmd::Delete(gone)));
     }
     Nftables {
         objects: Cow::Owned(commands),
@@ -139,7 +185,7 @@ fn elsewhere() -> Vec<Statement<'static>> {
 }
 
 /// What leads past the guard, in order, and then the doors.
-fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
+fn guard(services: &[Service], watched: bool) -> Vec<Vec<Statement<'static>>> {
     let accept = || Statement::Accept(Some(Accept {}));
     let flags = |wanted: &[&'static str]| {
         let wanted = wanted.iter().map(|f| text(f)).collect();
@@ -148,8 +194,17 @@ fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
         Expression::BinaryOperation(Box::new(BinaryOperation::AND(of, all)))
     };
     let established = || equal(ct("state"), text("established"));
-    vec![
-        vec![equal(meta(MetaKey::Iifname), text("lo")), accept()],
+    let cut = |protocol: &'static str, is_ipv6| {
+        let from = payload(protocol, "saddr");
+        let who = concat(vec![from, meta(MetaKey::L4proto), payload("th", "sport")]);
+        let drop = Statement::Drop(Some(Drop {}));
+        vec![equal(who, text(&format!("@{}", cut_name(is_ipv6)))), drop]
+    };
+    let mut rules = vec![vec![equal(meta(MetaKey::Iifname), text("lo")), accept()]];
+    if watched {
+        rules.extend([cut("ip", false), cut("ip6", true)]);
+    }
+    rules.extend([
         // Sessions live on when their grant has ended. A SYN begins a connection,
         // whatever connection tracking takes it for: an outsider's stray segment that
         // was answered with RST makes his next SYN "established".
@@ -174,7 +229,8 @@ fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
             key: concat(vec![meta(MetaKey::L4proto), payload("th", "dport")]),
             data: NamedExpression::Set(doors(services)).into_expr(),
         })],
-    ]
+    ]);
+    rules
 }
 
 fn doors(services: &[Service]) -> Vec<SetItem<'static>> {
@@ -244,11 +300,15 @@ fn base_chain(name: &str, hook: NfHook) -> Chain<'static> {
 }
 
 fn set(name: String, kind: SetType) -> NfListObject<'static> {
+    set_of(name, SetTypeValue::Single(kind))
+}
+
+fn set_of(name: String, set_type: SetTypeValue<'static>) -> NfListObject<'static> {
     NfListObject::Set(Box::new(Set {
         family: NfFamily::INet,
         table: TABLE.into(),
         name: name.into(),
-        set_type: SetTypeValue::Single(kind),
+        set_type,
         flags: Some(HashSet::from([SetFlag::Timeout])),
         ..Set::default()
     }))
@@ -336,4 +396,22 @@ fn unequal(left: Expression<'static>, right: Expression<'static>) -> Statement<'
         right,
         op: Operator::NEQ,
     })
+}
+
+/// How many rules each chain has once the ruleset is loaded.
+#[must_use]
+pub fn counts(ruleset: &Nftables<'_>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for object in &*ruleset.objects {
+        match object {
+            NfObject::CmdObject(NfCmd::Add(NfListObject::Chain(chain))) => {
+                counts.entry(chain.name.to_string()).or_insert(0);
+            }
+            NfObject::CmdObject(NfCmd::Add(NfListObject::Rule(rule))) => {
+                *counts.entry(rule.chain.to_string()).or_insert(0) += 1;
+            }
+            _ => {}
+        }
+    }
+    counts
 }

@@ -1,6 +1,7 @@
 //! Grants as claims: (key, service, address, until). An address is admitted until the
 //! latest of its claims; a close removes the claims of its own key only.
 
+use super::memory::Lost;
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -44,6 +45,8 @@ pub struct Claims {
     at: BTreeMap<Place, BTreeMap<Arc<KeyName>, Duration>>,
     ends: BTreeSet<(Duration, Place, Arc<KeyName>)>,
     of_key: BTreeMap<Arc<KeyName>, BTreeSet<Place>>,
+    /// Who ceased to be admitted to anything since [`Claims::take_left`].
+    left: BTreeSet<IpAddr>,
 }
 
 impl Claims {
@@ -68,6 +71,7 @@ impl Claims {
         }
         if claims.is_empty() {
             self.at.remove(&place);
+            self.left.insert(place.address);
         }
         if let Some(before) = before {
             self.ends.remove(&(before, place, Arc::clone(key)));
@@ -83,7 +87,7 @@ impl Claims {
     }
 
     /// What the firewall must do so that the place stands as its claims say.
-    fn change(&self, now: Duration, place: Place) -> Change {
+    pub(super) fn change(&self, now: Duration, place: Place) -> Change {
         let claims = self.at.get(&place).into_iter().flatten();
         let lasting = claims.max_by_key(|(_, until)| **until);
         match lasting.filter(|(_, until)| **until > now) {
@@ -156,23 +160,37 @@ impl Claims {
         own.filter(|place| self.has(now, key, **place)).count()
     }
 
-    /// Removes the claims that are no longer allowed. Returns the changes.
-    pub fn retain(
-        &mut self,
-        now: Duration,
-        allowed: impl Fn(&KeyName, &Place) -> bool,
-    ) -> Vec<Change> {
-        let claims = self
-            .ends
-            .iter()
-            .map(|(_, place, key)| (*place, Arc::clone(key)));
-        let gone: Vec<_> = claims.filter(|(place, key)| !allowed(key, place)).collect();
-        for (place, key) in &gone {
+    /// Removes the claims that are no longer allowed.
+    pub fn retain(&mut self, now: Duration, allowed: impl Fn(&KeyName, &Place) -> bool) -> Lost {
+        let claims = self.iter().map(|(key, place, _)| (Arc::clone(key), place));
+        let gone: Vec<_> = claims.filter(|(key, place)| !allowed(key, place)).collect();
+        for (key, place) in &gone {
             self.set(key, *place, None);
         }
-        gone.into_iter()
-            .map(|(place, _)| self.change(now, place))
-            .collect()
+        let changes = gone.iter().map(|(_, place)| self.change(now, *place));
+        Lost {
+            changes: changes.collect(),
+            claims: gone,
+        }
+    }
+
+    /// Every claim and when it ends, the first to end first.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<KeyName>, Place, Duration)> {
+        self.ends
+            .iter()
+            .map(|(until, place, key)| (key, *place, *until))
+    }
+
+    /// Whether anybody's claim admits the place.
+    #[must_use]
+    pub fn admits(&self, now: Duration, place: Place) -> bool {
+        let mut claims = self.at.get(&place).into_iter().flatten();
+        claims.any(|(_, until)| *until > now)
+    }
+
+    /// The addresses that have lost a place since the last call.
+    pub fn take_left(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.left)
     }
 
     /// Every admitted place.

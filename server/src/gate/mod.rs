@@ -6,6 +6,7 @@
 //! and allocate nothing.
 
 mod claims;
+mod memory;
 mod policy;
 mod rate;
 mod replay;
@@ -13,6 +14,7 @@ mod selectors;
 mod verdict;
 
 pub use claims::{Change, Claims, Place};
+pub use memory::{Claim, Forgotten, Lost, Memory};
 pub use replay::Replay;
 pub use verdict::{Accepted, Counters, Ignored, Junk, Refusal, Refused, Verdict};
 
@@ -23,7 +25,7 @@ use oneknock_shared::packet::{Packet, Request};
 use oneknock_shared::secret::{GenerationId, Subkeys};
 use rate::Bucket;
 use selectors::{Owner, Selectors};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +35,7 @@ use std::time::Duration;
 pub struct Now {
     /// The wall clock: for packets' timestamps and keys' validity. May jump.
     pub wall: Timestamp,
-    /// Since some fixed moment: for grants and rates. Never jumps.
+    /// Since the machine's start: for grants and rates. Never jumps.
     pub mono: Duration,
 }
 
@@ -42,6 +44,7 @@ const FORGET_EXPIRED: u64 = 30 * 24 * 3600 * 1000;
 
 struct Generation {
     key: usize,
+    number: u32,
     subkeys: Subkeys,
     not_before: Option<Timestamp>,
     not_after: Option<Timestamp>,
@@ -63,16 +66,17 @@ pub struct Gate {
     generations: Vec<Generation>,
     selectors: Selectors,
     replay: BTreeMap<GenerationId, Replay>,
+    /// Whose floor was raised since [`Gate::forgotten`].
+    raised: BTreeSet<GenerationId>,
     closes: BTreeMap<(Arc<KeyName>, Place), Timestamp>,
     claims: Claims,
     counters: Counters,
 }
 
 impl Gate {
-    /// A gate for these settings. `floor` holds for every generation: nothing that is
-    /// not later is accepted.
+    /// A gate for these settings that has seen nothing yet.
     #[must_use]
-    pub fn new(settings: &Settings, floor: Option<Timestamp>, now: Now) -> Self {
+    pub fn new(settings: &Settings, now: Now) -> Self {
         let mut gate = Self {
             skew_ms: 0,
             admit_gateway: false,
@@ -82,34 +86,32 @@ impl Gate {
             generations: Vec::new(),
             selectors: Selectors::default(),
             replay: BTreeMap::new(),
+            raised: BTreeSet::new(),
             closes: BTreeMap::new(),
             claims: Claims::default(),
             counters: Counters::default(),
         };
         gate.install(settings, now);
-        for generation in &gate.generations {
-            let replay = gate.replay.entry(generation.subkeys.id()).or_default();
-            replay.raise_floor(floor);
-        }
         gate
     }
 
     /// Puts other settings in force. What was accepted stays accepted, also of keys that
-    /// are gone: they may come back. Returns what to change in the firewall: grants whose
-    /// key has lost its right to them are closed.
-    pub fn reconfigure(&mut self, settings: &Settings, now: Now) -> Vec<Change> {
+    /// are gone: they may come back. Grants whose key has lost its right to them are
+    /// closed.
+    pub fn reconfigure(&mut self, settings: &Settings, now: Now) -> Lost {
         let before = self.generations_by_name();
         self.install(settings, now);
         let after = self.generations_by_name();
-        let keys = &self.keys;
+        let keys = self.keys.iter().map(|k| (&*k.name, &k.policy));
+        let keys: BTreeMap<_, _> = keys.collect();
         let allowed = |name: &KeyName, place: &Place| {
             // Another key under an old name, with none of its secrets, inherits nothing.
             let same = match (before.get(name), after.get(name)) {
                 (Some(before), Some(after)) => before.iter().any(|id| after.contains(id)),
                 _ => true,
             };
-            let key = keys.iter().find(|k| *k.name == *name);
-            same && key.is_some_and(|k| k.policy.services.contains(&place.service))
+            let policy = keys.get(name);
+            same && policy.is_some_and(|policy| policy.services.contains(&place.service))
         };
         self.claims.retain(now.mono, allowed)
     }
@@ -146,6 +148,7 @@ impl Gate {
                 bucket.set_rate(per_minute, now.mono);
                 self.generations.push(Generation {
                     key: index,
+                    number: generation.number,
                     subkeys,
                     not_before: generation.not_before,
                     not_after: generation.not_after,
@@ -173,6 +176,17 @@ impl Gate {
         self.claims.all(now.mono)
     }
 
+    /// Whether the place is admitted.
+    #[must_use]
+    pub fn admits(&self, now: Now, place: Place) -> bool {
+        self.claims.admits(now.mono, place)
+    }
+
+    /// The addresses that have ceased to be admitted somewhere since the last call.
+    pub fn take_left(&mut self) -> BTreeSet<IpAddr> {
+        self.claims.take_left()
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -194,24 +208,34 @@ impl Gate {
         let keys = keys.map(|(index, g)| (index, &g.subkeys));
         self.selectors.cover(now.wall, self.skew_ms, &keys);
         self.claims.expire(now.mono);
-        let oldest = Timestamp(now.wall.0.saturating_sub(self.skew_ms));
-        for replay in self.replay.values_mut() {
-            replay.prune(oldest);
+        let oldest = self.oldest(now);
+        for (&id, replay) in &mut self.replay {
+            if replay.prune(oldest) {
+                self.raised.insert(id);
+            }
         }
         self.forget_closes(oldest);
+    }
+
+    /// Nothing older than this passes the time window.
+    fn oldest(&self, now: Now) -> Timestamp {
+        Timestamp(now.wall.0.saturating_sub(self.skew_ms))
     }
 
     /// A close that no open could precede any more is forgotten; the floor of the key's
     /// generations takes its place, in case the clock goes back.
     fn forget_closes(&mut self, oldest: Timestamp) {
-        let (keys, generations, replay) = (&self.keys, &self.generations, &mut self.replay);
+        let (keys, generations) = (&self.keys, &self.generations);
+        let (replay, raised) = (&mut self.replay, &mut self.raised);
         self.closes.retain(|(name, _), closed| {
             if *closed >= oldest {
                 return true;
             }
             for generation in generations.iter().filter(|g| *keys[g.key].name == **name) {
-                let replay = replay.entry(generation.subkeys.id()).or_default();
-                replay.raise_floor(Some(*closed));
+                let id = generation.subkeys.id();
+                if replay.entry(id).or_default().raise_floor(*closed) {
+                    raised.insert(id);
+                }
             }
             false
         });
@@ -325,7 +349,8 @@ impl Gate {
             }
         };
         let name = Arc::clone(&key.name);
-        let mut accepted = Accepted::new(Arc::clone(&name), source, &request);
+        let by = (generation.subkeys.id(), generation.number);
+        let mut accepted = Accepted::new(Arc::clone(&name), by, source, &request);
         for (place, open_for) in wanted {
             if let Some(time) = open_for {
                 accepted.opened(self.claims.admit(now.mono, &name, place, time), place, time);

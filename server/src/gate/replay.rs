@@ -37,19 +37,40 @@ impl Replay {
         self.seen.len() < MOST && self.seen.insert((request.timestamp(), request.id()))
     }
 
-    /// Forgets what is older than `oldest`; the floor keeps it out from then on.
-    pub fn prune(&mut self, oldest: Timestamp) {
+    /// Forgets what is older than `oldest`; the floor keeps it out from then on. Returns
+    /// whether the floor was raised.
+    pub fn prune(&mut self, oldest: Timestamp) -> bool {
+        let mut raised = false;
         while let Some(&(at, id)) = self.seen.first() {
             if at >= oldest {
-                return;
+                break;
             }
             self.seen.remove(&(at, id));
-            self.raise_floor(Some(at));
+            raised |= self.raise_floor(at);
         }
+        raised
     }
 
-    /// Raises the floor to at least this.
-    pub fn raise_floor(&mut self, floor: Option<Timestamp>) {
-        self.floor = self.floor.max(floor);
+    /// Takes note of a packet that was accepted in an earlier run.
+    pub fn restore(&mut self, at: Timestamp, id: PacketId) {
+        self.seen.insert((at, id));
+    }
+
+    /// Everything that is remembered.
+    pub fn seen(&self) -> impl Iterator<Item = (Timestamp, PacketId)> {
+        self.seen.iter().copied()
+    }
+
+    /// Nothing that is not later is accepted.
+    #[must_use]
+    pub fn floor(&self) -> Option<Timestamp> {
+        self.floor
+    }
+
+    /// Raises the floor to at least this. Returns whether it was lower.
+    pub fn raise_floor(&mut self, floor: Timestamp) -> bool {
+        let raised = self.floor < Some(floor);
+        self.floor = self.floor.max(Some(floor));
+        raised
     }
 }

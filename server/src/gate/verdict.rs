@@ -4,7 +4,8 @@
 use super::claims::{Before, Change, Place};
 use oneknock_shared::knock::{Malformed, Timestamp};
 use oneknock_shared::name::{KeyName, ServiceName};
-use oneknock_shared::packet::Request;
+use oneknock_shared::packet::{PacketId, Request};
+use oneknock_shared::secret::GenerationId;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,24 +129,38 @@ impl Refusal {
 pub struct Accepted {
     /// Whose it is.
     pub key: Arc<KeyName>,
+    /// Which of the key's generations made it.
+    pub generation: GenerationId,
+    /// That generation's number.
+    pub number: u32,
     /// Where it came from.
     pub source: IpAddr,
     /// Its timestamp.
     pub at: Timestamp,
+    /// What it is remembered by.
+    pub id: PacketId,
     /// What to do in the firewall, in this order.
     pub changes: Vec<Change>,
     /// What was asked: opened for a time, or closed (`None`).
     pub asked: Vec<(Place, Option<Duration>)>,
-    /// The key's claims as they were.
-    pub(super) undo: Vec<Before>,
+    /// The key's claims as they were, for [`super::Gate::undo`] and the ledger's.
+    pub undo: Vec<Before>,
 }
 
 impl Accepted {
-    pub(super) fn new(key: Arc<KeyName>, source: IpAddr, request: &Request) -> Self {
+    pub(super) fn new(
+        key: Arc<KeyName>,
+        (generation, number): (GenerationId, u32),
+        source: IpAddr,
+        request: &Request,
+    ) -> Self {
         Self {
             key,
+            generation,
+            number,
             source,
             at: request.timestamp(),
+            id: request.id(),
             changes: Vec::new(),
             asked: Vec::new(),
             undo: Vec::new(),

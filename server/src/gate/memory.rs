@@ -1,0 +1,169 @@
+//! What a gate knows that must outlive the process.
+
+use super::{Change, Gate, Now, Place};
+use oneknock_shared::knock::Timestamp;
+use oneknock_shared::name::KeyName;
+use oneknock_shared::packet::PacketId;
+use oneknock_shared::secret::GenerationId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A live claim: who opened what for whom, until when on the clock that never jumps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The generation that opened it, so that another key under an old name inherits
+    /// nothing.
+    pub generation: GenerationId,
+    /// The key's name then.
+    pub key: KeyName,
+    /// What is opened for whom.
+    pub place: Place,
+    /// Since boot.
+    pub until: Duration,
+}
+
+/// Everything of an earlier run that bears on what is accepted now.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// The packets that could still pass the time window.
+    pub seen: Vec<(GenerationId, Timestamp, PacketId)>,
+    /// Below which nothing is accepted.
+    pub floors: Vec<(GenerationId, Timestamp)>,
+    /// Each key's last close of a place.
+    pub closes: Vec<(KeyName, Place, Timestamp)>,
+    /// The claims that have not ended.
+    pub claims: Vec<Claim>,
+}
+
+/// What was forgotten since the last time: the ledger may forget it too, once it has the
+/// floors.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Packets and closes below this are not needed any more.
+    pub oldest: Timestamp,
+    /// The floors that were raised.
+    pub floors: Vec<(GenerationId, Timestamp)>,
+}
+
+/// Claims that ended before their time.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// What to change in the firewall.
+    pub changes: Vec<Change>,
+    /// Which claims ended.
+    pub claims: Vec<(Arc<KeyName>, Place)>,
+}
+
+impl Gate {
+    /// Takes note of what an earlier run knew, but for its claims: [`Gate::resume`].
+    pub fn restore(&mut self, memory: &Memory) {
+        for &(generation, at, id) in &memory.seen {
+            self.replay.entry(generation).or_default().restore(at, id);
+        }
+        for &(generation, floor) in &memory.floors {
+            let replay = self.replay.entry(generation).or_default();
+            replay.raise_floor(floor);
+        }
+        for (key, place, at) in &memory.closes {
+            let last = self.closes.entry((Arc::new(key.clone()), *place));
+            let last = last.or_insert(*at);
+            *last = (*last).max(*at);
+        }
+    }
+
+    /// Accepts nothing that is not later than this, from any generation that there is. A
+    /// generation that comes later starts without a floor.
+    pub fn raise_floors(&mut self, floor: Timestamp) {
+        for generation in &self.generations {
+            let id = generation.subkeys.id();
+            if self.replay.entry(id).or_default().raise_floor(floor) {
+                self.raised.insert(id);
+            }
+        }
+    }
+
+    /// Takes up the claims of an earlier run. `left` says how long the kernel still
+    /// admits a place, if it does at all: a claim never outlives that. A claim whose
+    /// generation is gone is lost, and so is one that the kernel does not know.
+    pub fn resume(
+        &mut self,
+        now: Now,
+        claims: &[Claim],
+        left: impl Fn(&Place) -> Option<Duration>,
+    ) -> Lost {
+        let mut lost = Lost::default();
+        let mut places = Vec::new();
+        let generations = self.generations.iter();
+        let owners: BTreeMap<_, _> = generations.map(|g| (g.subkeys.id(), g.key)).collect();
+        for claim in claims {
+            let owner = owners.get(&claim.generation);
+            match (owner, left(&claim.place)) {
+                (Some(&owner), Some(left)) => {
+                    let key = Arc::clone(&self.keys[owner].name);
+                    let until = claim.until.min(now.mono.saturating_add(left));
+                    self.claims.adopt(&key, claim.place, until);
+                }
+                (owner, left) => {
+                    if owner.is_none() && left.is_some() {
+                        places.push(claim.place);
+                    }
+                    let key = Arc::new(claim.key.clone());
+                    lost.claims.push((key, claim.place));
+                }
+            }
+        }
+        let changes = places.iter().map(|&p| self.claims.change(now.mono, p));
+        lost.changes = changes.collect();
+        lost
+    }
+
+    /// What was forgotten since the last call.
+    pub fn forgotten(&mut self, now: Now) -> Forgotten {
+        let raised = std::mem::take(&mut self.raised);
+        let floor = |id: GenerationId| Some((id, self.replay.get(&id)?.floor()?));
+        Forgotten {
+            oldest: self.oldest(now),
+            floors: raised.into_iter().filter_map(floor).collect(),
+        }
+    }
+
+    /// Takes back what [`Gate::forgotten`] has told, since it could not be written: it is
+    /// told again.
+    pub fn remind(&mut self, forgotten: &Forgotten) {
+        self.raised
+            .extend(forgotten.floors.iter().map(|(id, _)| *id));
+    }
+
+    /// Everything that a ledger must hold, for one that was lost.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
+        for (&id, replay) in &self.replay {
+            memory.seen.extend(replay.seen().map(|(at, p)| (id, at, p)));
+            memory
+                .floors
+                .extend(replay.floor().map(|floor| (id, floor)));
+        }
+        let closes = self.closes.iter();
+        memory.closes = closes
+            .map(|((key, place), at)| ((**key).clone(), *place, *at))
+            .collect();
+        let names = self.generations.iter().map(|g| {
+            let name = Arc::clone(&self.keys[g.key].name);
+            (name, g.subkeys.id())
+        });
+        let names: BTreeMap<_, _> = names.collect();
+        for (key, place, until) in self.claims.iter() {
+            memory
+                .claims
+                .extend(names.get(key).map(|&generation| Claim {
+                    generation,
+                    key: (**key).clone(),
+                    place,
+                    until,
+                }));
+        }
+        memory
+    }
+}

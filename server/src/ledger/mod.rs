@@ -1,0 +1,243 @@
+//! The ledger: what must outlive the daemon so that nothing is accepted twice, and the
+//! record of what was.
+//!
+//! A packet is recorded before it is granted: in a database whose commits survive
+//! a kill, and covered by the lease, which survives a power cut. A state that is missing
+//! or damaged is never taken for an empty one.
+
+mod checkpoint;
+mod history;
+mod lease;
+mod rows;
+mod store;
+
+pub use history::{Entry, read as history};
+
+use crate::files::{self, Owner};
+use crate::gate::{Accepted, Forgotten, Lost, Memory, Now};
+use checkpoint::Checkpoints;
+use lease::{FILE_MODE, Lease, Noted};
+use nix::fcntl::OFlag;
+use oneknock_shared::knock::Timestamp;
+use rusqlite::Connection;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often the history is cut.
+const CUT_EVERY: Duration = Duration::from_secs(3600);
+
+/// The state's folder, held by this process alone.
+#[derive(Debug)]
+pub struct Ledger {
+    folder: PathBuf,
+    owner: Owner,
+    database: Connection,
+    lease: Lease,
+    checkpoints: Checkpoints,
+    cut: Duration,
+    _lock: File,
+}
+
+/// Why the state cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// The folder is missing or cannot be read or written.
+    #[error("the state in {0}: {1}")]
+    Io(PathBuf, io::Error),
+    /// Another daemon has it.
+    #[error("the state in {0} is in use by another oneknockd")]
+    Locked(PathBuf),
+    /// The database cannot be opened, though nothing says that it is damaged: the disk is
+    /// full, or another program has locked it.
+    #[error("the state in {0}: {DATABASE}: {1}", DATABASE = store::FILE)]
+    Database(PathBuf, rusqlite::Error),
+}
+
+/// Why something was not recorded. Nothing of it was, and nothing may be granted.
+#[derive(Debug, thiserror::Error)]
+pub enum Unrecorded {
+    /// The lease could not be written.
+    #[error("lease: {0}")]
+    Lease(#[from] io::Error),
+    /// The database did not take it.
+    #[error("{DATABASE}: {0}", DATABASE = store::FILE)]
+    Database(#[from] rusqlite::Error),
+}
+
+impl Unrecorded {
+    /// Whether the database is damaged: [`Ledger::renew`] puts another in its place.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Database(error) if store::is_damage(error))
+    }
+}
+
+/// What a start finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The state of the last run.
+    State {
+        /// What was recorded.
+        memory: Memory,
+        /// After a power cut: the lease. Nothing that is not later may be accepted from
+        /// any generation that there is.
+        floor: Option<Timestamp>,
+    },
+    /// The state is missing or was damaged; the text says which, and what became of it.
+    Nothing(String),
+}
+
+impl Ledger {
+    /// Makes the empty state of a server that has accepted nothing yet. A state that is
+    /// there is kept.
+    pub fn create(folder: &Path, owner: Owner) -> Result<(), Unusable> {
+        let failed = |error| Unusable::Io(folder.into(), error);
+        files::make_folder(folder, owner, 0o700).map_err(failed)?;
+        store::create(folder, owner)?;
+        lease::create(folder, owner).map_err(failed)
+    }
+
+    /// Opens the state and says what it holds. Before anything is accepted:
+    /// [`Ledger::begin`].
+    pub fn open(folder: &Path, now: Now) -> Result<(Self, Found), Unusable> {
+        let failed = |error| Unusable::Io(folder.into(), error);
+        let meta = fs::metadata(folder).map_err(failed)?;
+        let owner = Owner {
+            uid: meta.uid(),
+            gid: meta.gid(),
+        };
+        let lock = open_lock(&folder.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Unusable::Locked(folder.into())),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let (mut lease, noted) = Lease::open(folder, owner).map_err(failed)?;
+        let same_boot = matches!(
+            noted,
+            Noted::Run {
+                same_boot: true,
+                ..
+            }
+        );
+        let (database, found) = match (store::open(folder, now, same_boot)?, noted) {
+            (Err(why), _) => {
+                // Without a lease an empty database is no state, whatever happens next.
+                lease.void().map_err(failed)?;
+                store::create(folder, owner)?;
+                (store::open_new(folder)?, Found::Nothing(why))
+            }
+            (Ok((database, _)), Noted::Missing) => {
+                (database, Found::Nothing("lease is missing".into()))
+            }
+            (Ok((database, _)), Noted::Damaged) => {
+                let why = "lease is damaged; it was moved to lease.damaged";
+                (database, Found::Nothing(why.into()))
+            }
+            (
+                Ok((database, memory)),
+                Noted::Run {
+                    until,
+                    clean,
+                    same_boot,
+                },
+            ) => {
+                let floor = (!clean && !same_boot).then_some(until);
+                (database, Found::State { memory, floor })
+            }
+        };
+        let ledger = Self {
+            folder: folder.into(),
+            owner,
+            database,
+            lease,
+            checkpoints: Checkpoints::start(folder),
+            cut: Duration::ZERO,
+            _lock: lock,
+        };
+        Ok((ledger, found))
+    }
+
+    /// Begins a run: with these floors, which hold from now on, and without the mark of a
+    /// clean stop. `lease` is at least the greatest of the floors.
+    pub fn begin(&mut self, forgotten: &Forgotten, lease: Timestamp) -> Result<(), Unrecorded> {
+        rows::forget(&mut self.database, forgotten)?;
+        Ok(self.lease.begin(lease)?)
+    }
+
+    /// Records an accepted packet and what it opens or closes.
+    pub fn record(&mut self, accepted: &Accepted, now: Now) -> Result<(), Unrecorded> {
+        self.lease.cover(accepted.at)?;
+        Ok(rows::record(&mut self.database, accepted, now)?)
+    }
+
+    /// Takes back what a recorded packet opened or closed, since it could not be made so.
+    /// The packet stays recorded: it is spent.
+    pub fn undo(&mut self, accepted: &Accepted, now: Now) -> Result<(), Unrecorded> {
+        Ok(rows::undo(&mut self.database, accepted, now)?)
+    }
+
+    /// Notes claims that ended before their time.
+    pub fn lose(&mut self, lost: &Lost, now: Now) -> Result<(), Unrecorded> {
+        Ok(rows::lose(&mut self.database, lost, now)?)
+    }
+
+    /// Keeps the ledger small: forgets what the gate has forgotten, moves claims that have
+    /// ended to the history, and cuts that to `keep` and to so many rows for each key.
+    pub fn tidy(
+        &mut self,
+        forgotten: &Forgotten,
+        keep: Duration,
+        now: Now,
+    ) -> Result<(), Unrecorded> {
+        rows::forget(&mut self.database, forgotten)?;
+        rows::end_expired(&mut self.database, now)?;
+        if now.mono >= self.cut {
+            rows::cut(&mut self.database, keep, now)?;
+            self.cut = now.mono.saturating_add(CUT_EVERY);
+        }
+        self.checkpoints.ask();
+        Ok(())
+    }
+
+    /// Puts a new database in the place of a damaged one, which is moved aside, and fills
+    /// it from what the gate knows: all but the history. Returns the damaged one's name.
+    pub fn renew(&mut self, memory: &Memory, now: Now) -> Result<String, Unusable> {
+        let (database, aside) = store::renew(&self.folder, self.owner, memory, now)?;
+        self.database = database;
+        self.checkpoints = Checkpoints::start(&self.folder);
+        Ok(aside)
+    }
+
+    /// A clean stop: everything is on disk, then the mark is made. Where a reader of the
+    /// database prevents that, the next start is one after a kill.
+    pub fn close(self) -> Result<(), Unrecorded> {
+        drop(self.checkpoints);
+        if store::close(self.database)? {
+            self.lease.end()?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens the lock, following no link and waiting for nobody; writes nothing.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let lock = options
+        .mode(FILE_MODE)
+        .custom_flags(flags.bits())
+        .open(path)?;
+    if lock.metadata()?.is_file() {
+        Ok(lock)
+    } else {
+        Err(io::Error::other("lock is not a plain file"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

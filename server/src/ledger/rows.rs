@@ -1,0 +1,295 @@
+//! What is in the ledger's database, row by row.
+
+use super::history::{self, How};
+use crate::gate::{Accepted, Claim, Forgotten, Lost, Memory, Now, Place};
+use oneknock_shared::knock::Timestamp;
+use oneknock_shared::packet::PacketId;
+use oneknock_shared::secret::GenerationId;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Times that no clock shows are cut to the greatest that a row can hold.
+pub fn ms(at: Timestamp) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}
+
+fn mono(at: Duration) -> i64 {
+    i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn bad(index: usize, kind: Type) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(index, kind, "not a ledger's".into())
+}
+
+pub fn timestamp(row: &Row<'_>, index: usize) -> Result<Timestamp> {
+    let at = u64::try_from(row.get::<_, i64>(index)?);
+    at.map(Timestamp).map_err(|_| bad(index, Type::Integer))
+}
+
+pub fn text<T: FromStr>(row: &Row<'_>, index: usize) -> Result<T> {
+    let text = row.get_ref(index)?.as_str()?;
+    text.parse().map_err(|_| bad(index, Type::Text))
+}
+
+fn place(row: &Row<'_>, index: usize) -> Result<Place> {
+    let (service, address) = (text(row, index)?, text::<IpAddr>(row, index + 1)?);
+    Ok(Place { service, address })
+}
+
+/// Reads everything that bears on what is accepted now. Claims that have ended, or that
+/// the machine has forgotten since by starting anew, go to the history.
+pub fn load(database: &mut Connection, now: Now, same_boot: bool) -> Result<Memory> {
+    let change = database.transaction()?;
+    if !same_boot {
+        history::end_all(&change, now, How::Lost)?;
+    }
+    history::end_expired(&change, now)?;
+    change.commit()?;
+    let all = |sql: &str| database.prepare(sql);
+    let seen = all("SELECT identity, at, packet FROM accepted JOIN generation ON id = generation")?
+        .query_map([], |row| {
+            Ok((
+                GenerationId(row.get(0)?),
+                timestamp(row, 1)?,
+                PacketId(row.get(2)?),
+            ))
+        })?
+        .collect::<Result<_>>()?;
+    let floors = all("SELECT identity, floor FROM generation WHERE floor IS NOT NULL")?
+        .query_map([], |row| {
+            Ok((GenerationId(row.get(0)?), timestamp(row, 1)?))
+        })?
+        .collect::<Result<_>>()?;
+    let closes = all("SELECT key, service, address, at FROM closed")?
+        .query_map([], |row| {
+            Ok((text(row, 0)?, place(row, 1)?, timestamp(row, 3)?))
+        })?
+        .collect::<Result<_>>()?;
+    let claims = all("SELECT identity, claim.key, service, address, ends
+         FROM claim JOIN generation ON id = generation")?
+    .query_map([], |row| {
+        Ok(Claim {
+            generation: GenerationId(row.get(0)?),
+            key: text(row, 1)?,
+            place: place(row, 2)?,
+            until: Duration::from_millis(timestamp(row, 4)?.0),
+        })
+    })?
+    .collect::<Result<_>>()?;
+    Ok(Memory {
+        seen,
+        floors,
+        closes,
+        claims,
+    })
+}
+
+/// Writes everything of a gate's memory into an empty database.
+pub fn fill(database: &mut Connection, memory: &Memory, now: Now) -> Result<()> {
+    let change = database.transaction()?;
+    for &(generation, at, id) in &memory.seen {
+        let generation = generation_row(&change, generation, "")?;
+        remember(&change, generation, at, id)?;
+    }
+    for &(generation, floor) in &memory.floors {
+        raise_floor(&change, generation, floor)?;
+    }
+    for (key, place, at) in &memory.closes {
+        close(&change, key.as_str(), *place, *at)?;
+    }
+    for claim in &memory.claims {
+        let generation = generation_row(&change, claim.generation, claim.key.as_str())?;
+        let by = By {
+            key: claim.key.as_str(),
+            generation,
+            number: 0,
+        };
+        open(&change, &by, claim.place, claim.until, now)?;
+    }
+    change.commit()
+}
+
+/// Records an accepted packet and what it opens or closes.
+pub fn record(database: &mut Connection, accepted: &Accepted, now: Now) -> Result<()> {
+    let change = database.transaction()?;
+    let generation = used(&change, accepted, now)?;
+    remember(&change, generation, accepted.at, accepted.id)?;
+    let by = By {
+        key: accepted.key.as_str(),
+        generation,
+        number: accepted.number,
+    };
+    for &(place, time) in &accepted.asked {
+        if let Some(time) = time {
+            open(&change, &by, place, now.mono.saturating_add(time), now)?;
+        } else {
+            close(&change, by.key, place, accepted.at)?;
+            history::end(&change, by.key, place, now, How::Closed)?;
+        }
+    }
+    change.commit()
+}
+
+/// Puts the claims back as they were before a packet.
+pub fn undo(database: &mut Connection, accepted: &Accepted, now: Now) -> Result<()> {
+    let change = database.transaction()?;
+    let generation = generation_row(&change, accepted.generation, accepted.key.as_str())?;
+    let by = By {
+        key: accepted.key.as_str(),
+        generation,
+        number: accepted.number,
+    };
+    for &(place, before) in &accepted.undo {
+        change
+            .prepare_cached("DELETE FROM claim WHERE key = ? AND service = ? AND address = ?")?
+            .execute(params![
+                by.key,
+                place.service.as_str(),
+                place.address.to_string()
+            ])?;
+        if let Some(until) = before {
+            open(&change, &by, place, until, now)?;
+        }
+    }
+    change.commit()
+}
+
+/// Notes claims that ended before their time.
+pub fn lose(database: &mut Connection, lost: &Lost, now: Now) -> Result<()> {
+    let change = database.transaction()?;
+    for (key, place) in &lost.claims {
+        history::end(&change, key.as_str(), *place, now, How::Revoked)?;
+    }
+    change.commit()
+}
+
+/// Forgets packets and closes that cannot pass the time window any more: the floors take
+/// their place, in the same commit.
+pub fn forget(database: &mut Connection, forgotten: &Forgotten) -> Result<()> {
+    let change = database.transaction()?;
+    for &(generation, floor) in &forgotten.floors {
+        raise_floor(&change, generation, floor)?;
+    }
+    let oldest = ms(forgotten.oldest);
+    change.execute("DELETE FROM accepted WHERE at < ?", [oldest])?;
+    change.execute("DELETE FROM closed WHERE at < ?", [oldest])?;
+    change.commit()
+}
+
+/// Moves claims that have ended to the history.
+pub fn end_expired(database: &mut Connection, now: Now) -> Result<()> {
+    let change = database.transaction()?;
+    history::end_expired(&change, now)?;
+    change.commit()
+}
+
+/// Cuts the history to its size.
+pub fn cut(database: &mut Connection, keep: Duration, now: Now) -> Result<()> {
+    let change = database.transaction()?;
+    history::cut(&change, keep, now)?;
+    change.commit()
+}
+
+/// Whose claim it is.
+struct By<'k> {
+    key: &'k str,
+    generation: i64,
+    number: u32,
+}
+
+/// The generation's row, made where there is none, with its last use.
+fn used(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<i64> {
+    change
+        .prepare_cached(
+            "INSERT INTO generation (identity, key, used, used_from) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (identity) DO UPDATE SET key = ?2, used = ?3, used_from = ?4
+             RETURNING id",
+        )?
+        .query_row(
+            params![
+                accepted.generation.0,
+                accepted.key.as_str(),
+                ms(now.wall),
+                accepted.source.to_string()
+            ],
+            |row| row.get(0),
+        )
+}
+
+fn generation_row(change: &Transaction<'_>, id: GenerationId, key: &str) -> Result<i64> {
+    let known = change
+        .prepare_cached("SELECT id FROM generation WHERE identity = ?")?
+        .query_row([id.0], |row| row.get(0))
+        .optional()?;
+    if let Some(row) = known {
+        return Ok(row);
+    }
+    change
+        .prepare_cached("INSERT INTO generation (identity, key) VALUES (?, ?) RETURNING id")?
+        .query_row(params![id.0, key], |row| row.get(0))
+}
+
+fn raise_floor(change: &Transaction<'_>, id: GenerationId, floor: Timestamp) -> Result<()> {
+    let row = generation_row(change, id, "")?;
+    change
+        .prepare_cached("UPDATE generation SET floor = max(?2, ifnull(floor, 0)) WHERE id = ?1")?
+        .execute(params![row, ms(floor)])
+        .map(drop)
+}
+
+fn remember(change: &Transaction<'_>, generation: i64, at: Timestamp, id: PacketId) -> Result<()> {
+    change
+        .prepare_cached("INSERT INTO accepted (at, packet, generation) VALUES (?, ?, ?)")?
+        .execute(params![ms(at), id.0, generation])
+        .map(drop)
+}
+
+fn close(change: &Transaction<'_>, key: &str, place: Place, at: Timestamp) -> Result<()> {
+    change
+        .prepare_cached(
+            "INSERT INTO closed (key, service, address, at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET at = max(at, ?4)",
+        )?
+        .execute(params![
+            key,
+            place.service.as_str(),
+            place.address.to_string(),
+            ms(at)
+        ])
+        .map(drop)
+}
+
+/// Opens a place until then, or renews a claim that has not ended: never for shorter.
+fn open(
+    change: &Transaction<'_>,
+    by: &By<'_>,
+    place: Place,
+    ends: Duration,
+    now: Now,
+) -> Result<()> {
+    history::end_if_expired(change, by.key, place, now)?;
+    let left = ends.saturating_sub(now.mono);
+    let until = ms(now.wall).saturating_add(mono(left));
+    change
+        .prepare_cached(
+            "INSERT INTO claim (key, service, address, generation, number, opened, until, ends, knocks)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1)
+             ON CONFLICT DO UPDATE SET generation = ?4, number = ?5,
+             until = CASE WHEN ends < ?8 THEN ?7 ELSE until END,
+             ends = max(ends, ?8), knocks = knocks + 1",
+        )?
+        .execute(params![
+            by.key,
+            place.service.as_str(),
+            place.address.to_string(),
+            by.generation,
+            by.number,
+            ms(now.wall),
+            until,
+            mono(ends),
+        ])
+        .map(drop)
+}
