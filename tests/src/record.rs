@@ -120,7 +120,11 @@ impl Record {
             } else if !packet.lost {
                 let earliest = accepted.start + open_for;
                 let over = after + SLACK >= earliest;
-                assert!(over, "{address} was granted for {open_for:?} and is gone");
+                let left = guests.len();
+                assert!(
+                    over,
+                    "{address} was granted for {open_for:?} and is gone; {left} are left"
+                );
             }
         }
         self.accepted() - had
