@@ -19,6 +19,8 @@ need ip iproute2
 need sshd openssh-server
 need ssh openssh-client
 need tcpdump tcpdump
+need mkfs.ext4 e2fsprogs
+need mount mount
 need setpriv util-linux
 need cc gcc
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)

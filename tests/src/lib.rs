@@ -18,6 +18,9 @@
 //! | [`process`], [`wait`] | programs that go on running; waiting with a deadline |
 //! | [`ssh`] | sshd with keys made on the spot, and ssh's own configuration |
 //! | [`clock`] | a daemon whose wall clock a test sets |
+//! | [`record`] | knocks that are told apart, sent once and again |
+//! | [`power`] | a disk for the daemon's state, and the power that fails |
+//! | [`chance`] | random choices that a seed repeats |
 //! | [`weather`] | a link that loses and reorders |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
 //! | [`packets`] | fragments, extension headers and segments that no system would send |
@@ -29,11 +32,14 @@
 #![allow(clippy::must_use_candidate)]
 
 pub mod capture;
+pub mod chance;
 pub mod clock;
 pub mod host;
 pub mod lab;
 pub mod packets;
+pub mod power;
 pub mod process;
+pub mod record;
 pub mod site;
 pub mod ssh;
 pub mod wait;

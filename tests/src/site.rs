@@ -135,13 +135,18 @@ impl Site {
 
     /// Starts the daemon by a clock of the test's own, and waits until it is ready.
     pub fn daemon_by(&self, clock: &WallClock) -> Running {
+        let mut daemon = self.daemon_unready_by(clock);
+        daemon.expect("oneknockd: ready ");
+        daemon
+    }
+
+    /// Starts the daemon by a clock of the test's own.
+    pub fn daemon_unready_by(&self, clock: &WallClock) -> Running {
         let config = self.dir.to_str().unwrap();
         let command = ["oneknockd-shifted", "--config", config];
         let mut command = self.lab.server.command(&command);
         command.env(clock::FILE, clock.file());
-        let mut daemon = Running::start("oneknockd", command);
-        daemon.expect("oneknockd: ready ");
-        daemon
+        Running::start("oneknockd", command)
     }
 
     /// Starts the daemon.

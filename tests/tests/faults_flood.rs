@@ -8,7 +8,6 @@ use oneknock_tests::wire::{self, Probe, until_read};
 use oneknock_tests::{Site, binaries, figure, wait};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a flood lasts.
@@ -86,13 +85,10 @@ fn junk_forgeries_and_replays_from_everywhere() {
     });
     let packets: Vec<_> = packets.collect();
     let (lines, memory) = (daemon.lines().len(), daemon.memory());
-    let stop = AtomicBool::new(false);
-    let (sent, took) = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| packets::flood(&site.lab.stranger, &packets, &stop));
-        let took = gets_in(&site, Instant::now() + FLOOD);
-        stop.store(true, Ordering::Relaxed);
-        (flood.join().unwrap(), took)
-    });
+    let (sent, took) = wait::meanwhile(
+        |stop| packets::flood(&site.lab.stranger, &packets, stop),
+        || gets_in(&site, Instant::now() + FLOOD),
+    );
     let dropped = until_read(server, PORT);
     let more = daemon.memory().saturating_sub(memory);
     let tracked = server.enter(|| fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count"));
@@ -143,13 +139,10 @@ fn good_packets_of_a_keys_holder() {
     });
     let packets: Vec<_> = packets.collect();
     let memory = daemon.memory();
-    let stop = AtomicBool::new(false);
-    let (sent, took) = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| packets::flood(stranger, &packets, &stop));
-        let took = gets_in(&site, Instant::now() + FLOOD);
-        stop.store(true, Ordering::Relaxed);
-        (flood.join().unwrap(), took)
-    });
+    let (sent, took) = wait::meanwhile(
+        |stop| packets::flood(stranger, &packets, stop),
+        || gets_in(&site, Instant::now() + FLOOD),
+    );
     let dropped = until_read(server, PORT);
     let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
     let granted = |key: &str| daemon.count(&format!(" key={key} service=ssh seconds="));

@@ -1,0 +1,127 @@
+//! The power fails: what was not synced is gone or torn, the boot is another, the kernel
+//! has forgotten its grants. Nothing that was accepted before is accepted again, and
+//! nobody waits longer than the lease and the clocks ahead of it make them.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use oneknock_shared::knock::Timestamp;
+use oneknock_tests::chance::Chance;
+use oneknock_tests::clock::WallClock;
+use oneknock_tests::power::{Machine, Unsynced};
+use oneknock_tests::record::{OFF, Record, Stream, generous_key};
+use oneknock_tests::site::PORT;
+use oneknock_tests::wire::{self, until_read};
+use oneknock_tests::{Site, binaries, figure, wait};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+const CUTS: u32 = 25;
+/// `PROTOCOL.md`: how far ahead of a packet the lease is, in milliseconds.
+const LEASE: u64 = 5_000;
+
+fn cuts_in_a_stream_of_knocks(journal: bool) {
+    let site = Site::new(binaries!());
+    let key = generous_key(&site);
+    let machine = Machine::new(&site, journal);
+    let mut clock = WallClock::new(site.lab.dir());
+    let mut chance = Chance::new("power");
+    let mut record = Record::default();
+    let stream = Stream::new(&site);
+    for n in 0..CUTS {
+        let start = Instant::now();
+        let daemon = machine.boot(&clock);
+        stream.again(&record.packets);
+        // What is made after the lease is over is accepted; often there is no waiting.
+        let is_over = n == 0 || chance.percent(70);
+        if n > 0 && is_over {
+            clock.jump(i64::try_from(LEASE + 2 * OFF).unwrap());
+            stream.again(&record.packets);
+        }
+        let life = Duration::from_micros(chance.below(50_000));
+        let unsynced = [
+            Unsynced::Lost,
+            Unsynced::Torn,
+            Unsynced::Torn,
+            Unsynced::Kept,
+        ];
+        let unsynced = unsynced[usize::try_from(chance.below(4)).unwrap()];
+        let (new, ()) = wait::meanwhile(
+            |stop| stream.flow(&key, &clock, &mut chance, &record.packets, stop),
+            || {
+                let accepts = || daemon.count(" granted ") > 0;
+                if is_over {
+                    wait::until_true("a fresh knock is accepted", accepts);
+                }
+                std::thread::sleep(life);
+                machine.freeze(&daemon);
+            },
+        );
+        let lines = machine.cut(daemon, unsynced, &mut chance);
+        record.add(new);
+        record.check(&site, &lines, &(start..Instant::now()));
+        record.lose_grants();
+        machine.forget_grants();
+    }
+    let accepted = record.accepted();
+    // All of it once more.
+    let start = Instant::now();
+    let daemon = machine.boot(&clock);
+    stream.again(&record.packets);
+    machine.freeze(&daemon);
+    let lines = machine.cut(daemon, Unsynced::Kept, &mut chance);
+    record.check(&site, &lines, &(start..Instant::now()));
+    let (number, unlogged) = (record.packets.len(), record.unlogged);
+    figure(format_args!(
+        "power: {number} packets, {CUTS} cuts: {accepted} accepted, {unlogged} of them without a line"
+    ));
+}
+
+#[test]
+fn cuts_in_a_stream_of_knocks_on_a_file_system_with_a_journal() {
+    cuts_in_a_stream_of_knocks(true);
+}
+
+#[test]
+fn cuts_in_a_stream_of_knocks_on_a_file_system_without_a_journal() {
+    cuts_in_a_stream_of_knocks(false);
+}
+
+#[test]
+fn the_wait_after_a_cut_is_the_lease_and_how_far_ahead_clocks_were() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let machine = Machine::new(&site, true);
+    let clock = WallClock::new(site.lab.dir());
+    let mut chance = Chance::new("wait");
+    let (laptop, server): (_, IpAddr) = (&site.lab.laptop, site.lab.server.v4.into());
+    let knock = |ahead| {
+        let mut knock = wire::open(Some("ssh"), 1);
+        knock.timestamp = Timestamp(knock.timestamp.0 + ahead);
+        key.knock(laptop, server, &knock);
+        knock.timestamp.0
+    };
+    for ahead in [0, 4_000] {
+        let mut daemon = machine.boot(&clock);
+        let accepted = knock(ahead);
+        daemon.expect("granted");
+        machine.freeze(&daemon);
+        let cut = Instant::now();
+        machine.cut(daemon, Unsynced::Lost, &mut chance);
+        machine.forget_grants();
+        let mut daemon = machine.boot(&clock);
+        let ready = Instant::now();
+        while wire::now() <= accepted + LEASE && daemon.count("granted") == 0 {
+            knock(0);
+            until_read(&site.lab.server, PORT);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if daemon.count("granted") == 0 {
+            knock(0);
+        }
+        daemon.expect("granted");
+        figure(format_args!(
+            "power: clocks {ahead} ms ahead: a fresh knock was accepted {} ms after the cut, {} ms after the daemon was ready",
+            cut.elapsed().as_millis(),
+            ready.elapsed().as_millis(),
+        ));
+    }
+}
