@@ -13,6 +13,7 @@ use crate::listener::{BUFFER, CannotListen, Listener};
 use crate::log::{self, Log};
 use commands::Next;
 use oneknock_shared::knock::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -153,7 +154,7 @@ impl Daemon {
         let control = Control::bind(&settings.config, clock.now())?;
         // Whoever changed a key since then found no daemon to tell.
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
-        let firewall = Firewall::open()?;
+        let mut firewall = Firewall::open()?;
         firewall.check_free(&settings.config)?;
         let listener = Listener::bind(&settings.config.listen)?;
         let now = clock.now();
@@ -217,14 +218,14 @@ impl Daemon {
     fn resume(&mut self, memory: Option<Memory>, now: Now) -> Result<(), Stopped> {
         let before = self.firewall.put_up(&self.settings.config, true)?;
         if let Some(memory) = memory {
+            let left = before.grants.iter().map(|grant| (grant.place, grant.left));
+            let left: BTreeMap<Place, Duration> = left.collect();
             // Where the guard was up, it says what was closed since.
             let lost = self.gate.resume(now, &memory.claims, |place| {
                 if !before.was_up {
                     return Some(Duration::MAX);
                 }
-                let grant = before.grants.iter().find(|grant| grant.place == *place)?;
-                // It is told in whole seconds, cut off.
-                Some(grant.left + Duration::from_secs(1))
+                left.get(place).copied()
             });
             self.end(&lost)?;
         } else {
@@ -401,10 +402,10 @@ impl Daemon {
         let before = self.firewall.put_up(&self.settings.config, false)?;
         let grants = self.gate.grants(self.clock.now());
         let services = &self.settings.config;
+        let kept: BTreeSet<Place> = before.grants.iter().map(|grant| grant.place).collect();
         let is_lost = |grant: &Change| {
             let (Change::Admit { place, .. } | Change::Shut { place }) = grant;
-            let kept = before.grants.iter().any(|kept| kept.place == *place);
-            !kept && services.service(place.service).is_some()
+            !kept.contains(place) && services.service(place.service).is_some()
         };
         let lost: Vec<Change> = grants.into_iter().filter(is_lost).collect();
         self.firewall.apply(&lost)
