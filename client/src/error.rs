@@ -220,6 +220,8 @@ impl Error {
         let mut parts = text.split("\n\n");
         let what = parts.next().unwrap_or_default();
         let tip = parts.find_map(|part| part.trim_start().strip_prefix("tip: "));
+        // "use '-- -x'": nothing that is taken here begins with a hyphen.
+        let tip = tip.filter(|tip| !tip.starts_with("to pass "));
         Self::Usage {
             what: one_line(what.strip_prefix("error: ").unwrap_or(what)),
             tip: tip.map(one_line),

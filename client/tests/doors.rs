@@ -262,6 +262,15 @@ fn what_may_have_been_meant_is_a_hint() {
         lines[1].starts_with("hint: ") && lines[1].contains("'open'"),
         "{done:?}"
     );
+    // A door that begins with a hyphen is not one.
+    for args in [
+        &["ssh", "-oX", "home"][..],
+        &["close", "home", "--for", "3s"],
+    ] {
+        let done = Home::new().run(args, "");
+        done.is_refusal();
+        assert!(!done.err.contains("'-- -"), "{done:?}");
+    }
     for time in ["5", "nonsense"] {
         let done = Home::new().run(&["open", "home", "--for", time], "");
         assert!(
