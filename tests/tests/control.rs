@@ -349,27 +349,27 @@ fn metrics_are_there_with_and_without_a_daemon() {
 
 #[test]
 fn teardown_is_done_by_the_daemon_which_then_ends() {
-    let site = Site::new(binaries!());
-    site.key("laptop", &["ssh"]);
-    let mut daemon = site.daemon();
-    let server: IpAddr = site.lab.server.v4.into();
-    assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
-    let done = site.ctl(&["teardown"]);
-    assert!(
-        done.code == Some(0) && done.err.contains("has ended"),
-        "{done}"
-    );
-    assert_eq!(daemon.end().code(), Some(0));
-    assert_eq!(daemon.count("the guard is down: asked for by uid=0"), 1);
-    let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
-    assert_eq!(tables, "");
-    until_open(&site.lab.stranger, server, 22);
-    assert!(!socket(&site).exists());
-    let again = site.ctl(&["teardown"]);
-    assert!(
-        again.code == Some(0) && again.err.contains("there was no guard"),
-        "{again}"
-    );
+    for guard in ["owned", "watched"] {
+        let site = Site::new(binaries!());
+        site.key("laptop", &["ssh"]);
+        site.set(&site.config(), "guard", &format!("\"{guard}\""));
+        let mut daemon = site.daemon();
+        assert_eq!(status(&site)["guard"], guard);
+        let server: IpAddr = site.lab.server.v4.into();
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+        let done = site.ctl(&["teardown"]);
+        assert_eq!(done.code, Some(0), "{done}");
+        assert!(done.err.contains("has ended"), "{done}");
+        assert_eq!(daemon.end().code(), Some(0));
+        assert_eq!(daemon.count("the guard is down: asked for by uid=0"), 1);
+        let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
+        assert_eq!(tables, "");
+        until_open(&site.lab.stranger, server, 22);
+        assert!(!socket(&site).exists());
+        let again = site.ctl(&["teardown"]);
+        assert_eq!(again.code, Some(0), "{again}");
+        assert!(again.err.contains("there was no guard"), "{again}");
+    }
 }
 
 #[test]

@@ -161,6 +161,7 @@ impl Daemon {
             self.gate.keep(now, &ended);
             return Err(Failed::new(format_args!("nothing was closed: {error}")));
         }
+        self.remember(false);
         let noted = self.ledger.lose(&ended.lost, now);
         let whose = who.map_or("all".into(), ToString::to_string);
         let closed = ended.claims.len();
