@@ -21,8 +21,8 @@ pub struct Cli {
 }
 
 /// What `--address` means to a close.
-const SHUT_OUT: &str = "The address to shut out: auto (this machine's own where it is global, \
-    else the packet's source), source (always the packet's source), or an IP address";
+const SHUT_OUT: &str = "The address to shut out: auto (the packet's source; this machine's own \
+    where the server demands a signed one), source (always the packet's source), or an IP address";
 
 /// The commands.
 #[derive(Debug, Subcommand)]

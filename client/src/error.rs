@@ -220,6 +220,8 @@ impl Error {
         let mut parts = text.split("\n\n");
         let what = parts.next().unwrap_or_default();
         let tip = parts.find_map(|part| part.trim_start().strip_prefix("tip: "));
+        // "use '-- -x'": nothing that is taken here begins with a hyphen.
+        let tip = tip.filter(|tip| !tip.starts_with("to pass "));
         Self::Usage {
             what: one_line(what.strip_prefix("error: ").unwrap_or(what)),
             tip: tip.map(one_line),
@@ -272,7 +274,7 @@ impl Error {
             Self::NotOpen { port, clock, .. } => vec![
                 format!("is the server up, and does its router forward udp/{port} and the service's port to it?"),
                 format!("is the clock right? Here it is {clock}"),
-                "oneknockd's log says why a knock of a known key was refused; where it says nothing, the packet did not arrive, or its key is not the server's any more".into(),
+                "at the server, oneknockctl why and oneknockd's log say why a knock of a known key was refused; where they say nothing, the packet did not arrive, or its key is not the server's any more".into(),
             ],
             Self::NothingListens { port, .. } => vec![
                 format!("the knock was probably accepted, and the service is down: is it running at the server, on tcp/{port}?"),

@@ -14,6 +14,7 @@
 //! | [`open`] | knock and try until the port answers |
 //! | [`relay`] | standard input and output to the connection and back |
 //! | [`ssh`] | ssh's arguments and configuration |
+//! | [`shell`] | words for a shell, in hints and in ssh's `ProxyCommand` |
 //! | [`error`] | what is said to the person, and the exit status |
 
 pub mod address;

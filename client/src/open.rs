@@ -26,8 +26,8 @@ pub struct Round {
 /// Why the door counts as shut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shut {
-    /// Every address that was knocked on refuses the port: the knock may well have been
-    /// accepted, and nothing listens there.
+    /// Every address that was knocked on refuses the port, and none the knock: it may
+    /// well have been accepted, and nothing listens there.
     pub refused: bool,
     /// What is to be said about each address.
     pub troubles: Vec<String>,
@@ -39,6 +39,8 @@ struct Target {
     /// The last packet that could be sent to it.
     sent: Option<Sent>,
     trouble: Trouble,
+    /// Whether the port refused since the last knock, and in the time before that one.
+    refused: [bool; 2],
 }
 
 /// What is known about an address that did not open; a later one tells more.
@@ -47,15 +49,37 @@ enum Trouble {
     Silent,
     Unsent(String),
     Failed(String),
-    UdpRefused,
     TcpRefused,
+    // Where nothing takes knocks, none was accepted.
+    UdpRefused,
 }
 
 impl Target {
+    fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            sent: None,
+            trouble: Trouble::Silent,
+            refused: [false; 2],
+        }
+    }
+
     fn remember(&mut self, trouble: Trouble) {
         if trouble >= self.trouble {
             self.trouble = trouble;
         }
+    }
+
+    /// A connection attempt ended without one.
+    fn failed(&mut self, why: &io::Error) {
+        let trouble = match why.kind() {
+            io::ErrorKind::ConnectionRefused => Trouble::TcpRefused,
+            // The system's own word for a SYN that met silence.
+            io::ErrorKind::TimedOut => Trouble::Silent,
+            _ => Trouble::Failed(why.to_string()),
+        };
+        self.refused[0] |= trouble == Trouble::TcpRefused;
+        self.remember(trouble);
     }
 
     /// An ICMP error for the last packet, where its socket got one.
@@ -102,42 +126,34 @@ impl Round {
     }
 
     /// Knocks, and tries `tcp_port` until a connection stands, or until `limit` after the
-    /// first knock, or until the port has refused at every address through two knocks:
-    /// another would change nothing. `on_fall_back` is called when the signed address did
-    /// not open the door and the packet's source is tried instead.
+    /// first knock, or until the port has refused at every address after each of two
+    /// knocks: another would change nothing. `on_fall_back` is called when the signed
+    /// address met silence and the packet's source is tried instead.
     pub async fn open(
         &self,
         tcp_port: u16,
         limit: Duration,
         on_fall_back: impl Fn(),
     ) -> Result<TcpStream, Shut> {
-        let targets = self.addresses.iter().map(|&address| Target {
-            address,
-            sent: None,
-            trouble: Trouble::Silent,
-        });
-        let mut targets: Vec<Target> = targets.collect();
+        let mut targets: Vec<Target> = self.addresses.iter().copied().map(Target::new).collect();
         let mut signing = self.signing;
         let mut attempts = JoinSet::new();
         let start = Instant::now();
         let steps = schedule::timeline(limit, signing == Signing::IfGlobal);
-        let mut knocks = 0;
         for (at, step) in steps {
             if let Some(stream) = wait(&mut attempts, &mut targets, start + at).await {
                 return Ok(stream);
             }
-            if step != Step::Attempt {
-                if knocks >= 2 && is_refused(&targets) {
-                    return Err(self.shut(targets, tcp_port));
-                }
-                knocks += 1;
+            if step != Step::Attempt && all_refuse(&mut targets, |t| t.refused == [true; 2]) {
+                return Err(self.shut(targets, tcp_port));
             }
             match step {
                 Step::Knock => self.knock_all(&mut targets, signing),
                 Step::FallBack => {
-                    signing = Signing::Never;
                     let signed = |t: &Target| t.sent.as_ref().is_some_and(|s| s.signed.is_some());
-                    if targets.iter().any(signed) {
+                    // One that refuses has let the signed address in.
+                    if targets.iter().any(|t| signed(t) && !t.refused[0]) {
+                        signing = Signing::Never;
                         on_fall_back();
                         self.knock_all(&mut targets, signing);
                     }
@@ -159,10 +175,10 @@ impl Round {
     }
 
     fn shut(&self, mut targets: Vec<Target>, tcp_port: u16) -> Shut {
-        targets.iter_mut().for_each(Target::notice_refusal);
+        let refused = all_refuse(&mut targets, |t| t.refused.contains(&true));
         let troubles = targets.iter().map(|t| t.describe(self.port, tcp_port));
         Shut {
-            refused: is_refused(&targets),
+            refused,
             troubles: troubles.collect(),
         }
     }
@@ -170,6 +186,7 @@ impl Round {
     fn knock_all(&self, targets: &mut [Target], signing: Signing) {
         for target in targets {
             target.notice_refusal();
+            target.refused = [false, target.refused[0]];
             match self
                 .knocker
                 .knock((target.address, self.port).into(), signing)
@@ -181,10 +198,12 @@ impl Round {
     }
 }
 
-/// Whether every address that a packet could be sent to, and there is one, refuses.
-fn is_refused(targets: &[Target]) -> bool {
+/// Whether the port, and not the knock, is refused `often` enough by every address that a
+/// packet could be sent to, and there is one.
+fn all_refuse(targets: &mut [Target], often: fn(&Target) -> bool) -> bool {
+    targets.iter_mut().for_each(Target::notice_refusal);
     let mut knocked = targets.iter().filter(|t| t.sent.is_some()).peekable();
-    knocked.peek().is_some() && knocked.all(|t| t.trouble == Trouble::TcpRefused)
+    knocked.peek().is_some() && knocked.all(|t| t.trouble == Trouble::TcpRefused && often(t))
 }
 
 type Attempt = (
@@ -203,12 +222,7 @@ async fn wait(
             biased;
             Some(done) = attempts.join_next() => match done {
                 Ok((_, Ok(Ok(stream)))) => return Some(stream),
-                Ok((i, Ok(Err(why)))) => targets[i].remember(match why.kind() {
-                    io::ErrorKind::ConnectionRefused => Trouble::TcpRefused,
-                    // The system's own word for a SYN that met silence.
-                    io::ErrorKind::TimedOut => Trouble::Silent,
-                    _ => Trouble::Failed(why.to_string()),
-                }),
+                Ok((i, Ok(Err(why)))) => targets[i].failed(&why),
                 // Given up after hanging: silence, which is what is assumed anyway.
                 Ok((_, Err(_))) => {}
                 Err(why) => std::panic::resume_unwind(why.into_panic()),
@@ -231,4 +245,63 @@ async fn connect(mut local: SocketAddr, server: SocketAddr) -> io::Result<TcpStr
     local.set_port(0);
     socket.bind(local)?;
     socket.connect(server).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    fn unreached() -> Target {
+        Target::new(Ipv4Addr::LOCALHOST.into())
+    }
+
+    fn knocked() -> Target {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let local = socket.local_addr().unwrap();
+        let mut target = unreached();
+        target.sent = Some(Sent {
+            socket,
+            local,
+            signed: None,
+        });
+        target
+    }
+
+    /// One that refused in these of its two looks.
+    fn refusing(looks: [bool; 2]) -> Target {
+        let mut target = knocked();
+        target.failed(&io::ErrorKind::ConnectionRefused.into());
+        target.refused = looks;
+        target
+    }
+
+    fn is_settled(mut targets: Vec<Target>) -> bool {
+        all_refuse(&mut targets, |t| t.refused == [true; 2])
+    }
+
+    #[test]
+    fn the_port_has_to_refuse_after_each_of_two_knocks() {
+        assert!(is_settled(vec![refusing([true; 2])]));
+        assert!(!is_settled(vec![refusing([true, false])]));
+        // It refused once, and is silent since.
+        assert!(!is_settled(vec![refusing([false, true])]));
+    }
+
+    #[test]
+    fn every_address_that_was_knocked_on_has_to_refuse() {
+        assert!(is_settled(vec![refusing([true; 2]), unreached()]));
+        assert!(!is_settled(vec![refusing([true; 2]), knocked()]));
+        assert!(!is_settled(vec![unreached()]));
+    }
+
+    #[test]
+    fn where_the_knock_is_refused_too_it_was_not_accepted() {
+        let mut target = refusing([true; 2]);
+        target.remember(Trouble::UdpRefused);
+        target.failed(&io::ErrorKind::ConnectionRefused.into());
+        let text = target.describe(45123, 22);
+        assert!(text.contains("nothing listens on udp/45123"), "{text}");
+        assert!(!is_settled(vec![target]));
+    }
 }

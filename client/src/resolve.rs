@@ -27,7 +27,7 @@ impl Family {
 }
 
 /// Every address of `host` of that family, at least one, none twice, in the resolver's
-/// order. An IP literal is its own address. Fails when the resolver does, or takes
+/// order. An IP literal is its own address; an IPv4 address written as IPv6 is IPv4. Fails when the resolver does, or takes
 /// longer than `timeout`.
 pub async fn resolve(host: &Host, family: Family, timeout: Duration) -> Result<Vec<IpAddr>, Error> {
     let failed = |why: &str| Error::NoAddress {
@@ -35,8 +35,8 @@ pub async fn resolve(host: &Host, family: Family, timeout: Duration) -> Result<V
         why: why.into(),
     };
     let mut addresses = Vec::new();
-    if let Ok(literal) = host.as_str().parse() {
-        addresses.push(literal);
+    if let Ok(literal) = host.as_str().parse::<IpAddr>() {
+        addresses.push(literal.to_canonical());
     } else {
         let found = tokio::net::lookup_host((host.as_str(), 0));
         match tokio::time::timeout(timeout, found).await {
@@ -57,5 +57,27 @@ pub async fn resolve(host: &Host, family: Family, timeout: Duration) -> Result<V
         (true, Family::Any) => Err(failed("the name service knows none")),
         (true, Family::V4) => Err(failed("there is none of IPv4")),
         (true, Family::V6) => Err(failed("there is none of IPv6")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_is_its_own_address_and_a_mapped_one_is_ipv4() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        for (host, family, want) in [
+            ("192.0.2.7", Family::V4, "192.0.2.7"),
+            ("2001:db8::7", Family::V6, "2001:db8::7"),
+            ("::ffff:192.0.2.7", Family::V4, "192.0.2.7"),
+        ] {
+            let host: Host = host.parse().unwrap();
+            let found = runtime.block_on(resolve(&host, family, Duration::from_secs(1)));
+            assert_eq!(found.unwrap(), [want.parse::<IpAddr>().unwrap()], "{host}");
+        }
     }
 }

@@ -132,6 +132,20 @@ fn a_port_that_refuses_through_two_knocks_ends_it_and_says_what_that_means() {
 }
 
 #[test]
+fn where_the_knock_is_refused_too_it_does_not_count_as_accepted() {
+    let port = udp().1; // Nothing listens there any more.
+    let (_reserved, tcp) = reserved_tcp();
+    let home = Home::with(&invitation("127.0.0.1", port, &[format!("tcp/{tcp}")]));
+    let done = home.run(&["open", "home", "--timeout", "300ms"], "");
+    assert_eq!((done.code, &*done.out), (Some(1), ""), "{done:?}");
+    assert!(
+        done.err.contains(&format!("nothing listens on udp/{port}")),
+        "{done:?}"
+    );
+    assert!(!done.err.contains("probably accepted"), "{done:?}");
+}
+
+#[test]
 fn a_family_that_the_host_does_not_have_is_said_to() {
     let home = Home::with(&invitation("127.0.0.1", 9, &["tcp/9".into()]));
     let done = home.run(&["open", "home", "-6"], "");

@@ -1,14 +1,19 @@
 //! The daemon: datagrams from the listener through the gate to ledger and firewall.
 
+mod commands;
+
 use crate::clock::{Clock, Synchronised};
 use crate::config::{Guard, Mistake, Settings};
+use crate::control::{Control, NoSocket};
 use crate::firewall::{Firewall, FirewallError};
 use crate::gate::{Accepted, Change, Gate, Lost, Memory, Now, Place, Verdict};
 use crate::gateways;
 use crate::ledger::{Found, Ledger, Unrecorded, Unusable};
 use crate::listener::{BUFFER, CannotListen, Listener};
 use crate::log::{self, Log};
+use commands::Next;
 use oneknock_shared::knock::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,8 +30,9 @@ const TIDY_EVERY: Duration = Duration::from_secs(10);
 #[command(name = "oneknockd", version, after_long_help = crate::reasons::table())]
 /// Opens guarded ports to whoever knocks with a key.
 ///
-/// Runs in the foreground and logs to standard error. SIGHUP rereads configuration and
-/// keys; SIGTERM ends it and leaves the guard up, so that nothing is left open.
+/// Runs in the foreground and logs to standard error. SIGHUP or "oneknockctl reload" rereads
+/// configuration and keys; SIGTERM ends it and leaves the guard up, so that nothing is left
+/// open.
 ///
 /// Of packets without a known key nothing is logged: anybody can send those without end.
 pub struct Cli {
@@ -44,6 +50,8 @@ enum Stopped {
     Listen(#[from] CannotListen),
     #[error(transparent)]
     State(#[from] Unusable),
+    #[error("reloaded, but grants of removed keys stay until their time is over: {0}")]
+    Grants(FirewallError),
     #[error("cannot write the state: {0}")]
     Record(#[from] Unrecorded),
     #[error(transparent)]
@@ -52,6 +60,8 @@ enum Stopped {
         "cannot ask whether the clock is synchronised: timedatectl: {0}; if this machine's clock is right, say so with \"oneknockctl new-state\""
     )]
     NoClock(io::Error),
+    #[error(transparent)]
+    Control(#[from] NoSocket),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
@@ -109,11 +119,18 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
             },
             _ = tick.tick() => daemon.tick(),
             _ = look.tick() => daemon.look(),
-            _ = hangup.recv() => daemon.reload(cli),
+            // What was wrong is in the log.
+            _ = hangup.recv() => drop(daemon.reload(cli)),
+            request = daemon.control.socket.next() => {
+                if daemon.command(cli, &request) == Next::End {
+                    break;
+                }
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
+    daemon.control.socket.finish().await;
     Ok(daemon.ledger.close()?)
 }
 
@@ -128,12 +145,16 @@ struct Daemon {
     /// Where the state was missing: until the clock is synchronised nothing is accepted.
     waiting: Option<Synchronised>,
     tidied: Duration,
+    control: Control,
 }
 
 impl Daemon {
     fn start(cli: &Cli, clock: Clock) -> Result<Self, Stopped> {
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
-        let firewall = Firewall::open()?;
+        let control = Control::bind(&settings.config, clock.now())?;
+        // Whoever changed a key since then found no daemon to tell.
+        let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
+        let mut firewall = Firewall::open()?;
         firewall.check_free(&settings.config)?;
         let listener = Listener::bind(&settings.config.listen)?;
         let now = clock.now();
@@ -148,6 +169,7 @@ impl Daemon {
             log: Log::default(),
             waiting: None,
             tidied: now.mono,
+            control,
         };
         daemon.gate.set_gateways(gateways::read());
         let memory = daemon.take_up(found, now)?;
@@ -196,14 +218,14 @@ impl Daemon {
     fn resume(&mut self, memory: Option<Memory>, now: Now) -> Result<(), Stopped> {
         let before = self.firewall.put_up(&self.settings.config, true)?;
         if let Some(memory) = memory {
+            let left = before.grants.iter().map(|grant| (grant.place, grant.left));
+            let left: BTreeMap<Place, Duration> = left.collect();
             // Where the guard was up, it says what was closed since.
             let lost = self.gate.resume(now, &memory.claims, |place| {
                 if !before.was_up {
                     return Some(Duration::MAX);
                 }
-                let grant = before.grants.iter().find(|grant| grant.place == *place)?;
-                // It is told in whole seconds, cut off.
-                Some(grant.left + Duration::from_secs(1))
+                left.get(place).copied()
             });
             self.end(&lost)?;
         } else {
@@ -254,6 +276,7 @@ impl Daemon {
         match &verdict {
             Verdict::Accepted(accepted) => self.accept(accepted, now),
             other => {
+                self.control.note_refused(now, source, bytes, other);
                 if let Some(text) = self.log.refusal(now.mono, other) {
                     log::line(text);
                 }
@@ -265,6 +288,7 @@ impl Daemon {
     fn accept(&mut self, accepted: &Accepted, now: Now) {
         let lines = if let Err(error) = self.record(accepted, now) {
             self.gate.undo(accepted);
+            self.control.note_failed(now, accepted, "not-recorded");
             log::failed(accepted, "not-recorded", &error)
         } else if let Err(error) = self.change(&accepted.changes) {
             self.gate.undo(accepted);
@@ -273,8 +297,10 @@ impl Daemon {
                     "the history shows a grant that was not made: {error}"
                 ));
             }
+            self.control.note_failed(now, accepted, "firewall");
             log::failed(accepted, "firewall", &error)
         } else {
+            self.control.note_accepted(now, accepted);
             log::accepted(accepted)
         };
         lines.iter().for_each(log::line);
@@ -376,10 +402,10 @@ impl Daemon {
         let before = self.firewall.put_up(&self.settings.config, false)?;
         let grants = self.gate.grants(self.clock.now());
         let services = &self.settings.config;
+        let kept: BTreeSet<Place> = before.grants.iter().map(|grant| grant.place).collect();
         let is_lost = |grant: &Change| {
             let (Change::Admit { place, .. } | Change::Shut { place }) = grant;
-            let kept = before.grants.iter().any(|kept| kept.place == *place);
-            !kept && services.service(place.service).is_some()
+            !kept.contains(place) && services.service(place.service).is_some()
         };
         let lost: Vec<Change> = grants.into_iter().filter(is_lost).collect();
         self.firewall.apply(&lost)
@@ -391,6 +417,11 @@ impl Daemon {
         self.remember(false);
         // An interface or a route may have come since.
         self.gate.set_gateways(gateways::read());
+        if let Some(uid) = self.control.socket.tick() {
+            log::line(format_args!(
+                "turned away from the control socket: uid={uid}"
+            ));
+        }
         if self.waiting.as_ref().is_some_and(Synchronised::is_done) {
             self.start_anew(now);
         }
@@ -425,23 +456,35 @@ impl Daemon {
     }
 
     /// Puts what is on disk in force; where anything is wrong with it, the old stays.
-    fn reload(&mut self, cli: &Cli) {
-        match self.try_reload(cli) {
+    /// Says how it went in the log too.
+    fn reload(&mut self, cli: &Cli) -> Result<(), Stopped> {
+        let result = self.try_reload(cli);
+        match &result {
             Ok(()) => self.announce("reloaded"),
             Err(Stopped::Mistakes(mistakes)) => {
                 for mistake in mistakes {
                     log::line(format_args!("not reloaded: {mistake}"));
                 }
             }
+            Err(why @ Stopped::Grants(_)) => {
+                self.announce("reloaded");
+                log::line(why);
+            }
             Err(why) => log::line(format_args!("not reloaded: {why}")),
         }
+        result
     }
 
     fn try_reload(&mut self, cli: &Cli) -> Result<(), Stopped> {
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
         let (old, new) = (&self.settings.config, &settings.config);
-        if old.state != new.state {
-            let what = "state: cannot change while the daemon runs; restart it".into();
+        let fixed = [
+            ("state", old.state == new.state),
+            ("control", old.control == new.control),
+            ("control_group", old.control_group == new.control_group),
+        ];
+        if let Some((what, _)) = fixed.iter().find(|(_, is_same)| !is_same) {
+            let what = format!("{what}: cannot change while the daemon runs; restart it");
             let file = crate::files::config_file(&cli.config);
             return Err(Stopped::Mistakes(vec![Mistake {
                 file,
@@ -475,12 +518,8 @@ impl Daemon {
             self.settings.config.service(place.service).is_some()
         };
         let lost: Vec<Change> = lost.changes.into_iter().filter(is_there).collect();
-        if let Err(error) = self.change(&lost) {
-            log::line(format_args!(
-                "reloaded, but grants of removed keys stay until their time is over: {error}"
-            ));
-        }
+        let changed = self.change(&lost).map_err(Stopped::Grants);
         self.remember(false);
-        Ok(())
+        changed
     }
 }

@@ -47,6 +47,12 @@ impl Owner {
     }
 }
 
+/// The number of a group, where there is such a group.
+pub fn group_id(name: &str) -> io::Result<Option<u32>> {
+    let group = Group::from_name(name)?;
+    Ok(group.map(|group| group.gid.as_raw()))
+}
+
 /// Why a file is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Unsafe {

@@ -7,10 +7,13 @@
 //!  only                          policy, replay   the process         kernel timeout
 //! ```
 //!
+//! Beside that way stands `control`, the socket on which `oneknockctl` asks the daemon.
+//!
 //! `PROTOCOL.md` in the shared package says what a packet is; `gate` holds its rules.
 
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod files;

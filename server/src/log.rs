@@ -5,7 +5,7 @@
 //! What anybody can cause without end is limited: a few lines a minute, then a count.
 
 use crate::config::one_line;
-use crate::gate::{Accepted, Ignored, Refused, Verdict};
+use crate::gate::{Accepted, Refused, Verdict};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -87,14 +87,12 @@ impl Log {
     pub fn refusal(&mut self, now: Duration, verdict: &Verdict) -> Option<String> {
         let text = match verdict {
             Verdict::Ignored { key, source, why } => {
-                let (word, apart) = match why {
-                    Ignored::Replayed => ("replayed", String::new()),
-                    Ignored::BelowFloor => ("below-floor", String::new()),
-                    Ignored::Stale { at, now } => {
-                        let word = if at < now { "behind" } else { "ahead" };
-                        ("stale", format!(" {word}={}", at.0.abs_diff(now.0) / 1000))
-                    }
+                let apart = match why.ahead() {
+                    Some(ahead) if ahead > 0 => format!(" ahead={ahead}"),
+                    Some(ahead) => format!(" behind={}", ahead.unsigned_abs()),
+                    None => String::new(),
                 };
+                let word = why.word();
                 format!("ignored unproven={source} key={key} reason={word}{apart}")
             }
             Verdict::Refused(refused) => refused_text(refused),
@@ -163,6 +161,7 @@ pub fn failed(accepted: &Accepted, reason: &str, why: &dyn Display) -> Vec<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::Ignored;
     use std::sync::Arc;
 
     #[test]

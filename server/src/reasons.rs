@@ -1,9 +1,22 @@
 //! Why a packet of a known key opened nothing, in words for people, and what to do: for
 //! the daemon's `--help` and for whoever reads its log.
 
+/// What became of the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// Too old, too new, or seen before.
+    Ignored,
+    /// Refused.
+    Refused,
+    /// Accepted, and then not granted because this machine could not.
+    Failed,
+}
+
 /// A reason as the log writes it, and what it means.
 #[derive(Debug)]
 pub struct Reason {
+    /// What became of the packet.
+    pub of: Of,
     /// The word after `reason=`.
     pub word: &'static str,
     /// What happened.
@@ -12,93 +25,119 @@ pub struct Reason {
     pub act: &'static str,
 }
 
-const fn reason(word: &'static str, means: &'static str, act: &'static str) -> Reason {
-    Reason { word, means, act }
+const fn ignored(word: &'static str, means: &'static str, act: &'static str) -> Reason {
+    let of = Of::Ignored;
+    Reason {
+        of,
+        word,
+        means,
+        act,
+    }
+}
+
+const fn refused(word: &'static str, means: &'static str, act: &'static str) -> Reason {
+    let of = Of::Refused;
+    Reason {
+        of,
+        word,
+        means,
+        act,
+    }
+}
+
+const fn failed(word: &'static str, means: &'static str, act: &'static str) -> Reason {
+    let of = Of::Failed;
+    Reason {
+        of,
+        word,
+        means,
+        act,
+    }
 }
 
 /// All of them.
 pub const ALL: &[Reason] = &[
-    reason(
+    ignored(
         "stale",
         "the client's clock and this machine's are further apart than skew (behind= or ahead= says by how many seconds), or an old packet was sent again",
         "set the clock that is wrong",
     ),
-    reason(
+    ignored(
         "below-floor",
         "the packet is older than the daemon's memory of what it accepted: the daemon was killed a moment ago, or an old packet was sent again",
         "knock again; after a kill it takes up to 5 seconds",
     ),
-    reason(
+    ignored(
         "replayed",
         "these very bytes were judged before: the network doubled them, or somebody sent them again",
         "nothing; one packet is worth one knock",
     ),
-    reason(
+    refused(
         "malformed",
         "the key is right, but the packet is not as the protocol wants it",
         "update the client",
     ),
-    reason(
+    refused(
         "not-yet-valid",
         "the key's not_before is still to come",
         "wait, or change it in the key's file",
     ),
-    reason(
+    refused(
         "expired",
         "the key's not_after has passed",
         "change it in the key's file, or make another key",
     ),
-    reason(
+    refused(
         "too-many-knocks",
         "the key knocked more often in a minute than its knocks_per_minute",
         "wait a minute, or raise it in the key's file",
     ),
-    reason(
+    refused(
         "no-such-service",
         "oneknockd.toml has no such service",
         "import a fresh invitation on the client (oneknockctl key invite)",
     ),
-    reason(
+    refused(
         "service-not-allowed",
         "the key may not open this service",
         "add it to services in the key's file",
     ),
-    reason(
+    refused(
         "address-not-signed",
         "the key has signed_address = true and the packet signs no address: the client is behind NAT, or its invitation is older than that line",
         "import a fresh invitation on the client, or set it to false",
     ),
-    reason(
+    refused(
         "address-not-source",
         "the packet came from another address than the one that it signs: there is a NAT between, or somebody else sent it",
         "set signed_address = false and import a fresh invitation, or set admit_others = true, in the key's file",
     ),
-    reason(
+    refused(
         "address-unusable",
         "a link-local, loopback or multicast address is no one host's",
         "knock from an address that is routed here",
     ),
-    reason(
+    refused(
         "gateway",
         "the source is this machine's default gateway, behind which is everybody: the router rewrites the sources of what it passes on",
         "let the router keep them, or, knowing what that opens, set admit_gateway = true",
     ),
-    reason(
+    refused(
         "closed-since",
         "the key closed this door with a later packet",
         "knock again",
     ),
-    reason(
+    refused(
         "too-many-grants",
         "the key has as many live grants as its file allows",
         "wait until one ends, close one, or raise grants in the key's file",
     ),
-    reason(
+    failed(
         "not-recorded",
         "the state could not be written, so nothing was opened",
         "look at the disk that holds the state",
     ),
-    reason(
+    failed(
         "firewall",
         "the kernel did not take the change, so nothing was opened",
         "what follows in the log says why",
@@ -118,7 +157,10 @@ const INDENT: &str = "          ";
 #[must_use]
 pub fn table() -> String {
     let mut text = "What reason=… in the log means, and what to do:\n".to_owned();
-    for Reason { word, means, act } in ALL {
+    for Reason {
+        word, means, act, ..
+    } in ALL
+    {
         text.push_str("\n  ");
         text.push_str(word);
         wrap(&mut text, means);

@@ -425,7 +425,10 @@ fn without_root_every_command_says_how_to_become_it() {
     ];
     let before = tree(&site.dir);
     let dir = site.dir.to_str().unwrap();
-    let calls: [&[&str]; 8] = [
+    let calls: [&[&str]; 11] = [
+        &["status"],
+        &["history"],
+        &["new-state"],
         &["check"],
         &["rules"],
         &["teardown"],

@@ -46,6 +46,10 @@ pub struct Config {
     pub history: Duration,
     /// How the guard is kept from other programs.
     pub guard: Guard,
+    /// The socket on which the daemon is asked; not longer than a socket's path may be.
+    pub control: PathBuf,
+    /// The group whose members may ask besides root.
+    pub control_group: Option<String>,
     /// Whether this machine's own default gateway may be admitted.
     pub admit_gateway: bool,
     /// What is guarded; at least one, no name and no port twice.
@@ -130,8 +134,8 @@ impl Config {
 }
 
 /// Reads the file's text.
-pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
-    Reader::read(file, text, |file| {
+pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
+    Reader::read(path, text, |file| {
         // Every key is read before the first `?`, so that every mistake is found.
         let name = file.text("name", "\"home\"");
         let host = file.text("host", "\"home.example.org\"");
@@ -142,6 +146,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let state = file.text::<PathBuf>("state", "\"/var/lib/oneknock\"");
         let history = file.duration_or("history", DAY..=MAX_HISTORY, HISTORY);
         let guard = file.text_or("guard", Guard::default());
+        let control = file.text_if::<PathBuf>("control");
+        let control_group = file.text_if::<GroupName>("control_group");
         let admit_gateway = file.flag("admit_gateway");
         let services = file.tables("service", service);
         if let (Some(listen), Some(services)) = (&listen, &services) {
@@ -156,6 +162,13 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
                 "must be a path from the root, such as \"/var/lib/oneknock\"",
             );
         }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let control = match (control?, &state) {
+            (Some(control), _) => control,
+            (None, Some(state)) => default_control(folder, state),
+            (None, None) => return None,
+        };
+        check_control(file, &control);
         Some(Config {
             name: name?,
             host: host?,
@@ -166,10 +179,58 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             state: state?,
             history: history?,
             guard: guard?,
+            control,
+            control_group: control_group?.map(|group| group.0),
             admit_gateway: admit_gateway?,
             services: services?,
         })
     })
+}
+
+/// Where the daemon is asked where the configuration in `folder` does not say.
+#[must_use]
+pub fn default_control(folder: &Path, state: &Path) -> PathBuf {
+    if std::path::absolute(folder).is_ok_and(|folder| folder == Path::new("/etc/oneknock")) {
+        "/run/oneknock/control".into()
+    } else {
+        state.join("control")
+    }
+}
+
+/// The kernel's limit is 107 bytes; what stands beside the socket has a longer name.
+const MAX_SOCKET_PATH: usize = 100;
+
+fn check_control(file: &Section<'_, '_>, control: &Path) {
+    if !control.is_absolute() || control.file_name().is_none() {
+        let example = "\"/run/oneknock/control\"";
+        file.note(
+            "control",
+            format!("must be a path from the root, such as {example}"),
+        );
+    }
+    if control.as_os_str().len() > MAX_SOCKET_PATH {
+        let what = format!(
+            "{}: a socket's path must not be longer than {MAX_SOCKET_PATH} bytes",
+            control.display()
+        );
+        file.note("control", what);
+    }
+}
+
+/// A group's name; whether there is such a group is another question.
+struct GroupName(String);
+
+impl std::str::FromStr for GroupName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if (1..=32).contains(&text.len()) && text.chars().all(is_name) {
+            Ok(Self(text.into()))
+        } else {
+            Err("is not a group's name")
+        }
+    }
 }
 
 fn service(section: &mut Section<'_, '_>) -> Option<Service> {
@@ -248,7 +309,7 @@ pub fn main_text(config: &Config) -> String {
     let mut text = format!(
         "\
 # oneknockd: what the daemon guards and where it listens.
-# After a change: oneknockctl check, then send the daemon SIGHUP.
+# After a change: oneknockctl reload, which says every mistake and then changes nothing.
 
 # What a client's door is called, and where clients find this machine.
 name = \"{name}\"
@@ -271,6 +332,10 @@ history = \"{history}\"
 # 6.9 and later; before, as \"watched\"). \"watched\": what others change is put right
 # within a second.
 guard = \"{guard}\"
+# Where oneknockctl asks the daemon, and the group whose members may do so besides root;
+# they can also end grants, and take the guard down.
+control = {control}
+{control_group}
 # A router that rewrites the sources of what it passes on shows every visitor under
 # its own address; admitting that one would admit everybody. Leave this false then.
 admit_gateway = {gateway}
@@ -284,6 +349,11 @@ admit_gateway = {gateway}
         state = toml::Value::from(config.state.display().to_string()),
         history = humantime::format_duration(config.history),
         guard = config.guard,
+        control = toml::Value::from(config.control.display().to_string()),
+        control_group = match &config.control_group {
+            Some(group) => format!("control_group = \"{group}\""),
+            None => "#control_group = \"adm\"".into(),
+        },
         gateway = config.admit_gateway,
     );
     for service in &config.services {
@@ -334,6 +404,8 @@ impl Config {
             server_id,
             listen: ["0.0.0.0", "::"].into_iter().filter_map(any).collect(),
             skew: SKEW,
+            control: state.join("control"),
+            control_group: None,
             state,
             history: HISTORY,
             guard: Guard::default(),

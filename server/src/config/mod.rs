@@ -6,7 +6,7 @@ mod main_file;
 mod reader;
 
 pub use key::{Generation, Key, Policy, key_text};
-pub use main_file::{Config, Guard, Service, main_text};
+pub use main_file::{Config, Guard, Service, default_control, main_text};
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
 use std::collections::HashMap;
@@ -94,6 +94,7 @@ impl Settings {
         let keys = load_keys(dir, owner, &mut mistakes);
         check_services(dir, owner, &keys, &mut mistakes);
         check_secrets(&keys, &mut mistakes);
+        check_group(dir, config.as_ref(), &mut mistakes);
         let keys = keys.into_iter().map(|(_, key)| key).collect();
         match config {
             Some(config) if mistakes.is_empty() => Ok(Self { config, keys }),
@@ -122,6 +123,19 @@ pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
 fn is_absent(path: &Path) -> bool {
     let found = fs::symlink_metadata(path);
     found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Where the daemon of a configuration folder is asked, also where the configuration has
+/// mistakes or cannot be read by this user: then the place that it is in by default.
+#[must_use]
+pub fn control_path(dir: &Path, owner: Owner) -> PathBuf {
+    let text = files::read(&files::config_file(dir), Access::WrittenOnlyBy(owner));
+    let table = text.ok().and_then(|text| text.parse::<toml::Table>().ok());
+    let path = |key: &str| table.as_ref()?.get(key)?.as_str().map(PathBuf::from);
+    path("control").unwrap_or_else(|| {
+        let state = path("state").unwrap_or_else(|| dir.join("state"));
+        default_control(dir, &state)
+    })
 }
 
 /// Looks for mistakes in a main file's text before it is written.
@@ -199,6 +213,20 @@ fn check_services(dir: &Path, owner: Owner, keys: &[(PathBuf, Key)], mistakes: &
             mistakes.push(mistake(path, what));
         }
     }
+}
+
+fn check_group(dir: &Path, config: Option<&Config>, mistakes: &mut Vec<Mistake>) {
+    let Some(group) = config.and_then(|config| config.control_group.as_ref()) else {
+        return;
+    };
+    let what = match files::group_id(group) {
+        Ok(Some(_)) => return,
+        Ok(None) => format!(
+            "control_group: there is no group {group}; make it with: groupadd --system {group}"
+        ),
+        Err(error) => format!("control_group: {group}: {error}"),
+    };
+    mistakes.push(mistake(&files::config_file(dir), what));
 }
 
 /// One secret in two files would make the log and every policy ambiguous.

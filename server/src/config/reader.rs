@@ -142,6 +142,18 @@ impl<'r, 'f> Section<'r, 'f> {
         }
     }
 
+    /// A text where the key is there.
+    #[expect(clippy::option_option, reason = "absent and wrong are two things here")]
+    pub fn text_if<T: FromStr>(&mut self, key: &'static str) -> Option<Option<T>>
+    where
+        T::Err: Display,
+    {
+        match self.optional(key) {
+            None => Some(None),
+            Some(value) => self.parse(key, value).map(Some),
+        }
+    }
+
     /// A list of texts that must be there and hold at least one.
     pub fn list<T: FromStr>(&mut self, key: &'static str, example: &str) -> Option<Vec<T>>
     where

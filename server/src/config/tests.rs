@@ -252,3 +252,60 @@ fn before_init_there_is_one_mistake_that_says_how_to_begin() {
     );
     assert!(found[0].to_string().contains(&want), "{found:?}");
 }
+
+#[test]
+fn a_control_socket_is_where_it_is_said_to_be_or_beside_the_state() {
+    let text = main_text(&sample());
+    let without: Vec<&str> = text.lines().filter(|l| !l.starts_with("control")).collect();
+    let parse = |file: &str| main_file::parse(Path::new(file), &without.join("\n")).unwrap();
+    let state = PathBuf::from("/var/lib/one \"knock");
+    assert_eq!(parse("/elsewhere/c").control, state.join("control"));
+    let usual = parse("/etc/oneknock/oneknockd.toml").control;
+    assert_eq!(usual, Path::new("/run/oneknock/control"));
+    let control = text.lines().find(|l| l.starts_with("control")).unwrap();
+    let long = format!("control = \"/{}\"", "x".repeat(100));
+    for (bad, want) in [
+        ("control = \"run/control\"", "path from the root"),
+        ("control = \"/\"", "path from the root"),
+        (&long, "100 bytes"),
+        ("control_group = \"a b\"", "not a group's name"),
+    ] {
+        assert!(mistakes(control, bad).contains(want), "{bad}");
+    }
+}
+
+#[test]
+fn a_group_that_is_not_there_is_a_mistake() {
+    let (dir, _) = folder();
+    let path = files::config_file(dir.path());
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.replace(
+        "#control_group = \"adm\"",
+        "control_group = \"no-such.group\"",
+    );
+    fs::write(&path, text).unwrap();
+    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    assert!(
+        found[0].to_string().contains("there is no group"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn the_socket_is_found_also_where_the_configuration_has_mistakes() {
+    let (dir, _) = folder();
+    let path = files::config_file(dir.path());
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(
+        &path,
+        format!(
+            "control = \"/run/here\"\nnonsense = 1\n{}",
+            text.replace("control =", "#")
+        ),
+    )
+    .unwrap();
+    assert_eq!(control_path(dir.path(), me()), Path::new("/run/here"));
+    fs::remove_file(&path).unwrap();
+    let beside = dir.path().join("state/control");
+    assert_eq!(control_path(dir.path(), me()), beside);
+}

@@ -24,6 +24,7 @@ pub struct History {
 
 impl History {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
+        super::check_readable(dir)?;
         let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
         let since = self.since.map_or(0, |since| {
             let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);

@@ -1,7 +1,7 @@
 //! `oneknockctl init`.
 
 use super::Failure;
-use crate::config::{Config, Service, main_text};
+use crate::config::{Config, Service, default_control, main_text};
 use crate::files::{self, Existing, KEY_FOLDER_MODE, Owner};
 use crate::ledger::Ledger;
 use oneknock_shared::name::{Host, KeyName};
@@ -107,6 +107,7 @@ impl Init {
         let id = ServerId::generate().map_err(no_random)?;
         let name = self.name.clone().unwrap_or_else(|| door_name(&self.host));
         let mut config = Config::new(name, self.host.clone(), port, id, state);
+        config.control = default_control(&dir, &config.state);
         config.services = self.services.iter().map(|named| named.0.clone()).collect();
         if config.services.is_empty()
             && let (Ok(name), Ok(port)) = ("ssh".parse(), "tcp/22".parse())

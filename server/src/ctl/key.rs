@@ -16,8 +16,8 @@ pub enum Command {
     /// Make a key; print its invitation, one line that holds the secret.
     ///
     /// Bring the line to the client by a way that nobody reads, and give it to
-    /// "oneknock import" there. A running daemon takes the key when it is told to reread
-    /// its configuration: SIGHUP does that (pkill -HUP -x oneknockd).
+    /// "oneknock import" there. A running daemon takes the key at once, with all else that
+    /// has changed in its configuration, as on "oneknockctl reload" or SIGHUP.
     Add {
         /// The key's name, such as laptop.
         name: KeyName,
@@ -35,7 +35,9 @@ pub enum Command {
         /// The key's name.
         name: KeyName,
     },
-    /// Remove a key. The daemon closes what it opened when it rereads the keys.
+    /// Remove a key. A running daemon closes what it opened at once.
+    ///
+    /// Sessions that are in live on.
     Remove {
         /// The key's name.
         name: KeyName,
@@ -54,8 +56,6 @@ impl Command {
         }
     }
 }
-
-const TELL_DAEMON: &str = "a running daemon rereads the keys on SIGHUP (pkill -HUP -x oneknockd)";
 
 fn path_of(dir: &Path, name: &KeyName) -> PathBuf {
     files::key_folder(dir).join(format!("{name}.toml"))
@@ -111,9 +111,9 @@ fn add(dir: &Path, owner: Owner, name: &KeyName, asked: &[ServiceName]) -> Resul
     })?;
     print_invitation(&config, &key)?;
     eprintln!(
-        "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\"; {TELL_DAEMON}"
+        "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\""
     );
-    Ok(())
+    super::control::tell(dir, &format!("made key {name}"))
 }
 
 /// The newest generation's invitation, on standard output.
@@ -198,11 +198,7 @@ fn invite(dir: &Path, owner: Owner, name: &KeyName) -> Result<(), Failure> {
 fn remove(dir: &Path, name: &KeyName) -> Result<(), Failure> {
     let path = path_of(dir, name);
     match fs::remove_file(&path) {
-        Ok(()) => {
-            eprintln!("removed key {name}");
-            eprintln!("hint: {TELL_DAEMON}");
-            Ok(())
-        }
+        Ok(()) => super::control::tell(dir, &format!("removed key {name}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_key(dir, name)),
         Err(error) => Err(Failure::io(&path, &error)),
     }

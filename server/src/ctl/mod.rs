@@ -1,15 +1,20 @@
-//! `oneknockctl`: makes the configuration and the keys, checks them, shows and removes
-//! the guard.
+//! `oneknockctl`: makes the configuration and the keys, checks them, and asks the running
+//! daemon.
 //!
 //! Messages: `oneknockctl: what happened: why`, lower case, no full stop; a second line
 //! `hint: what to do`. Standard output carries what was asked for, alone.
 
+mod ask;
+mod clocks;
+mod control;
 mod history;
 mod init;
 mod key;
 mod state;
+mod words;
 
 use crate::config::{Guard, Mistake, Settings};
+use crate::control::protocol::Who;
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
 use clap::{Parser, Subcommand};
@@ -22,7 +27,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
 #[command(name = "oneknockctl", version)]
-/// Sets oneknock up on a server, and keeps its keys.
+/// Sets oneknock up on a server, keeps its keys, and asks its daemon.
 ///
 /// Exit status: 0 done, 1 it failed or mistakes were found, 2 the command line, the
 /// configuration or a key is wrong.
@@ -61,9 +66,62 @@ enum Command {
     NewState,
     /// Print the ruleset that the daemon loads, as JSON for "nft -j -f -".
     Rules,
+    /// Say how the running daemon is: since when, where it listens, what it counted.
+    Status {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List who is admitted, from where, to what, and for how long still.
+    Grants {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the daemon reread configuration and keys; say whether it took them.
+    ///
+    /// With a mistake in them what was in force stays in force, and every mistake is said.
+    Reload,
+    /// End the grants of a key, to an address, or all of them, before their time.
+    ///
+    /// Sessions that are in live on, and whoever has a key can knock again.
+    Revoke {
+        /// A key's name or an address; what can be read as an address is one.
+        #[arg(value_name = "KEY|ADDRESS", required_unless_present = "all")]
+        who: Option<Who>,
+        /// All grants.
+        #[arg(long, conflicts_with = "who")]
+        all: bool,
+    },
+    /// Say why knocks were refused lately, and what to do about it.
+    ///
+    /// Only packets made with a known key are remembered, since the daemon's start, and the
+    /// last few of no known key: of a key whose client's clock is far off, as root can tell.
+    /// "oneknockd --help" lists all reasons.
+    Why {
+        /// A key's name or an address; what can be read as an address is one [default:
+        /// all].
+        #[arg(value_name = "KEY|ADDRESS")]
+        who: Option<Who>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print grants and refusals as they happen, until Ctrl-C.
+    Watch {
+        /// A JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the daemon's counters in the Prometheus text format.
+    ///
+    /// For the textfile collector of the node exporter: write to a file beside the one that
+    /// it reads, and rename it. Where no daemon runs the metrics say so, and the exit status
+    /// is 0 all the same.
+    Metrics,
     /// Take the guard down: every guarded port is as open as without oneknock.
     ///
-    /// Stop the daemon first: it puts the guard up again.
+    /// A running daemon takes it down itself, and ends.
     Teardown,
 }
 
@@ -74,7 +132,7 @@ pub enum Failure {
     Mistakes(Vec<Mistake>),
     /// What was asked cannot be meant. Exit status 2.
     Usage(String, Option<String>),
-    /// It failed. Exit status 1.
+    /// It failed, or the daemon refused. Exit status 1.
     Failed(String, Option<String>),
 }
 
@@ -136,7 +194,14 @@ pub fn main() -> ExitCode {
         Command::History(history) => history.run(&cli.config),
         Command::NewState => state::new(&cli.config),
         Command::Rules => rules(&cli),
-        Command::Teardown => teardown(),
+        Command::Status { json } => control::status(&cli.config, *json),
+        Command::Grants { json } => control::grants(&cli.config, *json),
+        Command::Reload => control::reload(&cli.config),
+        Command::Revoke { who, .. } => control::revoke(&cli.config, who.as_ref()),
+        Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
+        Command::Watch { json } => control::watch(&cli.config, *json),
+        Command::Metrics => control::metrics(&cli.config),
+        Command::Teardown => control::teardown(&cli.config),
     };
     let (status, what, hint) = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -200,24 +265,4 @@ fn rules(cli: &Cli) -> Result<(), Failure> {
 fn print(text: &str) -> Result<(), Failure> {
     let written = writeln!(io::stdout(), "{text}");
     written.map_err(|error| Failure::new("cannot write the answer", error))
-}
-
-fn teardown() -> Result<(), Failure> {
-    if !firewall::has_net_admin() {
-        let what = "the guard can be taken down by root alone";
-        return Err(Failure::needs_root(what.into()));
-    }
-    match firewall::teardown() {
-        Ok(true) => {
-            eprintln!(
-                "the guard is down: guarded ports are open to whoever the machine's own rules let in"
-            );
-            Ok(())
-        }
-        Ok(false) => {
-            eprintln!("there was no guard");
-            Ok(())
-        }
-        Err(error) => Err(Failure::new("the guard is still up", error)),
-    }
 }

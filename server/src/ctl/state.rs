@@ -12,6 +12,7 @@ use std::path::Path;
 /// Makes a state in which nothing is accepted that was made before now, as the daemon
 /// does once the clock is synchronised. A state that is whole is left as it is.
 pub fn new(dir: &Path) -> Result<(), Failure> {
+    super::check_readable(dir)?;
     let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
     let (folder, now) = (&settings.config.state, Clock::start().now());
     let failed = |error| Failure::new("there is no new state", error);

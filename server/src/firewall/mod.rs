@@ -8,9 +8,11 @@ mod nft;
 mod ruleset;
 mod shape;
 mod sockets;
+mod standing;
 
-pub use nft::{NftFailed, teardown};
-pub use ruleset::{How, Standing, TABLE, TableIs, ruleset};
+pub use nft::NftFailed;
+pub use ruleset::{How, TABLE, TableIs, ruleset};
+pub use standing::{Element, Standing};
 
 use crate::config::{Config, Guard, Service};
 use crate::gate::{Change, Place};
@@ -18,7 +20,6 @@ use connections::Connections;
 use netlink::Netlink;
 use oneknock_shared::name::{KeyName, ServiceName};
 use ruleset::set_name;
-use serde_json::Value;
 use shape::Shape;
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,6 +36,9 @@ pub enum FirewallError {
     /// The elements could not be changed.
     #[error("the allow set cannot be changed: {0}")]
     Netlink(#[from] io::Error),
+    /// A running process owns the table.
+    #[error("a running oneknockd owns the guard: stop it first")]
+    Owned,
     /// Something removes it again and again.
     #[error("another program changes the guard as fast as it is put up")]
     Contested,
@@ -74,7 +78,7 @@ pub struct Surviving {
     pub key: KeyName,
     /// Who to where.
     pub place: Place,
-    /// The time it has left, at least.
+    /// The time it has left.
     pub left: Duration,
 }
 
@@ -116,8 +120,8 @@ impl Firewall {
 
     /// Refuses where the guard of another server is up: taking its place would open its
     /// doors. `config`'s own guard, from an earlier run, is no hindrance.
-    pub fn check_free(&self, config: &Config) -> Result<(), FirewallError> {
-        match nft::standing()? {
+    pub fn check_free(&mut self, config: &Config) -> Result<(), FirewallError> {
+        match Standing::read(&mut self.netlink)? {
             Some(standing) if standing.is_anothers(config.server_id) => {
                 Err(FirewallError::Anothers)
             }
@@ -132,21 +136,13 @@ impl Firewall {
     /// The rules change in one transaction. A table that this process owns is let go for
     /// it, and taken again; what another program does to it in that moment is seen.
     pub fn put_up(&mut self, config: &Config, grace: bool) -> Result<Before, FirewallError> {
-        let mut before = None;
+        let mut first_was_up = None;
         for _ in 0..TRIES {
-            let (found, is_whole) = self.try_put_up(config, grace)?;
-            let before = before.get_or_insert(found);
+            let (Before { was_up, grants }, is_whole) = self.try_put_up(config, grace)?;
+            let was_up = *first_was_up.get_or_insert(was_up);
             if is_whole {
-                return Ok(std::mem::replace(
-                    before,
-                    Before {
-                        was_up: true,
-                        grants: Vec::new(),
-                    },
-                ));
+                return Ok(Before { was_up, grants });
             }
-            // What was there before the first try is not there any more.
-            before.grants.clear();
         }
         Err(FirewallError::Contested)
     }
@@ -160,13 +156,15 @@ impl Firewall {
         if std::mem::take(&mut self.owned) {
             self.netlink = Netlink::open()?;
         }
-        let found = nft::standing()?;
-        let was_up = found.is_some();
+        let found = Standing::read(&mut self.netlink)?;
+        let existed = found.is_some();
         let standing = found.unwrap_or_default();
-        let persistent = match (config.guard, was_up) {
+        // A daemon that was killed at the wrong moment leaves a table with nothing in it.
+        let was_up = standing.is_guard();
+        let persistent = match (config.guard, existed) {
             (Guard::Watched, false) => false,
             (Guard::Owned, false) => make_persistent()?,
-            (_, true) => shape::is_persistent(&mut self.netlink)?,
+            (_, true) => standing.persistent,
         };
         let how = |table| How {
             table,
@@ -182,12 +180,18 @@ impl Firewall {
         let mut kept = &standing.elements[..];
         match nft::apply(&rules) {
             // Something stands in the way, such as a set of another kind under our name.
-            Err(NftFailed::Failed(_)) if was_up && !persistent => {
+            Err(NftFailed::Failed(_)) if existed && !persistent => {
                 rules = ruleset(config, &Standing::default(), how(TableIs::Replaced));
                 nft::apply(&rules)?;
                 kept = &[];
             }
-            other => other?,
+            Err(error) => {
+                if persistent && !existed {
+                    self.netlink.delete_table()?;
+                }
+                return Err(error.into());
+            }
+            Ok(()) => {}
         }
         if persistent && config.guard == Guard::Owned {
             match self.netlink.adopt_table() {
@@ -207,7 +211,7 @@ impl Firewall {
         let services = &config.services;
         let grants = kept
             .iter()
-            .filter_map(|(set, e)| surviving(services, set, e));
+            .filter_map(|element| surviving(services, element));
         let before = Before {
             was_up,
             grants: grants.collect(),
@@ -287,18 +291,30 @@ fn make_persistent() -> io::Result<bool> {
     }
 }
 
-/// Reads one element of nft's listing: `{"val": …, "expires": …, "comment": …}`. One that
-/// is not ours, such as an administrator's own, is left alone.
-fn surviving(services: &[Service], set: &str, element: &Value) -> Option<Surviving> {
-    let address = element["val"].as_str()?.parse().ok()?;
+/// An element of a service's set whose comment is a key's name. One that is not ours, such
+/// as an administrator's own, is left alone.
+fn surviving(services: &[Service], element: &Element) -> Option<Surviving> {
+    let address = element.address;
     let mut names = services.iter().map(|s| s.name);
-    let is_ipv6 = matches!(address, IpAddr::V6(_));
-    let service = names.find(|name| set_name(*name, is_ipv6) == set)?;
+    let service = names.find(|name| set_name(*name, address.is_ipv6()) == element.set)?;
     Some(Surviving {
-        key: element["comment"].as_str()?.parse().ok()?,
+        key: element.comment.parse().ok()?,
         place: Place { service, address },
-        left: Duration::from_secs(element["expires"].as_u64()?),
+        left: element.left,
     })
+}
+
+/// Takes the guard down, where no daemon owns it. Returns whether there was one.
+pub fn teardown() -> Result<bool, FirewallError> {
+    if !has_net_admin() {
+        return Err(FirewallError::Capability);
+    }
+    match Netlink::open()?.delete_table() {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(FirewallError::Owned),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether this process has `CAP_NET_ADMIN` in effect, which is bit 12.

@@ -1,5 +1,6 @@
 //! The guard as typed JSON: what stands in the table `inet oneknock`, and why.
 
+use super::standing::Standing;
 use crate::config::{Config, Service};
 use nftables::batch::Batch;
 use nftables::expr::{BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey};
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, HashSet};
 /// The table's name; its family is inet.
 pub const TABLE: &str = "oneknock";
 /// Sees packets as they are on the wire: before destination NAT, forwarded ones too.
-const GUARD: &str = "guard";
+pub const GUARD: &str = "guard";
 /// Sees what is delivered here, after any redirect, by whichever routing table.
 const INPUT: &str = "guard-input";
 const GRACE: &str = "grace";
@@ -26,17 +27,6 @@ const GRACE: &str = "grace";
 const PRIORITY: i32 = -150;
 /// How long connections that are older than the guard may show themselves, in seconds.
 const GRACE_SECONDS: u32 = 60;
-
-/// What the table holds already.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Names of its chains.
-    pub chains: Vec<String>,
-    /// Names of its sets.
-    pub sets: Vec<String>,
-    /// Its sets' elements that have a timeout or a comment, with the set's name.
-    pub elements: Vec<(String, serde_json::Value)>,
-}
 
 /// What becomes of the table itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,14 +65,10 @@ fn mark(server: ServerId) -> String {
     format!("{MARK}{}", server.to_hex())
 }
 
-impl Standing {
-    /// Whether this is the guard of a server other than this one.
-    #[must_use]
-    pub fn is_anothers(&self, server: ServerId) -> bool {
-        let ours = mark(server);
-        let mut marks = self.chains.iter().filter(|name| name.starts_with(MARK));
-        marks.any(|name| *name != ours)
-    }
+/// Whether the chain's name says that the guard is that of a server other than this one.
+#[must_use]
+pub fn mark_of_another(chain: &str, server: ServerId) -> bool {
+    chain.starts_with(MARK) && chain != mark(server)
 }
 
 /// The set of connections of one family whose packets are dropped.

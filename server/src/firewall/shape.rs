@@ -28,8 +28,6 @@ const OF_SET: [u16; 5] = [3, 4, 5, 11, 16]; // flags, key type, key length, time
 const TRIES: usize = 5;
 /// The table's flag that says that a socket owns it; it goes with the socket.
 const OWNED: u8 = 2;
-/// The flag that lets it outlive its owner.
-const PERSISTENT: u8 = 4;
 
 impl Shape {
     /// Reads it from the kernel, with the number of the change after which it was so;
@@ -127,21 +125,6 @@ impl Shape {
             return Some(format!("the rules of chain {name} are others"));
         }
         Some("it is set up in another way".into())
-    }
-}
-
-/// Whether the table is there and persistent: one that can be owned.
-pub fn is_persistent(netlink: &mut Netlink) -> io::Result<bool> {
-    let attributes = vec![TableAttribute::Name(TABLE.into())];
-    let table = NfTablesMessage::GetTable(TableMessage { attributes });
-    match netlink.ask(table, false) {
-        Ok(found) => {
-            let flags = found.iter().flatten().find(|(kind, _)| *kind == 2);
-            let last = flags.and_then(|(_, value)| value.last());
-            Ok(last.is_some_and(|flags| flags & PERSISTENT != 0))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

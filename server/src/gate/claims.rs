@@ -5,6 +5,7 @@ use super::memory::Lost;
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,6 +192,24 @@ impl Claims {
     /// The addresses that have lost a place since the last call.
     pub fn take_left(&mut self) -> BTreeSet<IpAddr> {
         std::mem::take(&mut self.left)
+    }
+
+    /// Live claims in the order of place and key, with the time that they have left,
+    /// from the first on that comes after this one.
+    pub fn after<'c>(
+        &'c self,
+        now: Duration,
+        after: Option<(Place, &'c KeyName)>,
+    ) -> impl Iterator<Item = (&'c Arc<KeyName>, Place, Duration)> {
+        let start = after.map_or(Bound::Unbounded, |(place, _)| Bound::Included(place));
+        let places = self.at.range((start, Bound::Unbounded));
+        let claims = places.flat_map(|(place, keys)| keys.iter().map(|(k, u)| (k, *place, *u)));
+        claims
+            .filter(move |(key, place, _)| after.is_none_or(|a| (*place, &***key) > a))
+            .filter_map(move |(key, place, until)| {
+                let left = until.checked_sub(now).filter(|left| !left.is_zero())?;
+                Some((key, place, left))
+            })
     }
 
     /// Every admitted place.

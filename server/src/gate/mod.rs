@@ -5,6 +5,7 @@
 //! without a key can reach: they look up, compute one HMAC for a known selector, count,
 //! and allocate nothing.
 
+mod admin;
 mod claims;
 mod memory;
 mod policy;
@@ -13,6 +14,7 @@ mod replay;
 mod selectors;
 mod verdict;
 
+pub use admin::{Ended, Held};
 pub use claims::{Change, Claims, Place};
 pub use memory::{Claim, Forgotten, Lost, Memory};
 pub use replay::Replay;

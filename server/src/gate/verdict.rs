@@ -6,6 +6,7 @@ use oneknock_shared::knock::{Malformed, Timestamp};
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::packet::{PacketId, Request};
 use oneknock_shared::secret::GenerationId;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,29 @@ pub enum Ignored {
     BelowFloor,
     /// It was seen before.
     Replayed,
+}
+
+impl Ignored {
+    /// The word for it in the log.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stale { .. } => "stale",
+            Self::BelowFloor => "below-floor",
+            Self::Replayed => "replayed",
+        }
+    }
+
+    /// How far a stale packet's clock is ahead of this machine's, in seconds cut off;
+    /// behind where it is negative.
+    #[must_use]
+    pub fn ahead(self) -> Option<i64> {
+        let Self::Stale { at, now } = self else {
+            return None;
+        };
+        let seconds = i64::try_from(at.0.abs_diff(now.0) / 1000).unwrap_or(i64::MAX);
+        Some(if at < now { -seconds } else { seconds })
+    }
 }
 
 /// A refusal, and whose.
@@ -183,7 +207,7 @@ impl Accepted {
 }
 
 /// How many datagrams had which outcome since the start.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Counters {
     /// Of another length.
     pub length: u64,
@@ -197,6 +221,8 @@ pub struct Counters {
     pub refused: u64,
     /// Accepted.
     pub accepted: u64,
+    /// The ignored and the refused ones, by the log's word for the reason.
+    pub reasons: BTreeMap<&'static str, u64>,
 }
 
 impl Counters {
@@ -210,5 +236,12 @@ impl Counters {
             Verdict::Accepted(_) => &mut self.accepted,
         };
         *counter = counter.saturating_add(1);
+        let reason = match verdict {
+            Verdict::Ignored { why, .. } => why.word(),
+            Verdict::Refused(refused) => refused.why.word(),
+            Verdict::Junk(_) | Verdict::Accepted(_) => return,
+        };
+        let reason = self.reasons.entry(reason).or_default();
+        *reason = reason.saturating_add(1);
     }
 }

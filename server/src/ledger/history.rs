@@ -19,7 +19,7 @@ const ROWS_OF_KEY: u32 = 20_000;
 pub enum How {
     /// Its holder closed it.
     Closed,
-    /// Its key lost the right to it.
+    /// Its key lost the right to it, or the administrator ended it.
     Revoked,
     /// The machine started anew.
     Lost,
@@ -51,7 +51,7 @@ pub struct Entry {
     /// When it ended, or will.
     pub ended: Timestamp,
     /// `open` while it lasts, then `expired`, `closed` (by its holder), `revoked` (its key
-    /// lost the right to it) or `lost` (the machine started anew).
+    /// lost the right to it, or "oneknockctl revoke") or `lost` (the machine started anew).
     pub how: String,
     /// How many packets opened or prolonged it.
     pub knocks: u64,

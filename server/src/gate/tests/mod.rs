@@ -6,6 +6,7 @@ use oneknock_shared::knock::{Action, Knock};
 use oneknock_shared::packet::seal;
 use oneknock_shared::secret::{Secret, ServerId, random};
 
+mod admin;
 mod claims;
 mod clocks;
 mod packets;

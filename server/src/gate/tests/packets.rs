@@ -34,7 +34,7 @@ fn junk_is_told_apart_by_its_first_defect() {
             "byte {at}"
         );
     }
-    let counters = *site.gate.counters();
+    let counters = site.gate.counters().clone();
     assert_eq!(
         (counters.selector, counters.mac, counters.accepted),
         (9, 104, 0)

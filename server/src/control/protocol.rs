@@ -1,0 +1,349 @@
+//! What is said over the control socket: JSON lines, versioned. Pure: bytes in, values
+//! out.
+//!
+//! A connection carries one command, a line of at most [`MAX_LINE`] bytes, and its answer,
+//! one line; after `watch` lines follow as things happen. A line that is not understood to
+//! its last member is refused: an older daemon must not do half of what a newer
+//! oneknockctl asked for.
+
+use crate::gate::Place;
+use oneknock_shared::name::KeyName;
+use serde_json::{Map, Value};
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// The version of what is said here.
+pub const VERSION: u64 = 1;
+
+/// A command is never longer than this, in bytes, its line's end not counted.
+pub const MAX_LINE: usize = 4096;
+
+/// Whom a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// A key.
+    Key(KeyName),
+    /// An admitted or refused address, never an IPv4-mapped one.
+    Address(IpAddr),
+}
+
+impl FromStr for Who {
+    type Err = String;
+
+    /// What can be read as an address is one.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Address(address.to_canonical()));
+        }
+        text.parse()
+            .map(Self::Key)
+            .map_err(|error| format!("neither an address nor a key's name: {error}"))
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "key {key}"),
+            Self::Address(address) => write!(f, "address {address}"),
+        }
+    }
+}
+
+/// What a peer asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// How the daemon is: answered with a [`Status`](super::answers::Status).
+    Status,
+    /// The live grants that come after this one: answered with [`Grants`](super::answers::Grants).
+    Grants(Option<After>),
+    /// Puts what is on disk in force: answered with [`Reloaded`](super::answers::Reloaded).
+    Reload,
+    /// Ends the grants of one, or of all: answered with [`Revoked`](super::answers::Revoked).
+    Revoke(Option<Who>),
+    /// The last refusals, of all or of one: answered with [`Refusals`](super::answers::Refusals).
+    Why(Option<Who>),
+    /// Every [`Event`](super::answers::Event) from now on, each a line: answered with [`Watching`](super::answers::Watching).
+    Watch,
+    /// Takes the guard down and ends the daemon: answered with [`TornDown`](super::answers::TornDown).
+    Teardown,
+}
+
+/// A place in the list of grants, which is in the order of service, address and key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct After {
+    /// The service and the admitted address.
+    pub place: Place,
+    /// The key.
+    pub key: KeyName,
+}
+
+/// Why a line is no command.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadCommand {
+    /// Longer than [`MAX_LINE`].
+    #[error("the line is longer than {MAX_LINE} bytes")]
+    TooLong,
+    /// Not one JSON object.
+    #[error("the line is not a JSON object")]
+    NotAnObject,
+    /// No version, or one that is not spoken here.
+    #[error("v must be {VERSION}: this oneknockd speaks no other version")]
+    Version,
+    /// No command, or an unknown one.
+    #[error("there is no such command")]
+    Unknown,
+    /// A member that the command does not have, or with a value that it cannot have.
+    #[error("{0} does not fit this command")]
+    Member(&'static str),
+    /// A member that no command has.
+    #[error("an unknown member")]
+    UnknownMember,
+}
+
+/// Reads a line, without its end. Total: any bytes give a command or the reason why not.
+pub fn parse(line: &[u8]) -> Result<Command, BadCommand> {
+    if line.len() > MAX_LINE {
+        return Err(BadCommand::TooLong);
+    }
+    let Ok(Value::Object(mut members)) = serde_json::from_slice(line) else {
+        return Err(BadCommand::NotAnObject);
+    };
+    if members.remove("v").and_then(|v| v.as_u64()) != Some(VERSION) {
+        return Err(BadCommand::Version);
+    }
+    let Some(Value::String(name)) = members.remove("command") else {
+        return Err(BadCommand::Unknown);
+    };
+    let members = &mut members;
+    let command = match name.as_str() {
+        "status" => Command::Status,
+        "grants" => Command::Grants(after(members)?),
+        "reload" => Command::Reload,
+        "revoke" => Command::Revoke(match (who(members)?, members.remove("all")) {
+            (Some(who), None) => Some(who),
+            (None, Some(Value::Bool(true))) => None,
+            // Whoever names nobody does not mean everybody.
+            _ => return Err(BadCommand::Member("key, address or all")),
+        }),
+        "why" => Command::Why(who(members)?),
+        "watch" => Command::Watch,
+        "teardown" => Command::Teardown,
+        _ => return Err(BadCommand::Unknown),
+    };
+    if members.is_empty() {
+        Ok(command)
+    } else {
+        Err(BadCommand::UnknownMember)
+    }
+}
+
+fn after(members: &mut Map<String, Value>) -> Result<Option<After>, BadCommand> {
+    let mut members = match members.remove("after") {
+        None => return Ok(None),
+        Some(Value::Object(members)) => members,
+        Some(_) => return Err(BadCommand::Member("after")),
+    };
+    let members = &mut members;
+    let parts = (
+        text(members, "service")?,
+        text(members, "address")?,
+        text(members, "key")?,
+    );
+    match parts {
+        (Some(service), Some(address), Some(key)) if members.is_empty() => Ok(Some(After {
+            place: Place { service, address },
+            key,
+        })),
+        _ => Err(BadCommand::Member("after")),
+    }
+}
+
+fn who(members: &mut Map<String, Value>) -> Result<Option<Who>, BadCommand> {
+    let key = text(members, "key")?.map(Who::Key);
+    let address = text(members, "address")?.map(|a: IpAddr| Who::Address(a.to_canonical()));
+    match (key, address) {
+        (Some(_), Some(_)) => Err(BadCommand::Member("key and address together")),
+        (key, address) => Ok(key.or(address)),
+    }
+}
+
+fn text<T: FromStr>(
+    members: &mut Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<T>, BadCommand> {
+    let Some(value) = members.remove(name) else {
+        return Ok(None);
+    };
+    let value = value.as_str().and_then(|text| text.parse().ok());
+    value.map(Some).ok_or(BadCommand::Member(name))
+}
+
+impl Command {
+    /// The line that [`parse`] reads back as this command, with its end.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let mut members = Map::new();
+        members.insert("v".into(), VERSION.into());
+        let name = match self {
+            Self::Status => "status",
+            Self::Grants(_) => "grants",
+            Self::Reload => "reload",
+            Self::Revoke(_) => "revoke",
+            Self::Why(_) => "why",
+            Self::Watch => "watch",
+            Self::Teardown => "teardown",
+        };
+        members.insert("command".into(), name.into());
+        match self {
+            Self::Grants(Some(after)) => {
+                let after = serde_json::json!({
+                    "service": after.place.service.as_str(),
+                    "address": after.place.address,
+                    "key": after.key.as_str(),
+                });
+                members.insert("after".into(), after);
+            }
+            Self::Revoke(None) => {
+                members.insert("all".into(), true.into());
+            }
+            Self::Revoke(Some(who)) | Self::Why(Some(who)) => {
+                let (name, value) = match who {
+                    Who::Key(key) => ("key", key.to_string()),
+                    Who::Address(address) => ("address", address.to_string()),
+                };
+                members.insert(name.into(), value.into());
+            }
+            _ => {}
+        }
+        format!("{}\n", Value::Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ok(text: &str) -> Command {
+        parse(text.as_bytes()).unwrap()
+    }
+
+    fn bad(text: &str) -> BadCommand {
+        parse(text.as_bytes()).unwrap_err()
+    }
+
+    fn all() -> Vec<Command> {
+        let laptop = Who::Key("laptop".parse().unwrap());
+        let address = Who::Address([192, 0, 2, 7].into());
+        vec![
+            Command::Status,
+            Command::Grants(None),
+            Command::Grants(Some(After {
+                place: Place {
+                    service: "ssh".parse().unwrap(),
+                    address: [192, 0, 2, 7].into(),
+                },
+                key: "laptop".parse().unwrap(),
+            })),
+            Command::Reload,
+            Command::Revoke(None),
+            Command::Revoke(Some(laptop.clone())),
+            Command::Revoke(Some(address.clone())),
+            Command::Why(None),
+            Command::Why(Some(laptop)),
+            Command::Why(Some(address)),
+            Command::Watch,
+            Command::Teardown,
+        ]
+    }
+
+    #[test]
+    fn every_command_is_read_back_as_it_was_written() {
+        for command in all() {
+            let line = command.to_line();
+            assert_eq!(parse(line.trim_end().as_bytes()), Ok(command), "{line}");
+            assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
+        }
+    }
+
+    #[test]
+    fn revoking_nobody_is_not_revoking_everybody() {
+        let member = BadCommand::Member("key, address or all");
+        assert_eq!(bad(r#"{"v":1,"command":"revoke"}"#), member);
+        assert_eq!(bad(r#"{"v":1,"command":"revoke","all":false}"#), member);
+        assert_eq!(
+            bad(r#"{"v":1,"command":"revoke","all":true,"key":"a"}"#),
+            member
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_to_the_end_is_refused() {
+        let cut = r#"{"v":1,"command":"revoke","key":"laptop","cut":true}"#;
+        assert_eq!(bad(cut), BadCommand::UnknownMember);
+        assert_eq!(
+            bad(r#"{"v":1,"command":"status","key":"laptop"}"#),
+            BadCommand::UnknownMember
+        );
+        assert_eq!(bad(r#"{"v":2,"command":"status"}"#), BadCommand::Version);
+        assert_eq!(bad(r#"{"v":"1","command":"status"}"#), BadCommand::Version);
+        assert_eq!(bad(r#"{"command":"status"}"#), BadCommand::Version);
+        assert_eq!(bad(r#"{"v":1}"#), BadCommand::Unknown);
+        assert_eq!(bad(r#"{"v":1,"command":"open"}"#), BadCommand::Unknown);
+        assert_eq!(
+            bad(r#"{"v":1,"command":"why","key":"a","address":"192.0.2.7"}"#),
+            BadCommand::Member("key and address together")
+        );
+        for key in [r#""""#, r#""../x""#, "3", "null", r#"["a"]"#] {
+            let line = format!(r#"{{"v":1,"command":"why","key":{key}}}"#);
+            assert_eq!(bad(&line), BadCommand::Member("key"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_of_a_bounded_line_is_refused() {
+        for text in ["", "[]", "1", "status", "{", "{}x", "\u{0}", "[[[[[[["] {
+            assert_eq!(bad(text), BadCommand::NotAnObject, "{text}");
+        }
+        assert_eq!(parse(&[0xff, 0xfe]), Err(BadCommand::NotAnObject));
+        let deep = "[".repeat(MAX_LINE);
+        assert_eq!(bad(&deep), BadCommand::NotAnObject);
+        assert_eq!(parse(&[b' '; MAX_LINE + 1]), Err(BadCommand::TooLong));
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_address_that_it_maps() {
+        let mapped = r#"{"v":1,"command":"why","address":"::ffff:192.0.2.7"}"#;
+        assert_eq!(
+            ok(mapped),
+            Command::Why(Some(Who::Address([192, 0, 2, 7].into())))
+        );
+        assert_eq!(
+            "::ffff:192.0.2.7".parse(),
+            Ok(Who::Address([192, 0, 2, 7].into()))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn an_edited_command_is_a_command_or_refused(
+            which in 0_usize..12, at in any::<prop::sample::Index>(), byte in any::<u8>()
+        ) {
+            let mut line = all()[which].to_line().into_bytes();
+            line.pop();
+            let at = at.index(line.len());
+            line[at] = byte;
+            if let Ok(command) = parse(&line) {
+                let again = command.to_line();
+                prop_assert_eq!(parse(again.trim_end().as_bytes()), Ok(command));
+            }
+        }
+    }
+}

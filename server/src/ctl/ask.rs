@@ -1,0 +1,172 @@
+//! Asks the daemon over its control socket. Blocking, with an end to every wait.
+
+use super::Failure;
+use crate::config;
+use crate::control::answers::Answer;
+use crate::control::protocol::Command;
+use crate::files::Owner;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde::de::DeserializeOwned;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long an answer may take: a reload waits for nft.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// An answer is never longer than this, in bytes; see the daemon's own limit.
+const MAX_ANSWER: u64 = 1 << 21;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum NoAnswer {
+    /// No daemon is there: there is no socket, or nobody behind it.
+    NoDaemon(PathBuf),
+    /// The daemon did not do it.
+    Refused {
+        /// Why, in one line.
+        why: String,
+        /// The mistakes that are the reason.
+        mistakes: Vec<String>,
+    },
+    /// It could not be asked, or did not answer.
+    Failed(Failure),
+}
+
+impl From<NoAnswer> for Failure {
+    fn from(no: NoAnswer) -> Self {
+        match no {
+            NoAnswer::Failed(failure) => failure,
+            NoAnswer::NoDaemon(path) => Self::Failed(
+                format!("no daemon answers at {}", path.display()),
+                Some("start oneknockd; where it ends at once, its log says why".into()),
+            ),
+            NoAnswer::Refused { why, mistakes } => {
+                for mistake in mistakes {
+                    eprintln!("oneknockctl: {mistake}");
+                }
+                Self::Failed(why, None)
+            }
+        }
+    }
+}
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Asked {
+    path: PathBuf,
+    lines: BufReader<UnixStream>,
+}
+
+/// Asks the daemon of a configuration folder.
+pub fn ask<T: DeserializeOwned>(dir: &Path, command: &Command) -> Result<T, NoAnswer> {
+    Asked::new(dir, command)?.answer()
+}
+
+impl Asked {
+    /// Sends a command.
+    pub fn new(dir: &Path, command: &Command) -> Result<Self, NoAnswer> {
+        let path = config::control_path(dir, Owner::wanted());
+        let stream = match connect(&path) {
+            Ok(stream) => stream,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                return Err(NoAnswer::NoDaemon(path));
+            }
+            Err(error) => return Err(failed(&path, &error)),
+        };
+        let mut asked = Self {
+            path,
+            lines: BufReader::new(stream),
+        };
+        let sent = asked
+            .lines
+            .get_mut()
+            .write_all(command.to_line().as_bytes());
+        // One that was turned away may be told why before it has said anything.
+        match sent {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(failed(&asked.path, &error))
+            }
+            _ => Ok(asked),
+        }
+    }
+
+    /// Reads the answer.
+    pub fn answer<T: DeserializeOwned>(&mut self) -> Result<T, NoAnswer> {
+        let answer: Answer = self.line()?.ok_or_else(|| {
+            let ended = io::Error::other("the daemon ended the connection without an answer");
+            failed(&self.path, &ended)
+        })?;
+        match answer {
+            Answer {
+                ok: Some(ok),
+                error: None,
+                ..
+            } => serde_json::from_value(ok).map_err(|error| failed(&self.path, &error.into())),
+            Answer {
+                error, mistakes, ..
+            } => Err(NoAnswer::Refused {
+                why: error.unwrap_or_else(|| "the daemon gave no answer".into()),
+                mistakes,
+            }),
+        }
+    }
+
+    /// Reads a line; none at the end.
+    pub fn line<T: DeserializeOwned>(&mut self) -> Result<Option<T>, NoAnswer> {
+        let mut line = Vec::new();
+        let mut limited = (&mut self.lines).take(MAX_ANSWER);
+        let read = limited.read_until(b'\n', &mut line);
+        let read = read.map_err(|error| failed(&self.path, &error))?;
+        if read == 0 {
+            return Ok(None);
+        }
+        let value = serde_json::from_slice(&line);
+        value
+            .map(Some)
+            .map_err(|error| failed(&self.path, &error.into()))
+    }
+
+    /// Waits for the next lines without end.
+    pub fn wait_for_ever(&self) -> Result<(), NoAnswer> {
+        let waits = self.lines.get_ref().set_read_timeout(None);
+        waits.map_err(|error| failed(&self.path, &error))
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> NoAnswer {
+    NoAnswer::Failed(match error.kind() {
+        // What a timeout is called.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            let seconds = PATIENCE.as_secs();
+            let what = format!("{}: no answer within {seconds} s", path.display());
+            let hint = "the daemon hangs or is very busy; its log may say why";
+            Failure::Failed(what, Some(hint.into()))
+        }
+        _ => Failure::io(path, error),
+    })
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    // Before connecting: a daemon that hangs lets connections queue up.
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(&socket2::SockAddr::unix(path)?)?;
+    let stream = UnixStream::from(socket);
+    // Whoever else answers there could tell anything.
+    let peer = getsockopt(&stream, PeerCredentials)?.uid();
+    let daemon = nix::unistd::User::from_name("oneknock").ok().flatten();
+    let is_daemons = daemon.is_some_and(|user| user.uid.as_raw() == peer);
+    if peer == 0 || peer == nix::unistd::geteuid().as_raw() || is_daemons {
+        Ok(stream)
+    } else {
+        let what = format!("another user's program (uid {peer}) listens there");
+        Err(io::Error::other(what))
+    }
+}

@@ -1,0 +1,131 @@
+//! Whose clock is wrong: finds out which key, and which minute, a selector belongs to that
+//! was nobody's to the daemon. It tries every minute around; the daemon has no time for
+//! that. Pure.
+
+use crate::config::Settings;
+use crate::control::answers::{Event, Happened, Refused, Unknown};
+use oneknock_shared::knock::Timestamp;
+use oneknock_shared::secret::Subkeys;
+use oneknock_shared::selector::{Selector, Slot};
+use std::collections::HashMap;
+
+/// Minutes that are tried in all, of all keys together: a second or two.
+const BUDGET: u64 = 4_000_000;
+/// No clock is looked for that is wrong by more minutes than this: 31 days.
+const FARTHEST: u64 = 31 * 24 * 60;
+
+/// Those of a key of these settings, as refusals whose reason is the clock; and how many
+/// were of none.
+#[must_use]
+pub fn find(settings: &Settings, unknown: &[Unknown]) -> (Vec<Refused>, usize) {
+    let mut wanted: HashMap<Selector, Vec<&Unknown>> = HashMap::new();
+    for packet in unknown {
+        if let Ok(selector) = u64::from_str_radix(&packet.selector, 16) {
+            let selector = Selector(selector.to_be_bytes());
+            wanted.entry(selector).or_default().push(packet);
+        }
+    }
+    let times = unknown.iter().map(|packet| packet.at_ms);
+    let (Some(first), Some(last)) = (times.clone().min(), times.max()) else {
+        return (Vec::new(), 0);
+    };
+    let generations: usize = settings.keys.iter().map(|key| key.generations.len()).sum();
+    let each = BUDGET / u64::try_from(generations).unwrap_or(u64::MAX).max(1);
+    let around = (each / 2).min(FARTHEST);
+    let first = Slot::of(Timestamp(first)).0.saturating_sub(around);
+    let last = Slot::of(Timestamp(last)).0.saturating_add(around);
+    let mut found = Vec::new();
+    for key in &settings.keys {
+        for generation in &key.generations {
+            let subkeys = Subkeys::derive(&generation.secret, &settings.config.server_id);
+            for slot in first..=last {
+                let packets = wanted.remove(&Selector::new(&subkeys, Slot(slot)));
+                for packet in packets.into_iter().flatten() {
+                    found.push(Refused {
+                        last: Event {
+                            reason: Some("stale".into()),
+                            ahead_seconds: Some(ahead(slot, packet.at_ms)),
+                            ..Event::new(packet.at_ms, Happened::Ignored, &key.name, packet.address)
+                        },
+                        times: packet.times,
+                    });
+                }
+            }
+        }
+    }
+    let left = wanted.values().map(Vec::len).sum();
+    (found, left)
+}
+
+/// In whole minutes: the packet was made at some moment of its minute.
+fn ahead(slot: u64, at_ms: u64) -> i64 {
+    let made = slot.saturating_mul(60).saturating_add(30);
+    let ahead = i64::try_from(made).unwrap_or(i64::MAX) - i64::try_from(at_ms / 1000).unwrap_or(0);
+    (ahead + ahead.signum() * 30) / 60 * 60
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Generation, Key, Policy};
+    use oneknock_shared::secret::{Secret, ServerId};
+
+    const NOW: u64 = 1_800_000_010_000;
+
+    fn settings() -> Settings {
+        let id = ServerId::generate().unwrap();
+        let (name, host) = ("home".parse().unwrap(), "home.test".parse().unwrap());
+        let generation = Generation {
+            number: 1,
+            secret: Secret::generate().unwrap(),
+            not_before: None,
+            not_after: None,
+        };
+        let key = Key {
+            name: "laptop".parse().unwrap(),
+            policy: Policy::new(vec!["ssh".parse().unwrap()]),
+            generations: vec![generation],
+        };
+        Settings {
+            config: Config::new(name, host, 45123, id, "/nowhere".into()),
+            keys: vec![key],
+        }
+    }
+
+    fn unknown(settings: &Settings, ahead_seconds: i64) -> Unknown {
+        let secret = &settings.keys[0].generations[0].secret;
+        let keys = Subkeys::derive(secret, &settings.config.server_id);
+        let made = NOW.saturating_add_signed(ahead_seconds * 1000);
+        let selector = Selector::new(&keys, Slot::of(Timestamp(made)));
+        Unknown {
+            at_ms: NOW,
+            address: [192, 0, 2, 7].into(),
+            selector: format!("{:016x}", u64::from_be_bytes(selector.0)),
+            times: 2,
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_hours_or_weeks_off_is_found_to_the_minute() {
+        let settings = settings();
+        for ahead in [-14_520, 3600, 90, 30 * 86_400, -30 * 86_400] {
+            let (found, left) = find(&settings, &[unknown(&settings, ahead)]);
+            assert_eq!((found.len(), left), (1, 0), "{ahead}");
+            assert_eq!(found[0].last.key, "laptop");
+            let told = found[0].last.ahead_seconds.unwrap();
+            assert!(told.abs_diff(ahead) <= 60, "{ahead}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_no_key_is_counted() {
+        let settings = settings();
+        let mut stranger = unknown(&settings, 0);
+        stranger.selector = "0123456789abcdef".into();
+        let mut garbled = stranger.clone();
+        garbled.selector = "not hexadecimal".into();
+        let (found, left) = find(&settings, &[stranger, garbled]);
+        assert_eq!((found.len(), left), (0, 1));
+        assert_eq!(find(&settings, &[]).1, 0);
+    }
+}

@@ -1,0 +1,187 @@
+//! `oneknockctl status`, `grants`, `reload`, `revoke`, `why`, `watch`, `metrics` and
+//! `teardown`: what a running daemon is asked.
+
+use super::ask::{Asked, NoAnswer, ask};
+use super::{Failure, clocks, print, words};
+use crate::config::Settings;
+use crate::control::answers::{
+    Grant, Grants, MOST_LISTED, Refusals, Reloaded, Revoked, Status, TornDown, Watched, Watching,
+};
+use crate::control::protocol::{Command, Who};
+use crate::firewall;
+use serde::Serialize;
+use std::path::Path;
+
+fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|e| Failure::new("answer", e))?;
+    print(&text)
+}
+
+pub fn status(dir: &Path, as_json: bool) -> Result<(), Failure> {
+    let status: Status = ask(dir, &Command::Status)?;
+    if as_json {
+        json(&status)
+    } else {
+        print(&words::status(&status))
+    }
+}
+
+pub fn grants(dir: &Path, as_json: bool) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let part: Grants = ask(dir, &Command::Grants(after))?;
+        after = part.grants.last().and_then(Grant::place);
+        all.extend(part.grants);
+        if !part.more || after.is_none() {
+            break;
+        }
+    }
+    if as_json {
+        return json(&serde_json::json!({ "grants": all }));
+    }
+    print(words::GRANTS_HEAD)?;
+    all.iter().try_for_each(|grant| print(&words::grant(grant)))
+}
+
+pub fn reload(dir: &Path) -> Result<(), Failure> {
+    let Reloaded { services, keys } = ask(dir, &Command::Reload)?;
+    eprintln!("the daemon has taken it: services {services}, keys {keys}");
+    Ok(())
+}
+
+/// Tells a running daemon, if there is one, that `what` was done to the keys.
+pub fn tell(dir: &Path, what: &str) -> Result<(), Failure> {
+    match ask(dir, &Command::Reload) {
+        Ok(Reloaded { .. }) => {
+            eprintln!("{what}, and the daemon has taken it");
+            Ok(())
+        }
+        Err(NoAnswer::NoDaemon(_)) => {
+            eprintln!("{what}; no daemon runs, which could take it");
+            Ok(())
+        }
+        Err(NoAnswer::Refused { why, mistakes }) => {
+            for mistake in mistakes {
+                eprintln!("oneknockctl: {mistake}");
+            }
+            let what = format!("{what}, but the daemon has not taken it: {why}");
+            let ctl = crate::config::ctl_command(dir);
+            let hint = format!("mend that, then: {ctl} reload");
+            Err(Failure::Failed(what, Some(hint)))
+        }
+        Err(NoAnswer::Failed(failure)) => {
+            eprintln!("{what}, but the daemon could not be told");
+            Err(failure)
+        }
+    }
+}
+
+pub fn revoke(dir: &Path, who: Option<&Who>) -> Result<(), Failure> {
+    let revoked: Revoked = ask(dir, &Command::Revoke(who.cloned()))?;
+    eprintln!("closed: {}", revoked.closed);
+    for grant in &revoked.still {
+        let (address, service, key) = (grant.address, &grant.service, &grant.key);
+        eprintln!("{address} is still admitted to {service} by key {key}");
+    }
+    if revoked.still.len() == MOST_LISTED {
+        eprintln!("and perhaps more");
+    }
+    if revoked.closed > 0 {
+        eprintln!(
+            "hint: sessions that are in live on, and who has the key can knock again: \"{} key remove\" ends that",
+            crate::config::ctl_command(dir)
+        );
+    }
+    Ok(())
+}
+
+pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> {
+    let refusals: Refusals = ask(dir, &Command::Why(who.cloned()))?;
+    if as_json {
+        return json(&refusals);
+    }
+    let mut known = refusals.refusals;
+    let mut strangers = refusals.unknown.len();
+    let mut hint = None;
+    if let Ok(settings) = Settings::load(dir) {
+        let (found, left) = clocks::find(&settings, &refusals.unknown);
+        let found = found.into_iter().filter(|refused| match who {
+            Some(Who::Key(key)) => refused.last.key == key.as_str(),
+            _ => true,
+        });
+        known.extend(found);
+        strangers = left;
+    } else if strangers > 0 {
+        hint = Some("who can read the keys is told which of these have a wrong clock");
+    }
+    known.sort_by_key(|refused| std::cmp::Reverse(refused.last.at_ms));
+    known
+        .iter()
+        .try_for_each(|refused| print(&words::refused(refused)))?;
+    if strangers > 0 && !matches!(who, Some(Who::Key(_))) {
+        eprintln!("lately also packets of no key of this server: {strangers}");
+    }
+    if known.is_empty() {
+        let whose = who.map_or(String::new(), |who| format!(" of {who}"));
+        eprintln!("no packet{whose} was refused since the daemon started");
+        hint = hint.or(Some(
+            "a knock that neither opens nor is refused did not arrive, or its key is not this server's",
+        ));
+    }
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    Ok(())
+}
+
+pub fn watch(dir: &Path, as_json: bool) -> Result<(), Failure> {
+    let mut asked = Asked::new(dir, &Command::Watch)?;
+    asked.answer::<Watching>()?;
+    asked.wait_for_ever()?;
+    if !as_json {
+        eprintln!("watching; Ctrl-C ends it");
+    }
+    while let Some(watched) = asked.line::<Watched>()? {
+        match &watched {
+            _ if as_json => json(&watched)?,
+            Watched::Event(event) => print(&words::event(event))?,
+            Watched::Lost { lost } => print(&format!("(left out: {lost})"))?,
+        }
+    }
+    Err(Failure::Failed("the daemon has ended".into(), None))
+}
+
+pub fn metrics(dir: &Path) -> Result<(), Failure> {
+    let status: Option<Status> = match ask(dir, &Command::Status) {
+        Ok(status) => Some(status),
+        Err(NoAnswer::NoDaemon(_)) => None,
+        Err(no) => return Err(no.into()),
+    };
+    print(&words::metrics(status.as_ref()))
+}
+
+pub fn teardown(dir: &Path) -> Result<(), Failure> {
+    let (was_up, who) = match ask(dir, &Command::Teardown) {
+        Ok(TornDown { was_up }) => (was_up, "; the daemon has ended"),
+        // Nobody is there who would put it up again.
+        Err(NoAnswer::NoDaemon(_)) => (by_ourselves()?, ""),
+        Err(no) => return Err(no.into()),
+    };
+    if was_up {
+        eprintln!(
+            "the guard is down: guarded ports are open to whoever the machine's own rules let in{who}"
+        );
+    } else {
+        eprintln!("there was no guard{who}");
+    }
+    Ok(())
+}
+
+fn by_ourselves() -> Result<bool, Failure> {
+    if !firewall::has_net_admin() {
+        let what = "the guard can be taken down by root alone";
+        return Err(Failure::needs_root(what.into()));
+    }
+    firewall::teardown().map_err(|error| Failure::new("the guard is still up", error))
+}

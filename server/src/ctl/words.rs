@@ -1,0 +1,305 @@
+//! The daemon's answers in words, and as metrics. Pure.
+
+use crate::control::answers::{Event, Grant, Happened, Refused, Status};
+use crate::reasons;
+use humantime::{format_duration, format_rfc3339_seconds};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A point in time, UTC, to the second.
+fn time(ms: u64) -> String {
+    match UNIX_EPOCH.checked_add(Duration::from_millis(ms)) {
+        // What comes after the year 9999 cannot be written so.
+        Some(time) if ms < 253_402_300_800_000 => format_rfc3339_seconds(time).to_string(),
+        _ => format!("{ms} ms"),
+    }
+}
+
+fn span(seconds: u64) -> String {
+    format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+/// Several lines, without the last one's end.
+#[must_use]
+pub fn status(status: &Status) -> String {
+    let mut text = format!(
+        "oneknockd {}, process {}, up {}\n\
+         listens on {}; clients knock on udp/{}\n\
+         clock {}, knocks may be {} off\n\
+         keys {}, live grants {}, guard {}",
+        status.version,
+        status.pid,
+        span(status.up_seconds),
+        status.listen.join(", "),
+        status.port,
+        time(status.clock_ms),
+        span(status.skew_seconds),
+        status.keys,
+        status.grants,
+        status.guard,
+    );
+    if status.waits_for_clock {
+        text.push_str(
+            "\nnothing is accepted until the clock is synchronised, since the state was lost",
+        );
+    }
+    // Writing to a String cannot fail.
+    for service in &status.services {
+        let ports = service.ports.join(", ");
+        let _ = write!(
+            text,
+            "\nservice {}: {ports}, grants {}",
+            service.name, service.grants
+        );
+    }
+    let counters = &status.counters;
+    let _ = write!(text, "\npackets accepted: {}", counters.accepted);
+    let groups = [
+        ("accepted and not granted", &counters.failed),
+        ("refused", &counters.refused),
+        ("ignored", &counters.ignored),
+        ("of no key", &counters.junk),
+    ];
+    for (name, counts) in groups {
+        let counts = counts.iter().filter(|(_, count)| **count > 0);
+        let counts: Vec<String> = counts.map(|(word, n)| format!("{word} {n}")).collect();
+        if !counts.is_empty() {
+            let _ = write!(text, "\npackets {name}: {}", counts.join(", "));
+        }
+    }
+    text
+}
+
+/// The head of a table of grants.
+pub const GRANTS_HEAD: &str =
+    "KEY                      ADDRESS                                  SERVICE          LEFT";
+
+/// A line of that table.
+#[must_use]
+pub fn grant(grant: &Grant) -> String {
+    let Grant {
+        key,
+        address,
+        service,
+        seconds,
+    } = grant;
+    // Padding looks at the width of a text, not of an address.
+    let address = address.to_string();
+    format!("{key:<24} {address:<40} {service:<16} {}", span(*seconds))
+}
+
+/// What was the matter and what to do, in a sentence.
+fn advice(event: &Event) -> String {
+    let word = event.reason.as_deref().unwrap_or("");
+    let Some(reason) = reasons::of(word) else {
+        return word.into();
+    };
+    let means = match event.ahead_seconds {
+        Some(ahead) => format!(
+            "its clock is {} {} this machine's, or an old packet was sent again",
+            span(ahead.unsigned_abs()),
+            if ahead < 0 { "behind" } else { "ahead of" },
+        ),
+        None => reason.means.into(),
+    };
+    format!("{means}: {} [{word}]", reason.act)
+}
+
+fn source(event: &Event) -> String {
+    let service = event.service.as_ref().map(|name| format!(" for {name}"));
+    let whose = if event.proven {
+        ""
+    } else {
+        " (it may be forged)"
+    };
+    format!("{}{whose}{}", event.address, service.unwrap_or_default())
+}
+
+/// One line.
+#[must_use]
+pub fn refused(refused: &Refused) -> String {
+    let event = &refused.last;
+    let times = match refused.times {
+        1 => String::new(),
+        times => format!(", {times} times"),
+    };
+    let (at, key) = (time(event.at_ms), &event.key);
+    format!(
+        "{at} {key} from {}{times}: {}",
+        source(event),
+        advice(event)
+    )
+}
+
+/// One line.
+#[must_use]
+pub fn event(event: &Event) -> String {
+    let (at, key, address) = (time(event.at_ms), &event.key, event.address);
+    let service = event.service.as_deref().unwrap_or("all");
+    match event.event {
+        Happened::Granted => {
+            let seconds = span(event.seconds.unwrap_or(0));
+            format!("{at} granted {key} {address} {service} {seconds}")
+        }
+        Happened::Closed => format!("{at} closed {key} {address} {service}"),
+        Happened::Revoked => format!("{at} revoked {key} {address} {service}"),
+        Happened::Refused | Happened::Ignored | Happened::Failed => {
+            let word = match event.event {
+                Happened::Ignored => "ignored",
+                Happened::Failed => "failed",
+                _ => "refused",
+            };
+            format!(
+                "{at} {word} {key} from {}: {}",
+                source(event),
+                advice(event)
+            )
+        }
+    }
+}
+
+/// The Prometheus text format, without the last line's end; of no daemon, that there is
+/// none.
+#[must_use]
+pub fn metrics(status: Option<&Status>) -> String {
+    let mut lines = head("up", "gauge", "Whether the daemon answers.");
+    lines.push(format!("oneknock_up {}", u8::from(status.is_some())));
+    let Some(status) = status else {
+        return lines.join("\n");
+    };
+    lines.extend(head(
+        "uptime_seconds",
+        "gauge",
+        "How long the daemon has run.",
+    ));
+    lines.push(format!("oneknock_uptime_seconds {}", status.up_seconds));
+    lines.extend(head("keys", "gauge", "Keys in force."));
+    lines.push(format!("oneknock_keys {}", status.keys));
+    lines.extend(head("grants", "gauge", "Live grants."));
+    for service in &status.services {
+        let (name, grants) = (&service.name, service.grants);
+        lines.push(format!("oneknock_grants{{service=\"{name}\"}} {grants}"));
+    }
+    let help = "Datagrams by what became of them, and why.";
+    lines.extend(head("packets_total", "counter", help));
+    let counters = &status.counters;
+    let accepted = BTreeMap::from([(String::new(), counters.accepted)]);
+    let groups = [
+        ("accepted", &accepted),
+        ("failed", &counters.failed),
+        ("refused", &counters.refused),
+        ("ignored", &counters.ignored),
+        ("junk", &counters.junk),
+    ];
+    for (outcome, counts) in groups {
+        let line = |(reason, count): (&String, &u64)| {
+            let labels = format!("outcome=\"{outcome}\",reason=\"{reason}\"");
+            format!("oneknock_packets_total{{{labels}}} {count}")
+        };
+        lines.extend(counts.iter().map(line));
+    }
+    lines.join("\n")
+}
+
+fn head(name: &str, kind: &str, help: &str) -> Vec<String> {
+    vec![
+        format!("# HELP oneknock_{name} {help}"),
+        format!("# TYPE oneknock_{name} {kind}"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::answers::{Counted, Guarded};
+
+    fn stale(ahead: i64) -> Event {
+        Event {
+            reason: Some("stale".into()),
+            ahead_seconds: Some(ahead),
+            ..Event::new(
+                1_800_000_000_000,
+                Happened::Ignored,
+                &"laptop".parse().unwrap(),
+                [192, 0, 2, 7].into(),
+            )
+        }
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_with_how_wrong_it_is() {
+        let refused = Refused {
+            last: stale(-14_520),
+            times: 3,
+        };
+        let text = super::refused(&refused);
+        assert!(
+            text.starts_with("2027-01-15T08:00:00Z laptop from 192.0.2.7"),
+            "{text}"
+        );
+        for part in [
+            "3 times",
+            "clock is 4h 2m behind",
+            "set the clock",
+            "[stale]",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        let ahead = event(&stale(61));
+        assert!(ahead.contains("1m 1s ahead of"), "{ahead}");
+    }
+
+    #[test]
+    fn what_a_newer_daemon_says_is_passed_on() {
+        let mut newer = stale(0);
+        newer.reason = Some("moon-phase".into());
+        assert!(event(&newer).ends_with(": moon-phase"));
+        newer.at_ms = u64::MAX;
+        assert!(event(&newer).contains("moon-phase"));
+    }
+
+    #[test]
+    fn metrics_are_in_the_text_format() {
+        assert!(metrics(None).ends_with("\noneknock_up 0"));
+        let status = Status {
+            version: "1".into(),
+            pid: 1,
+            up_seconds: 60,
+            clock_ms: 0,
+            skew_seconds: 30,
+            port: 45123,
+            listen: vec![],
+            guard: "owned".into(),
+            services: vec![Guarded {
+                name: "ssh".into(),
+                ports: vec!["tcp/22".into()],
+                grants: 2,
+            }],
+            keys: 3,
+            grants: 2,
+            waits_for_clock: false,
+            counters: Counted {
+                accepted: 7,
+                ignored: BTreeMap::from([("stale".into(), 1)]),
+                ..Counted::default()
+            },
+        };
+        let text = metrics(Some(&status));
+        for line in [
+            "oneknock_up 1",
+            "oneknock_keys 3",
+            "oneknock_grants{service=\"ssh\"} 2",
+            "oneknock_packets_total{outcome=\"accepted\",reason=\"\"} 7",
+            "oneknock_packets_total{outcome=\"ignored\",reason=\"stale\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        let names = text.lines().map(|l| l.trim_start_matches("# HELP "));
+        assert!(
+            names
+                .clone()
+                .all(|l| l.starts_with("oneknock_") || l.starts_with("# TYPE "))
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! What the daemon does when it is asked over the control socket.
+
+use super::{Cli, Daemon, Stopped};
+use crate::config::Guard;
+use crate::control::Request;
+use crate::control::answers::{
+    Answer, Counted, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked, Status,
+    TornDown,
+};
+use crate::control::protocol::{Command, Who};
+use crate::firewall::FirewallError;
+use crate::gate::{Change, Held, Now};
+use crate::log;
+use oneknock_shared::name::ServiceName;
+use std::collections::BTreeMap;
+use std::io;
+
+/// Whether the daemon goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It does.
+    GoOn,
+    /// It is to end.
+    End,
+}
+
+impl Daemon {
+    /// Does what was asked, and answers.
+    pub fn command(&mut self, cli: &Cli, request: &Request) -> Next {
+        let now = self.clock.now();
+        let mut next = Next::GoOn;
+        let answer = match &request.command {
+            Command::Watch => {
+                self.control.socket.watch(request.id);
+                return next;
+            }
+            Command::Status => Answer::of(Ok(self.status(now))),
+            Command::Grants(after) => {
+                let after = after.as_ref().map(|after| (after.place, &after.key));
+                let mut held = self.gate.held(now, after);
+                let grants = held.by_ref().take(MOST_LISTED).map(|h| grant(&h)).collect();
+                let more = held.next().is_some();
+                Answer::of(Ok(Grants { grants, more }))
+            }
+            Command::Why(who) => Answer::of(Ok(self.control.refusals(who.as_ref()))),
+            Command::Reload => {
+                log::line(format_args!("asked to reload by uid={}", request.uid));
+                Answer::of(self.reload_asked(cli))
+            }
+            Command::Revoke(who) => Answer::of(self.revoke(now, who.as_ref(), request.uid)),
+            Command::Teardown => {
+                let torn_down = self.tear_down(request.uid);
+                if torn_down.is_ok() {
+                    next = Next::End;
+                }
+                Answer::of(torn_down)
+            }
+        };
+        self.control.socket.answer(request.id, &answer);
+        next
+    }
+
+    fn status(&self, now: Now) -> Status {
+        let config = &self.settings.config;
+        let guard = if self.firewall.is_owned() {
+            Guard::Owned
+        } else {
+            Guard::Watched
+        };
+        let mut live: BTreeMap<ServiceName, usize> = BTreeMap::new();
+        for held in self.gate.held(now, None) {
+            *live.entry(held.place.service).or_default() += 1;
+        }
+        let services = config.services.iter().map(|service| Guarded {
+            name: service.name.to_string(),
+            ports: service.ports.iter().map(ToString::to_string).collect(),
+            grants: live.get(&service.name).copied().unwrap_or(0),
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            up_seconds: self.control.up(now).as_secs(),
+            clock_ms: now.wall.0,
+            skew_seconds: config.skew.as_secs(),
+            port: config.port,
+            listen: config.listen.iter().map(ToString::to_string).collect(),
+            guard: guard.to_string(),
+            services: services.collect(),
+            keys: self.settings.keys.len(),
+            grants: live.values().sum(),
+            waits_for_clock: self.waiting.is_some(),
+            counters: self.counted(),
+        }
+    }
+
+    fn counted(&self) -> Counted {
+        let counters = self.gate.counters();
+        let junk = [
+            ("length", counters.length),
+            ("selector", counters.selector),
+            ("mac", counters.mac),
+        ];
+        let mut counted = Counted {
+            accepted: counters.accepted,
+            junk: junk.map(|(word, count)| (word.to_owned(), count)).into(),
+            ..Counted::default()
+        };
+        let failed = self.control.failed();
+        // Every reason is there from the start, so that what reads this sees it rise.
+        for reason in crate::reasons::ALL {
+            let (word, of) = (reason.word, |counts: &BTreeMap<&str, u64>| {
+                counts.get(reason.word).copied().unwrap_or(0)
+            });
+            let (into, count) = match reason.of {
+                crate::reasons::Of::Ignored => (&mut counted.ignored, of(&counters.reasons)),
+                crate::reasons::Of::Refused => (&mut counted.refused, of(&counters.reasons)),
+                crate::reasons::Of::Failed => (&mut counted.failed, of(failed)),
+            };
+            into.insert(word.into(), count);
+        }
+        counted
+    }
+
+    fn reload_asked(&mut self, cli: &Cli) -> Result<Reloaded, Failed> {
+        match self.reload(cli) {
+            Ok(()) => Ok(Reloaded {
+                services: self.settings.config.services.len(),
+                keys: self.settings.keys.len(),
+            }),
+            Err(Stopped::Mistakes(mistakes)) => {
+                let mut texts: Vec<String> = mistakes
+                    .iter()
+                    .take(MOST_LISTED)
+                    .map(ToString::to_string)
+                    .collect();
+                if mistakes.len() > texts.len() {
+                    texts.push(format!("and {} more", mistakes.len() - texts.len()));
+                }
+                Err(Failed {
+                    error: "not reloaded: what was in force stays in force".into(),
+                    mistakes: texts,
+                })
+            }
+            Err(why) => Err(Failed::new(why)),
+        }
+    }
+
+    fn revoke(&mut self, now: Now, who: Option<&Who>, uid: u32) -> Result<Revoked, Failed> {
+        let ended = self.gate.end(now, |key, place| match who {
+            None => true,
+            Some(Who::Key(name)) => key == name,
+            Some(Who::Address(address)) => place.address == *address,
+        });
+        if let Some(Who::Key(name)) = who
+            && ended.claims.is_empty()
+            && !self.settings.keys.iter().any(|key| key.name == *name)
+        {
+            return Err(Failed::new(format_args!("there is no key {name}")));
+        }
+        if let Err(error) = self.change(&ended.lost.changes) {
+            self.gate.keep(now, &ended);
+            return Err(Failed::new(format_args!("nothing was closed: {error}")));
+        }
+        self.remember(false);
+        let noted = self.ledger.lose(&ended.lost, now);
+        let whose = who.map_or("all".into(), ToString::to_string);
+        let closed = ended.claims.len();
+        log::line(format_args!("revoked {whose}: grants={closed} uid={uid}"));
+        self.control.note_revoked(now, &ended.claims);
+        if let Err(error) = noted {
+            let what = format!(
+                "closed: {closed}, but the state could not note it, and a restart may open them again: {error}"
+            );
+            log::line(&what);
+            return Err(Failed::new(what));
+        }
+        let still = ended
+            .lost
+            .changes
+            .into_iter()
+            .filter_map(|change| match change {
+                Change::Admit { place, key, time } => {
+                    let left = time;
+                    Some(grant(&Held { key, place, left }))
+                }
+                Change::Shut { .. } => None,
+            });
+        let still = still.take(MOST_LISTED).collect();
+        Ok(Revoked { closed, still })
+    }
+
+    fn tear_down(&mut self, uid: u32) -> Result<TornDown, Failed> {
+        let was_up = match self.firewall.teardown() {
+            Ok(()) => true,
+            Err(FirewallError::Netlink(error)) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                let what = format!("the guard may still be up: {error}");
+                return Err(Failed::new(what));
+            }
+        };
+        log::line(format_args!("the guard is down: asked for by uid={uid}"));
+        Ok(TornDown { was_up })
+    }
+}
+
+fn grant(held: &Held) -> Grant {
+    Grant {
+        key: held.key.to_string(),
+        address: held.place.address,
+        service: held.place.service.to_string(),
+        seconds: held.left.as_secs() + u64::from(held.left.subsec_nanos() > 0),
+    }
+}

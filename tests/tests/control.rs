@@ -1,0 +1,642 @@
+//! The control socket: every verb against a real daemon, and peers that mean no good.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use nix::sys::signal::Signal;
+use oneknock_tests::wire::{self, Key, Probe, until_open, until_silent};
+use oneknock_tests::{Done, Running, Site, binaries, wait};
+use serde_json::{Value, json};
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+fn socket(site: &Site) -> PathBuf {
+    site.dir.join("state/control")
+}
+
+fn connect(site: &Site) -> UnixStream {
+    let stream = UnixStream::connect(socket(site)).unwrap();
+    stream.set_read_timeout(Some(wait::DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(wait::DEADLINE)).unwrap();
+    stream
+}
+
+/// Sends bytes as they are; gives the first line that comes back, if one does.
+fn say(site: &Site, bytes: &[u8]) -> String {
+    let mut stream = connect(site);
+    // The daemon may have had enough before all is sent.
+    let _ = stream.write_all(bytes);
+    let mut line = String::new();
+    let _ = BufReader::new(stream).read_line(&mut line);
+    line
+}
+
+fn json_of(done: Done) -> Value {
+    serde_json::from_str(&done.ok()).unwrap()
+}
+
+fn status(site: &Site) -> Value {
+    json_of(site.ctl(&["status", "--json"]))
+}
+
+/// The daemon serves: it answers, and a knock opens.
+fn serves(site: &Site, key: &Key, daemon: &mut Running) {
+    assert_eq!(status(site)["keys"], 1);
+    let server: IpAddr = site.lab.server.v4.into();
+    key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 0));
+    daemon.expect("granted address=198.51.100.7 key=laptop service=ssh");
+}
+
+#[test]
+fn status_tells_how_the_daemon_is() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let server: IpAddr = site.lab.server.v4.into();
+    let packet = key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
+    daemon.expect("granted");
+    let to = (server, key.invitation.port).into();
+    wire::send(&site.lab.stranger, to, &packet);
+    wire::send(&site.lab.stranger, to, b"junk");
+    daemon.expect("reason=replayed");
+    wait::until_true("the junk is counted", || {
+        status(&site)["counters"]["junk"]["length"] == 1
+    });
+    let status = status(&site);
+    assert_eq!(status["listen"], json!(["0.0.0.0:45123", "[::]:45123"]));
+    assert_eq!(
+        (&status["port"], &status["keys"]),
+        (&json!(45123), &json!(1))
+    );
+    assert_eq!(status["skew_seconds"], 30);
+    assert!(wire::now().abs_diff(status["clock_ms"].as_u64().unwrap()) < 60_000);
+    let guarded = json!([{"name": "ssh", "ports": ["tcp/22"], "grants": 1}]);
+    assert_eq!(status["services"], guarded);
+    assert_eq!(status["counters"]["accepted"], 1);
+    assert_eq!(status["guard"], "owned");
+    assert_eq!(status["counters"]["ignored"]["replayed"], 1);
+    assert_eq!(status["counters"]["refused"]["too-many-grants"], 0);
+    let words = site.ctl(&["status"]).ok();
+    for part in [
+        "0.0.0.0:45123",
+        "service ssh: tcp/22, grants 1",
+        "replayed 1",
+    ] {
+        assert!(words.contains(part), "{words}");
+    }
+}
+
+#[test]
+fn grants_tells_who_from_where_to_what_and_how_long_still() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    assert_eq!(
+        json_of(site.ctl(&["grants", "--json"])),
+        json!({"grants": []})
+    );
+    for server in site.lab.server.addresses() {
+        key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 600));
+        daemon.expect("granted");
+    }
+    let all = json_of(site.ctl(&["grants", "--json"]));
+    let all = all["grants"].as_array().unwrap();
+    let brief: Vec<_> = all
+        .iter()
+        .map(|g| {
+            (
+                g["key"].as_str(),
+                g["address"].as_str(),
+                g["service"].as_str(),
+            )
+        })
+        .collect();
+    let want = |address| (Some("laptop"), Some(address), Some("ssh"));
+    assert_eq!(brief, [want("198.51.100.7"), want("2001:db8:0:2::7")]);
+    let left = |grant: &Value| grant["seconds"].as_u64().unwrap();
+    assert!(all.iter().all(|g| (1..=600).contains(&left(g))), "{all:?}");
+    wait::until_true("it counts down", || {
+        let now = json_of(site.ctl(&["grants", "--json"]));
+        left(&now["grants"][0]) < left(&all[0])
+    });
+    let table = site.ctl(&["grants"]).ok();
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(
+        table.contains("laptop  ") && table.contains("9m"),
+        "{table}"
+    );
+}
+
+/// More than one answer holds.
+#[test]
+fn a_long_list_of_grants_is_complete() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    site.set(&site.key_file("laptop"), "grants", "1000");
+    site.set(&site.key_file("laptop"), "knocks_per_minute", "100000");
+    site.set(&site.key_file("laptop"), "admit_others", "true");
+    let mut daemon = site.daemon();
+    for number in 0..600_u16 {
+        let [high, low] = number.to_be_bytes();
+        let mut knock = wire::open(Some("ssh"), 600);
+        knock.address = Some([198, 18, high, low].into());
+        key.knock(&site.lab.laptop, site.lab.server.v4.into(), &knock);
+        daemon.expect(&format!("granted address=198.18.{high}.{low} "));
+    }
+    let all = json_of(site.ctl(&["grants", "--json"]));
+    let all = all["grants"].as_array().unwrap();
+    let mut addresses: Vec<&str> = all.iter().map(|g| g["address"].as_str().unwrap()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!((all.len(), addresses.len()), (600, 600));
+    assert_eq!(site.ctl(&["revoke", "--all"]).ok(), "");
+    assert_eq!(site.guests("ssh"), []);
+}
+
+#[test]
+fn reload_says_whether_the_daemon_took_it() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let good = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), format!("nonsense = 1\n{good}")).unwrap();
+    let done = site.ctl(&["reload"]);
+    assert_eq!(done.code, Some(1), "{done}");
+    assert!(done.err.contains("nonsense: is unknown"), "{done}");
+    assert!(done.err.contains("stays in force"), "{done}");
+    daemon.expect("not reloaded");
+    let more = "[[service]]\nname = \"web\"\nports = [\"tcp/2222\"]\n";
+    fs::write(site.config(), format!("{good}\n{more}")).unwrap();
+    let done = site.ctl(&["reload"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(done.err.contains("services 2, keys 1"), "{done}");
+    let (laptop, server) = (&site.lab.laptop, site.lab.server.v4.into());
+    assert_eq!(wire::probe(laptop, server, 2222), Probe::Silent);
+    // What cannot change while it runs is said, and nothing is changed.
+    fs::write(site.config(), &good).unwrap();
+    site.set(&site.config(), "control", "\"/run/elsewhere\"");
+    let table = fs::read_to_string(site.config()).unwrap();
+    let asked = say(&site, b"{\"v\":1,\"command\":\"reload\"}\n");
+    assert!(asked.contains("control: cannot change"), "{asked}\n{table}");
+}
+
+#[test]
+fn revoke_closes_a_keys_an_addresss_or_all_grants() {
+    let site = Site::new(binaries!());
+    let first = site.key("first", &["ssh"]);
+    let second = site.key("second", &["ssh"]);
+    let mut daemon = site.daemon();
+    let server: IpAddr = site.lab.server.v4.into();
+    let (laptop, stranger) = (&site.lab.laptop, &site.lab.stranger);
+    let mut open = || {
+        for (key, host) in [(&first, laptop), (&second, laptop), (&second, stranger)] {
+            key.knock(host, server, &wire::open(Some("ssh"), 600));
+            daemon.expect("granted");
+        }
+    };
+    let admits = |host: &oneknock_tests::Host| site.admits("ssh", host.v4.into());
+    open();
+    let mut session = site.session(&["ssh", "-4", "server.lab"]);
+    let done = site.ctl(&["revoke", "first"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    let still = "198.51.100.7 is still admitted to ssh by key second";
+    assert!(
+        done.err.contains("closed: 1") && done.err.contains(still),
+        "{done}"
+    );
+    assert!(admits(laptop) && admits(stranger));
+    let done = site.ctl(&["revoke", "198.51.100.7"]);
+    assert!(done.err.contains("closed: 1"), "{done}");
+    assert!(!admits(laptop) && admits(stranger));
+    until_silent(laptop, server, 22);
+    until_open(stranger, server, 22);
+    // As the help says.
+    session.say("hello");
+    session.expect("got hello");
+    open();
+    let done = site.ctl(&["revoke", "--all"]);
+    assert!(done.err.contains("closed: 3"), "{done}");
+    assert_eq!(site.guests("ssh"), []);
+    let done = site.ctl(&["revoke", "--all"]);
+    assert!(
+        done.code == Some(0) && done.err.contains("closed: 0"),
+        "{done}"
+    );
+    let err = site.ctl(&["revoke", "frist"]).fails(1);
+    assert!(err.contains("there is no key frist"), "{err}");
+    assert_eq!(site.ctl(&["revoke"]).code, Some(2));
+    assert_eq!(site.ctl(&["revoke", "first", "--all"]).code, Some(2));
+    let history = site.ctl(&["history"]).ok();
+    assert_eq!(history.matches(" revoked").count(), 5, "{history}");
+    // Neither a reload brings them back, nor a restart where the guard was removed.
+    site.ctl(&["reload"]).ok();
+    assert_eq!(site.guests("ssh"), []);
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    site.lab.server.nft("delete table inet oneknock");
+    let _daemon = site.daemon();
+    assert_eq!(site.guests("ssh"), []);
+}
+
+#[test]
+fn why_says_what_was_the_matter_and_what_to_do() {
+    let site = Site::new(binaries!());
+    let laptop = site.key("laptop", &["ssh"]);
+    let phone = site.key("phone", &["ssh"]);
+    site.set(&site.key_file("phone"), "signed_address", "true");
+    let mut daemon = site.daemon();
+    let none = site.ctl(&["why"]);
+    assert!(none.code == Some(0) && none.out.is_empty(), "{none}");
+    assert!(none.err.contains("no packet"), "{none}");
+    let server: IpAddr = site.lab.server.v4.into();
+    let mut late = wire::open(Some("ssh"), 0);
+    late.timestamp.0 -= 14_520_500;
+    // Of a minute that is not in force: the daemon cannot tell whose it is.
+    let packet = laptop.knock(&site.lab.laptop, server, &late);
+    let to = (server, laptop.invitation.port).into();
+    wire::send(&site.lab.laptop, to, &packet);
+    wire::send(&site.lab.net, to, &[0x5a; 112]);
+    wait::until_true("they are counted", || {
+        status(&site)["counters"]["junk"]["selector"] == 3
+    });
+    phone.knock(&site.lab.stranger, server, &wire::open(Some("ssh"), 0));
+    daemon.expect("reason=address-not-signed");
+
+    let all = site.ctl(&["why"]);
+    assert!(all.err.contains("of no key of this server: 1"), "{all}");
+    let all = all.ok();
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(lines.len(), 2, "{all}");
+    assert!(lines[0].contains(" phone from 203.0.113.9"), "{all}");
+    for part in [
+        "laptop from 198.51.100.7",
+        "2 times",
+        "4h 2m",
+        "behind",
+        "set the clock",
+    ] {
+        assert!(lines[1].contains(part), "{all}");
+    }
+    assert_eq!(site.ctl(&["why", "phone"]).ok(), format!("{}\n", lines[0]));
+    let of_address = site.ctl(&["why", "198.51.100.7"]).ok();
+    assert_eq!(of_address, format!("{}\n", lines[1]));
+    let of_address = json_of(site.ctl(&["why", "198.51.100.7", "--json"]));
+    let unknown = of_address["unknown"].as_array().unwrap();
+    assert_eq!((unknown.len(), &unknown[0]["times"]), (1, &json!(2)));
+    assert_eq!(site.ctl(&["why", "192.0.2.99"]).ok(), "");
+}
+
+#[test]
+fn watch_shows_what_happens_as_it_happens() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let dir = site.dir.to_str().unwrap();
+    let watch = ["oneknockctl", "--config", dir, "watch"];
+    let mut words = Running::start("watch", site.lab.server.command(&watch));
+    words.expect("watching");
+    let json = [&watch[..], &["--json"]].concat();
+    let mut json = Running::start("watch --json", site.lab.server.command(&json));
+    wait::until_true("both watch", || {
+        let server: IpAddr = site.lab.server.v4.into();
+        key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 5));
+        json.count("granted") > 0
+    });
+    let server: IpAddr = site.lab.server.v4.into();
+    let packet = key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
+    words.expect("granted laptop 198.51.100.7 ssh 1m");
+    let event = json.expect("\"seconds\":60");
+    let event: Value = serde_json::from_str(&event).unwrap();
+    assert_eq!(event["event"], "granted");
+    wire::send(
+        &site.lab.stranger,
+        (server, key.invitation.port).into(),
+        &packet,
+    );
+    let line = words.expect("ignored laptop from 203.0.113.9 (it may be forged)");
+    assert!(line.ends_with("[replayed]"), "{line}");
+    site.ctl(&["revoke", "laptop"]).ok();
+    words.expect("revoked laptop 198.51.100.7 ssh");
+    key.knock(&site.lab.laptop, server, &wire::close(Some("ssh")));
+    words.expect("closed laptop 198.51.100.7 ssh");
+    daemon.signal(Signal::SIGTERM);
+    words.expect("the daemon has ended");
+    assert_eq!(words.end().code(), Some(1));
+    assert_eq!(daemon.end().code(), Some(0));
+}
+
+#[test]
+fn metrics_are_there_with_and_without_a_daemon() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    assert!(site.ctl(&["metrics"]).ok().ends_with("\noneknock_up 0\n"));
+    let mut daemon = site.daemon();
+    let server: IpAddr = site.lab.server.v4.into();
+    key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
+    daemon.expect("granted");
+    let text = site.ctl(&["metrics"]).ok();
+    for line in [
+        "oneknock_up 1",
+        "oneknock_grants{service=\"ssh\"} 1",
+        "oneknock_packets_total{outcome=\"accepted\",reason=\"\"} 1",
+        "oneknock_packets_total{outcome=\"refused\",reason=\"too-many-grants\"} 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn teardown_is_done_by_the_daemon_which_then_ends() {
+    for guard in ["owned", "watched"] {
+        let site = Site::new(binaries!());
+        site.key("laptop", &["ssh"]);
+        site.set(&site.config(), "guard", &format!("\"{guard}\""));
+        let mut daemon = site.daemon();
+        assert_eq!(status(&site)["guard"], guard);
+        let server: IpAddr = site.lab.server.v4.into();
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+        let done = site.ctl(&["teardown"]);
+        assert_eq!(done.code, Some(0), "{done}");
+        assert!(done.err.contains("has ended"), "{done}");
+        assert_eq!(daemon.end().code(), Some(0));
+        assert_eq!(daemon.count("the guard is down: asked for by uid=0"), 1);
+        let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
+        assert_eq!(tables, "");
+        until_open(&site.lab.stranger, server, 22);
+        assert!(!socket(&site).exists());
+        let again = site.ctl(&["teardown"]);
+        assert_eq!(again.code, Some(0), "{again}");
+        assert!(again.err.contains("there was no guard"), "{again}");
+    }
+}
+
+#[test]
+fn a_key_is_in_force_and_out_of_it_when_the_command_returns() {
+    let site = Site::new(binaries!());
+    let done = site.ctl(&["key", "add", "laptop"]);
+    assert!(done.err.contains("no daemon runs"), "{done}");
+    let mut daemon = site.daemon();
+    let added = site.ctl(&["key", "add", "phone"]);
+    assert!(added.err.contains("the daemon has taken it"), "{added}");
+    let line = added.ok();
+    let phone = Key {
+        invitation: line.parse().unwrap(),
+        line,
+    };
+    let server: IpAddr = site.lab.server.v4.into();
+    phone.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
+    daemon.expect("granted address=198.51.100.7 key=phone");
+    let done = site.ctl(&["key", "remove", "phone"]);
+    assert!(done.err.contains("the daemon has taken it"), "{done}");
+    assert_eq!(site.guests("ssh"), []);
+    // With a mistake elsewhere the daemon takes nothing, and it is said.
+    fs::write(site.dir.join("keys/note.txt"), "x").unwrap();
+    let done = site.ctl(&["key", "add", "tablet"]);
+    assert_eq!(done.code, Some(1), "{done}");
+    assert!(done.out.starts_with("oneknock1:"), "{done}");
+    for part in ["has not taken it", "note.txt", "reload"] {
+        assert!(done.err.contains(part), "{done}");
+    }
+    assert_eq!(status(&site)["keys"], 1);
+}
+
+#[test]
+fn without_a_daemon_every_question_says_so() {
+    let site = Site::new(binaries!());
+    let asks: [&[&str]; 6] = [
+        &["status"],
+        &["grants"],
+        &["reload"],
+        &["revoke", "--all"],
+        &["why"],
+        &["watch"],
+    ];
+    for ask in asks {
+        let done = site.ctl(ask);
+        assert_eq!(done.code, Some(1), "{done}");
+        let want = format!("no daemon answers at {}", socket(&site).display());
+        assert!(done.err.contains(&want), "{done}");
+    }
+}
+
+#[test]
+fn what_is_no_command_is_answered_with_why_and_does_nothing() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let bad: [(&[u8], &str); 8] = [
+        (b"\n", "not a JSON object"),
+        (b"hello\n", "not a JSON object"),
+        (b"\xff\xfe\n", "not a JSON object"),
+        (b"{\"v\":2,\"command\":\"status\"}\n", "v must be 1"),
+        (b"{\"v\":1,\"command\":\"open\"}\n", "no such command"),
+        (b"{\"v\":1,\"command\":\"revoke\"}\n", "key, address or all"),
+        (
+            b"{\"v\":1,\"command\":\"revoke\",\"all\":true,\"cut\":true}\n",
+            "unknown member",
+        ),
+        (&[b'['; 5000], "longer than 4096 bytes"),
+    ];
+    for (bytes, want) in bad {
+        let line = say(&site, bytes);
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(answer["v"], 1);
+        assert!(answer["error"].as_str().unwrap().contains(want), "{line}");
+    }
+    // One line is one command; what follows is not looked at.
+    let two = b"{\"v\":1,\"command\":\"status\"}\n{\"v\":1,\"command\":\"teardown\"}\n";
+    assert!(say(&site, two).contains("\"ok\""));
+    serves(&site, &key, &mut daemon);
+}
+
+#[test]
+fn ten_megabytes_without_an_end_are_cut_off() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let line = say(&site, &vec![b'x'; 10 << 20]);
+    assert!(line.contains("longer than 4096 bytes"), "{line}");
+    serves(&site, &key, &mut daemon);
+}
+
+#[test]
+fn a_watcher_that_never_reads_holds_nothing_up_and_learns_what_it_missed() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let mut stream = connect(&site);
+    stream
+        .write_all(b"{\"v\":1,\"command\":\"watch\"}\n")
+        .unwrap();
+    let server: IpAddr = site.lab.server.v4.into();
+    let packet = key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
+    daemon.expect("granted");
+    let to = (server, key.invitation.port).into();
+    let seen = || status(&site)["counters"]["ignored"]["replayed"].as_u64();
+    // More than the daemon keeps for it and the kernel does together.
+    wait::until_true("many replays were seen", || {
+        for _ in 0..500 {
+            wire::send(&site.lab.stranger, to, &packet);
+        }
+        seen() > Some(4000)
+    });
+    serves(&site, &key, &mut daemon);
+    let total = seen().unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().contains("\"ok\""));
+    let (mut events, mut lost) = (0, 0);
+    for line in lines.by_ref() {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        match line["lost"].as_u64() {
+            Some(number) => lost += number,
+            None => events += 1,
+        }
+        if lost > 0 {
+            break;
+        }
+        // What was kept is read: room for the note, which the next event brings.
+        if events % 500 == 0 {
+            wire::send(&site.lab.stranger, to, &packet);
+        }
+        if events > 300 {
+            wire::send(&site.lab.stranger, to, &packet);
+        }
+    }
+    assert!(lost > 0 && events < total, "{lost} of {total}");
+}
+
+#[test]
+fn connections_that_say_nothing_are_let_go_and_too_many_are_turned_away() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let mut idle: Vec<UnixStream> = (0..16).map(|_| connect(&site)).collect();
+    wait::until_true("a further one is turned away", || {
+        let line = say(&site, b"{\"v\":1,\"command\":\"status\"}\n");
+        line.contains("too many connections")
+    });
+    let server: IpAddr = site.lab.server.v4.into();
+    key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 0));
+    daemon.expect("granted address=198.51.100.7");
+    wait::until_true("the idle ones are gone", || {
+        site.ctl(&["status"]).code == Some(0)
+    });
+    // The end, not an answer.
+    assert_eq!(idle[0].read(&mut [0; 1]).unwrap(), 0);
+    drop(idle);
+    serves(&site, &key, &mut daemon);
+}
+
+fn may_pass(folders: &[&Path]) {
+    for folder in folders {
+        fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// Runs `oneknockctl` as another user and group.
+fn ctl_as(site: &Site, user: &str, group: &str, args: &[&str]) -> Done {
+    let program = site.lab.dir().join("program");
+    if !program.exists() {
+        fs::copy(binaries!().oneknockctl, &program).unwrap();
+    }
+    may_pass(&[site.lab.dir(), &site.lab.server.home, &site.dir]);
+    let (user, group) = (format!("--reuid={user}"), format!("--regid={group}"));
+    let setpriv = ["setpriv", &user, &group, "--clear-groups"];
+    let call = [
+        program.to_str().unwrap(),
+        "--config",
+        site.dir.to_str().unwrap(),
+    ];
+    site.lab.server.run(&[&setpriv, &call[..], args].concat())
+}
+
+#[test]
+fn another_user_is_turned_away_also_where_the_mode_would_let_him_in() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&socket(&site)), 0o600);
+    may_pass(&[&site.dir.join("state")]);
+    let err = ctl_as(&site, "65534", "65534", &["status"]).fails(1);
+    assert!(
+        err.contains("Permission denied") && err.contains("sudo oneknockctl"),
+        "{err}"
+    );
+    fs::set_permissions(socket(&site), Permissions::from_mode(0o666)).unwrap();
+    for ask in [&["status"][..], &["teardown"], &["revoke", "--all"]] {
+        let err = ctl_as(&site, "65534", "65534", ask).fails(1);
+        assert!(err.contains("may not use the control socket"), "{err}");
+    }
+    daemon.expect("turned away from the control socket: uid=65534");
+    serves(&site, &key, &mut daemon);
+}
+
+#[test]
+fn a_group_that_is_named_may_ask_and_no_other() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let path = site.lab.server.home.join("run/control");
+    site.set(
+        &site.config(),
+        "control",
+        &format!("\"{}\"", path.display()),
+    );
+    site.set(&site.config(), "control_group", "\"nonesuch\"");
+    let err = site.ctl(&["check"]).fails(1);
+    assert!(err.contains("there is no group nonesuch"), "{err}");
+    site.set(&site.config(), "control_group", "\"daemon\"");
+    fs::set_permissions(site.config(), Permissions::from_mode(0o644)).unwrap();
+    let mut daemon = site.daemon();
+    let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap();
+    let gid = group.gid.to_string();
+    let answer = ctl_as(&site, "65534", &gid, &["status"]).ok();
+    assert!(answer.contains("live grants 0"), "{answer}");
+    let err = ctl_as(&site, "65534", "65534", &["status"]).fails(1);
+    assert!(err.contains("Permission denied"), "{err}");
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    let err = ctl_as(&site, "65534", "65534", &["status"]).fails(1);
+    assert!(err.contains("may not use the control socket"), "{err}");
+    serves(&site, &key, &mut daemon);
+}
+
+#[test]
+fn what_a_killed_daemon_left_is_replaced() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    assert!(socket(&site).exists());
+    let err = site.ctl(&["status"]).fails(1);
+    assert!(err.contains("no daemon answers"), "{err}");
+    let _daemon = site.daemon();
+    assert_eq!(status(&site)["keys"], 1);
+}
+
+#[test]
+fn a_second_daemon_does_not_take_the_socket() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let _daemon = site.daemon();
+    let pid = status(&site)["pid"].clone();
+    let mut second = site.daemon_unready();
+    assert_eq!(second.end().code(), Some(1));
+    assert_eq!(second.count("another oneknockd has it"), 1);
+    // Also one of another configuration.
+    let other = site.lab.server.home.join("other");
+    let config = ["oneknockctl", "--config", other.to_str().unwrap()];
+    let init = ["init", "--host", "other.lab", "--port", "45999"];
+    site.lab.server.run(&[&config[..], &init].concat()).ok();
+    let place = format!("\"{}\"", socket(&site).display());
+    site.set(&other.join("oneknockd.toml"), "control", &place);
+    let err = site
+        .lab
+        .server
+        .run(&["oneknockd", "--config", config[2]])
+        .fails(1);
+    assert!(err.contains("another oneknockd has it"), "{err}");
+    assert_eq!(status(&site)["pid"], pid);
+}
