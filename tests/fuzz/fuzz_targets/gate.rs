@@ -67,7 +67,9 @@ fuzz_target!(|data: &[u8]| {
                 continue;
             }
             1 => {
-                let far = amount.saturating_mul(amount).saturating_mul(1 + u64::from(what));
+                let far = amount
+                    .saturating_mul(amount)
+                    .saturating_mul(1 + u64::from(what));
                 wall = if what & 8 == 0 {
                     wall.saturating_add(far)
                 } else {
@@ -131,7 +133,10 @@ fuzz_target!(|data: &[u8]| {
                 let authentic = Packet::read(&packet).and_then(|p| p.verify(&keys));
                 let after = gate.memory();
                 assert_eq!(before.seen.len().max(after.seen.len()), before.seen.len());
-                assert_eq!(before.claims.len().max(after.claims.len()), before.claims.len());
+                assert_eq!(
+                    before.claims.len().max(after.claims.len()),
+                    before.claims.len()
+                );
                 // What the key has made is never junk while its minute is in force.
                 if let Some(Ok(request)) = authentic.map(|a| a.open()) {
                     assert!(request.timestamp().0.abs_diff(wall) > 30_000);
@@ -142,6 +147,9 @@ fuzz_target!(|data: &[u8]| {
                 assert!(authentic.is_some(), "named a key without proof");
             }
         }
-        assert!(gate.memory().claims.len() <= 3, "more grants than the key may have");
+        assert!(
+            gate.memory().claims.len() <= 3,
+            "more grants than the key may have"
+        );
     }
 });

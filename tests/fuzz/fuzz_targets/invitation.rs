@@ -18,7 +18,10 @@ fuzz_target!(|text: &str| {
         }
         Err(why) => {
             let why = why.to_string();
-            assert!(!why.is_empty() && !why.contains(char::is_control), "{why:?}");
+            assert!(
+                !why.is_empty() && !why.contains(char::is_control),
+                "{why:?}"
+            );
         }
     }
 });

@@ -15,7 +15,11 @@ fuzz_target!(|data: &[u8]| {
             && let Ok(request) = authentic.open()
         {
             let nonce = data[8..20].try_into().expect("12 bytes");
-            assert_eq!(seal(&keys, request.knock(), nonce), data, "one packet, one knock");
+            assert_eq!(
+                seal(&keys, request.knock(), nonce),
+                data,
+                "one packet, one knock"
+            );
         }
     } else {
         assert_ne!(data.len(), 112);

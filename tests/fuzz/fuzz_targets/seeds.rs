@@ -21,7 +21,11 @@ fn main() {
         plain[4..12].copy_from_slice(&stamp.to_be_bytes());
         plain[28..31].copy_from_slice(b"ssh");
         write("packet", 2 * at, &[&plain[..], &[80, 1]].concat());
-        write("packet", 2 * at + 1, &forge(&plain, stamp / 60_000, [7; 12]));
+        write(
+            "packet",
+            2 * at + 1,
+            &forge(&plain, stamp / 60_000, [7; 12]),
+        );
     }
     for (at, steps) in [
         &[6, 128, 0, 0, 0, 3, 0, 0, 0, 0, 40, 3, 0, 0][..],
@@ -41,7 +45,10 @@ fn main() {
         server(),
         "/var/lib/oneknock".into(),
     );
-    for (at, ports) in [&["tcp/22"][..], &["udp/60000-61000", "tcp/443"]].into_iter().enumerate() {
+    for (at, ports) in [&["tcp/22"][..], &["udp/60000-61000", "tcp/443"]]
+        .into_iter()
+        .enumerate()
+    {
         let ports = ports.iter().map(|p| p.parse().expect("ports")).collect();
         let name = ["ssh", "mosh"][at].parse().expect("a name");
         config.services.push(Service::new(name, ports));
@@ -53,7 +60,11 @@ fn main() {
                 knocks_per_minute = 60\n";
     let times = "not_before = 2026-01-01T00:00:00Z\nnot_after = 2027-01-01T00:00:00Z\n";
     write("key", 0, format!("{policy}{generation}").as_bytes());
-    write("key", 1, format!("{policy}{more}{generation}{times}").as_bytes());
+    write(
+        "key",
+        1,
+        format!("{policy}{more}{generation}{times}").as_bytes(),
+    );
     let commands = [
         "\"status\"}",
         "\"grants\",\"after\":{\"service\":\"ssh\",\"address\":\"192.0.2.7\",\"key\":\"laptop\"}}",
@@ -66,7 +77,11 @@ fn main() {
         "\"teardown\"}",
     ];
     for (at, command) in commands.into_iter().enumerate() {
-        write("control", at, format!("{{\"v\":1,\"command\":{command}").as_bytes());
+        write(
+            "control",
+            at,
+            format!("{{\"v\":1,\"command\":{command}").as_bytes(),
+        );
     }
 }
 
