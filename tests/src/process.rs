@@ -64,7 +64,8 @@ impl Running {
 
     /// How many lines so far hold `text`.
     pub fn count(&self, text: &str) -> usize {
-        self.lines().iter().filter(|l| l.contains(text)).count()
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().filter(|l| l.contains(text)).count()
     }
 
     /// Writes a line to its standard input.

@@ -1,22 +1,76 @@
-//! The power fails: what was not synced is gone or torn, the boot is another, the kernel
-//! has forgotten its grants. Nothing that was accepted before is accepted again, and
-//! nobody waits longer than the lease and the clocks ahead of it make them.
+//! The daemon dies at any moment, or the power fails: what was not synced is gone or
+//! torn, the boot is another, the kernel has forgotten its grants. Nothing that was
+//! accepted is accepted again, what the log acknowledged was granted, grants end on time,
+//! and nobody waits longer than the lease and the clocks ahead of it make them.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use nix::sys::signal::Signal;
 use oneknock_shared::knock::Timestamp;
 use oneknock_tests::chance::Chance;
 use oneknock_tests::clock::WallClock;
 use oneknock_tests::power::{Machine, Unsynced};
-use oneknock_tests::record::{OFF, Record, Stream, generous_key};
+use oneknock_tests::record::{Record, Stream, generous_key};
 use oneknock_tests::site::PORT;
 use oneknock_tests::wire::{self, until_read};
 use oneknock_tests::{Site, binaries, figure, wait};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+const LIVES: u32 = 200;
+/// Longer than a lease lasts, with clients' clocks ahead, in milliseconds.
+const LONG: i64 = 8_000;
 const CUTS: u32 = 25;
 /// `PROTOCOL.md`: how far ahead of a packet the lease is, in milliseconds.
 const LEASE: u64 = 5_000;
+
+#[test]
+fn two_hundred_kills_in_a_stream_of_knocks() {
+    let site = Site::new(binaries!());
+    let key = generous_key(&site);
+    let mut clock = WallClock::new(site.lab.dir());
+    let mut chance = Chance::new("kill");
+    let mut record = Record::default();
+    let stream = Stream::new(&site);
+    let mut lives_with_some = 0;
+    for life in 0..LIVES {
+        // Now and then it was away for long.
+        if chance.percent(40) {
+            clock.jump(LONG);
+        }
+        let start = Instant::now();
+        let mut daemon = site.daemon_unready_by(&clock);
+        if life == 0 || chance.percent(90) {
+            daemon.expect("oneknockd: ready ");
+        }
+        let recent = record.packets.len().saturating_sub(60);
+        stream.again(&record.packets[recent..]);
+        let time = Duration::from_micros(chance.below(60_000));
+        let (new, ()) = wait::meanwhile(
+            |stop| stream.flow(&key, &clock, &mut chance, &record.packets, stop),
+            || {
+                std::thread::sleep(time);
+                daemon.signal(Signal::SIGKILL);
+                daemon.end();
+            },
+        );
+        record.add(new);
+        let more = record.check(&site, &daemon.lines(), &(start..Instant::now()));
+        lives_with_some += u32::from(more > 0);
+    }
+    let killed = record.accepted();
+    // All of it once more, to one that lives on.
+    let start = Instant::now();
+    let mut daemon = site.daemon_by(&clock);
+    stream.again(&record.packets);
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    let late = record.check(&site, &daemon.lines(), &(start..Instant::now()));
+    let number = record.packets.len();
+    let unlogged = record.unlogged;
+    figure(format_args!(
+        "kill: {number} packets in {LIVES} lives: {killed} accepted, {unlogged} of them without a line, in {lives_with_some} lives; {late} accepted in the end"
+    ));
+}
 
 fn cuts_in_a_stream_of_knocks(journal: bool) {
     let site = Site::new(binaries!());
@@ -33,7 +87,7 @@ fn cuts_in_a_stream_of_knocks(journal: bool) {
         // What is made after the lease is over is accepted; often there is no waiting.
         let is_over = n == 0 || chance.percent(70);
         if n > 0 && is_over {
-            clock.jump(i64::try_from(LEASE + 2 * OFF).unwrap());
+            clock.jump(LONG);
             stream.again(&record.packets);
         }
         let life = Duration::from_micros(chance.below(50_000));
