@@ -222,10 +222,7 @@ fn times_are_utc() {
         )
     };
     let key = parse("1970-01-01T00:01:00Z").unwrap();
-    assert_eq!(
-        key.generations[0].not_after,
-        Some(Timestamp(60_000))
-    );
+    assert_eq!(key.generations[0].not_after, Some(Timestamp(60_000)));
     assert!(parse("1970-01-01T00:01:00+02:00").is_err());
     assert!(parse("\"1970-01-01T00:01:00Z\"").is_err());
 }
