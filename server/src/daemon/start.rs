@@ -33,6 +33,7 @@ impl Daemon {
             ledger,
             firewall,
             log: Log::default(),
+            batch: Vec::new(),
             waiting: None,
             tidied: now.mono,
             look_again: now.mono,
