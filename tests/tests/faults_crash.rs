@@ -12,7 +12,7 @@ use oneknock_tests::power::{Machine, Unsynced};
 use oneknock_tests::record::{Record, Stream, generous_key};
 use oneknock_tests::site::PORT;
 use oneknock_tests::wire::{self, until_read};
-use oneknock_tests::{Site, binaries, figure, wait};
+use oneknock_tests::{Running, Site, binaries, figure, wait};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,29 @@ fn two_hundred_kills_in_a_stream_of_knocks() {
     figure(format_args!(
         "kill: {number} packets in {LIVES} lives: {killed} accepted, {unlogged} of them without a line, in {lives_with_some} lives; {late} accepted in the end"
     ));
+}
+
+#[test]
+fn of_two_daemons_that_start_at_once_one_runs_and_the_other_says_why_not() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let server: IpAddr = site.lab.server.v4.into();
+    for _ in 0..10 {
+        let mut both = [site.daemon_unready(), site.daemon_unready()];
+        let ready = |daemon: &Running| daemon.count(": ready ");
+        wait::until_true("one is ready, and the other has ended", || {
+            both.iter().map(ready).sum::<usize>() == 1 && both.iter_mut().any(|d| !d.is_alive())
+        });
+        both.sort_by_key(ready);
+        let [mut other, mut daemon] = both;
+        assert_eq!(other.end().code(), Some(1));
+        assert_eq!(other.lines().len(), 1, "{:?}", other.lines());
+        key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 0));
+        daemon.expect("granted address=198.51.100.7");
+        assert!(site.admits("ssh", site.lab.laptop.v4.into()));
+        daemon.signal(Signal::SIGKILL);
+        daemon.end();
+    }
 }
 
 fn cuts_in_a_stream_of_knocks(journal: bool) {
