@@ -23,6 +23,7 @@ need mkfs.ext4 e2fsprogs
 need mount mount
 need setpriv util-linux
 need cc gcc
+need c++ g++
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -35,4 +36,4 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 command -v cargo >/dev/null ||
-    die "cargo is missing" "install Rust 1.88 or later, for example with rustup"
+    die "cargo is missing" "install Rust 1.89 or later, for example with rustup"

@@ -64,6 +64,19 @@ impl Listener {
         })
         .await
     }
+
+    /// The next datagram's, if one has arrived already; never waits.
+    pub fn receive_more(&mut self, buffer: &mut [u8; BUFFER]) -> Option<(usize, IpAddr)> {
+        for turn in 0..self.sockets.len() {
+            let at = (self.next + turn) % self.sockets.len();
+            // An error comes again where it is waited for.
+            if let Ok((length, from)) = self.sockets[at].try_recv_from(buffer) {
+                self.next = at + 1;
+                return Some((length, from.ip()));
+            }
+        }
+        None
+    }
 }
 
 fn socket(address: SocketAddr) -> Result<Rc<UdpSocket>, CannotListen> {

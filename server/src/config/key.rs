@@ -5,8 +5,9 @@ use super::reader::{Reader, Section};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::secret::Secret;
+use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -133,33 +134,52 @@ fn check_numbers(file: &Section<'_, '_>, generations: &[Generation]) {
     }
 }
 
-/// The text of a new key file with one generation, which [`parse`] reads back as it
-/// is. Wiped when dropped.
+/// The text of a key's file, which [`parse`] reads back as it is. Wiped when dropped.
 #[must_use]
-pub fn key_text(policy: &Policy, generation: &Generation) -> Zeroizing<String> {
+pub fn key_text(policy: &Policy, generations: &[Generation]) -> Zeroizing<String> {
     let services: Vec<String> = policy.services.iter().map(|s| format!("\"{s}\"")).collect();
-    Zeroizing::new(format!(
+    let longest = policy.max_open_for.map_or(String::new(), |longest| {
+        let longest = humantime::format_duration(longest);
+        format!("max_open_for = \"{longest}\"\n")
+    });
+    let mut text = Zeroizing::new(String::with_capacity(1024 + 256 * generations.len()));
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
         "\
-# What this key may open.
+# What this key may open, and for how long at the most.
 services = [{}]
-# Demand that the address to admit is signed into the packet.
+{longest}# Demand that the address to admit is signed into the packet.
 signed_address = {}
 # Let it admit an address other than the one that it knocks from.
 admit_others = {}
 # Live grants at once, and accepted knocks a minute.
 grants = {}
 knocks_per_minute = {}
-
-[[generation]]
-number = {}
-secret = \"{}\"
 ",
         services.join(", "),
         policy.signed_address,
         policy.admit_others,
         policy.grants,
         policy.knocks_per_minute,
-        generation.number,
-        *generation.secret.to_base64(),
-    ))
+    );
+    for generation in generations {
+        let secret = generation.secret.to_base64();
+        text.push_str("\n[[generation]]\n");
+        let _ = writeln!(text, "number = {}", generation.number);
+        text.push_str("secret = \"");
+        text.push_str(&secret);
+        text.push_str("\"\n");
+        for (name, time) in [
+            ("not_before", generation.not_before),
+            ("not_after", generation.not_after),
+        ] {
+            if let Some(time) = time {
+                let time = UNIX_EPOCH + Duration::from_millis(time.0);
+                let time = humantime::format_rfc3339_millis(time);
+                let _ = writeln!(text, "{name} = {time}");
+            }
+        }
+    }
+    text
 }

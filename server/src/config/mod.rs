@@ -5,8 +5,8 @@ mod key;
 mod main_file;
 mod reader;
 
-pub use key::{Generation, Key, Policy, key_text};
-pub use main_file::{Config, Guard, Service, default_control, main_text};
+pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
+pub use main_file::{Config, Guard, Service, default_control, main_text, parse as parse_config};
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
 use std::collections::HashMap;

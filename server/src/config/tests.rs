@@ -1,4 +1,5 @@
 use super::*;
+use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::{Secret, ServerId};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -136,7 +137,7 @@ fn add(dir: &Path, name: &str, secret: &Secret, service: &str) {
         not_after: None,
     };
     let path = files::key_folder(dir).join(format!("{name}.toml"));
-    let text = key_text(&policy, &generation);
+    let text = key_text(&policy, &[generation]);
     files::write(&path, &text, me(), KEY_FILE_MODE, files::Existing::Keep).unwrap();
 }
 
@@ -148,6 +149,33 @@ fn a_key_file_is_read_back_as_it_was_written() {
     assert_eq!(key.name.as_str(), "laptop");
     assert_eq!(key.policy, Policy::new(vec!["ssh".parse().unwrap()]));
     assert_eq!(key.generations[0].secret, secret);
+}
+
+#[test]
+fn everything_that_a_key_file_can_say_is_written_and_read_back() {
+    let mut policy = Policy::new(vec!["ssh".parse().unwrap(), "web".parse().unwrap()]);
+    policy.max_open_for = Some(std::time::Duration::from_secs(5400));
+    (policy.signed_address, policy.admit_others) = (true, true);
+    (policy.grants, policy.knocks_per_minute) = (3, 7);
+    let generation = |number, from: Option<u64>, to: Option<u64>| Generation {
+        number,
+        secret: Secret::generate().unwrap(),
+        not_before: from.map(Timestamp),
+        not_after: to.map(Timestamp),
+    };
+    let generations = vec![
+        generation(1, None, Some(1_800_000_000_123)),
+        generation(7, Some(0), Some(253_402_300_799_999)),
+    ];
+    let text = key_text(&policy, &generations);
+    let name: oneknock_shared::name::KeyName = "laptop".parse().unwrap();
+    let key = parse_key(Path::new("laptop.toml"), name.clone(), &text).unwrap();
+    let want = Key {
+        name,
+        policy,
+        generations,
+    };
+    assert_eq!(key, want);
 }
 
 #[test]
@@ -194,10 +222,7 @@ fn times_are_utc() {
         )
     };
     let key = parse("1970-01-01T00:01:00Z").unwrap();
-    assert_eq!(
-        key.generations[0].not_after,
-        Some(oneknock_shared::knock::Timestamp(60_000))
-    );
+    assert_eq!(key.generations[0].not_after, Some(Timestamp(60_000)));
     assert!(parse("1970-01-01T00:01:00+02:00").is_err());
     assert!(parse("\"1970-01-01T00:01:00Z\"").is_err());
 }

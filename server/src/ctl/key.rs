@@ -95,7 +95,7 @@ fn add(dir: &Path, owner: Owner, name: &KeyName, asked: &[ServiceName]) -> Resul
         generations: vec![generation],
     };
     let path = path_of(dir, name);
-    let text = key_text(&key.policy, &key.generations[0]);
+    let text = key_text(&key.policy, &key.generations);
     files::write(&path, &text, owner, KEY_FILE_MODE, Existing::Keep).map_err(|error| {
         if error.kind() == io::ErrorKind::AlreadyExists {
             // Where the answer goes to a file, the shell has emptied that one by now.

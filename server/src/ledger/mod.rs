@@ -168,16 +168,19 @@ impl Ledger {
         Ok(self.lease.begin(lease)?)
     }
 
-    /// Records an accepted packet and what it opens or closes.
-    pub fn record(&mut self, accepted: &Accepted, now: Now) -> Result<(), Unrecorded> {
-        self.lease.cover(accepted.at)?;
-        Ok(rows::record(&mut self.database, accepted, now)?)
+    /// Records accepted packets and what they open or close, in their order: all of them,
+    /// or none.
+    pub fn record(&mut self, batch: &[Accepted], now: Now) -> Result<(), Unrecorded> {
+        if let Some(last) = batch.iter().map(|accepted| accepted.at).max() {
+            self.lease.cover(last)?;
+        }
+        Ok(rows::record(&mut self.database, batch, now)?)
     }
 
-    /// Takes back what a recorded packet opened or closed, since it could not be made so.
-    /// The packet stays recorded: it is spent.
-    pub fn undo(&mut self, accepted: &Accepted, now: Now) -> Result<(), Unrecorded> {
-        Ok(rows::undo(&mut self.database, accepted, now)?)
+    /// Takes back what recorded packets opened or closed, since it could not be made so.
+    /// The packets stay recorded: they are spent.
+    pub fn undo(&mut self, batch: &[Accepted], now: Now) -> Result<(), Unrecorded> {
+        Ok(rows::undo(&mut self.database, batch, now)?)
     }
 
     /// Notes claims that ended before their time.

@@ -112,11 +112,18 @@ pub fn fill(database: &mut Connection, memory: &Memory, now: Now) -> Result<()> 
     change.commit()
 }
 
-/// Records an accepted packet and what it opens or closes.
-pub fn record(database: &mut Connection, accepted: &Accepted, now: Now) -> Result<()> {
+/// Records accepted packets and what they open or close.
+pub fn record(database: &mut Connection, batch: &[Accepted], now: Now) -> Result<()> {
     let change = database.transaction()?;
-    let generation = used(&change, accepted, now)?;
-    remember(&change, generation, accepted.at, accepted.id)?;
+    for accepted in batch {
+        record_one(&change, accepted, now)?;
+    }
+    change.commit()
+}
+
+fn record_one(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<()> {
+    let generation = used(change, accepted, now)?;
+    remember(change, generation, accepted.at, accepted.id)?;
     let by = By {
         key: accepted.key.as_str(),
         generation,
@@ -124,19 +131,26 @@ pub fn record(database: &mut Connection, accepted: &Accepted, now: Now) -> Resul
     };
     for &(place, time) in &accepted.asked {
         if let Some(time) = time {
-            open(&change, &by, place, now.mono.saturating_add(time), now)?;
+            open(change, &by, place, now.mono.saturating_add(time), now)?;
         } else {
-            close(&change, by.key, place, accepted.at)?;
-            history::end(&change, by.key, place, now, How::Closed)?;
+            close(change, by.key, place, accepted.at)?;
+            history::end(change, by.key, place, now, How::Closed)?;
         }
+    }
+    Ok(())
+}
+
+/// Puts the claims back as they were before the packets, the last first.
+pub fn undo(database: &mut Connection, batch: &[Accepted], now: Now) -> Result<()> {
+    let change = database.transaction()?;
+    for accepted in batch.iter().rev() {
+        undo_one(&change, accepted, now)?;
     }
     change.commit()
 }
 
-/// Puts the claims back as they were before a packet.
-pub fn undo(database: &mut Connection, accepted: &Accepted, now: Now) -> Result<()> {
-    let change = database.transaction()?;
-    let generation = generation_row(&change, accepted.generation, accepted.key.as_str())?;
+fn undo_one(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<()> {
+    let generation = generation_row(change, accepted.generation, accepted.key.as_str())?;
     let by = By {
         key: accepted.key.as_str(),
         generation,
@@ -151,10 +165,10 @@ pub fn undo(database: &mut Connection, accepted: &Accepted, now: Now) -> Result<
                 place.address.to_string()
             ])?;
         if let Some(until) = before {
-            open(&change, &by, place, until, now)?;
+            open(change, &by, place, until, now)?;
         }
     }
-    change.commit()
+    Ok(())
 }
 
 /// Notes claims that ended before their time.
@@ -240,9 +254,12 @@ fn raise_floor(change: &Transaction<'_>, id: GenerationId, floor: Timestamp) -> 
         .map(drop)
 }
 
+/// A database that was made anew from the gate's memory has the packet already.
 fn remember(change: &Transaction<'_>, generation: i64, at: Timestamp, id: PacketId) -> Result<()> {
     change
-        .prepare_cached("INSERT INTO accepted (at, packet, generation) VALUES (?, ?, ?)")?
+        .prepare_cached(
+            "INSERT INTO accepted (at, packet, generation) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        )?
         .execute(params![ms(at), id.0, generation])
         .map(drop)
 }

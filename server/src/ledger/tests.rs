@@ -104,7 +104,7 @@ impl Site {
     fn knock(&self, gate: &mut Gate, ledger: &mut Ledger, packet: &[u8]) -> bool {
         match gate.handle(self.now, [192, 0, 2, 7].into(), packet) {
             Verdict::Accepted(accepted) => {
-                ledger.record(&accepted, self.now).unwrap();
+                ledger.record(&[accepted], self.now).unwrap();
                 true
             }
             _ => false,
@@ -414,9 +414,10 @@ fn a_packet_that_could_not_be_made_so_is_spent_and_its_claim_as_before() {
     let Verdict::Accepted(accepted) = gate.handle(site.now, [192, 0, 2, 7].into(), &packet) else {
         panic!()
     };
-    ledger.record(&accepted, site.now).unwrap();
-    gate.undo(&accepted);
-    ledger.undo(&accepted, site.now).unwrap();
+    let batch = [accepted];
+    ledger.record(&batch, site.now).unwrap();
+    gate.undo(&batch[0]);
+    ledger.undo(&batch, site.now).unwrap();
     drop(ledger);
     let (mut ledger, mut gate, found) = site.start();
     let Found::State { memory, .. } = found else {
@@ -426,6 +427,56 @@ fn a_packet_that_could_not_be_made_so_is_spent_and_its_claim_as_before() {
         memory.claims[0].until,
         site.now.mono + Duration::from_secs(60)
     );
+    assert!(!site.knock(&mut gate, &mut ledger, &packet));
+}
+
+#[test]
+fn a_batch_is_recorded_and_taken_back_as_a_whole() {
+    let site = Site::new();
+    let (mut ledger, mut gate, _) = site.start();
+    assert!(site.knock(&mut gate, &mut ledger, &site.open(60)));
+    let before = gate.memory().claims;
+    // Renewed twice, closed and opened again, all at once.
+    let close = site.packet(0, Action::Close);
+    let packets = [site.open(600), site.open(700), close];
+    let mut batch = Vec::new();
+    for packet in &packets {
+        let verdict = gate.handle(site.now, [192, 0, 2, 7].into(), packet);
+        let Verdict::Accepted(accepted) = verdict else {
+            panic!("{verdict:?}")
+        };
+        batch.push(accepted);
+    }
+    ledger.record(&batch, site.now).unwrap();
+    for accepted in batch.iter().rev() {
+        gate.undo(accepted);
+    }
+    ledger.undo(&batch, site.now).unwrap();
+    assert_eq!(gate.memory().claims, before);
+    drop(ledger);
+    let (mut ledger, mut gate, found) = site.start();
+    let Found::State { memory, .. } = found else {
+        panic!()
+    };
+    assert_eq!(memory.claims, before);
+    for packet in &packets {
+        assert!(!site.knock(&mut gate, &mut ledger, packet));
+    }
+}
+
+#[test]
+fn what_a_renewed_database_has_already_is_recorded_again_without_harm() {
+    let site = Site::new();
+    let (mut ledger, mut gate, _) = site.start();
+    let packet = site.open(60);
+    let verdict = gate.handle(site.now, [192, 0, 2, 7].into(), &packet);
+    let Verdict::Accepted(accepted) = verdict else {
+        panic!("{verdict:?}")
+    };
+    ledger.renew(&gate.memory(), site.now).unwrap();
+    ledger.record(&[accepted], site.now).unwrap();
+    drop(ledger);
+    let (mut ledger, mut gate, _) = site.start();
     assert!(!site.knock(&mut gate, &mut ledger, &packet));
 }
 
@@ -496,7 +547,7 @@ fn places_are_told_apart() {
         let Verdict::Accepted(accepted) = gate.handle(site.now, address, &site.open(60)) else {
             panic!()
         };
-        ledger.record(&accepted, site.now).unwrap();
+        ledger.record(&[accepted], site.now).unwrap();
     }
     drop(ledger);
     let (_, gate, _) = site.start();

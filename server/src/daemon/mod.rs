@@ -1,0 +1,296 @@
+//! The daemon: datagrams from the listener through the gate to ledger and firewall.
+
+mod commands;
+mod guard;
+mod reload;
+mod start;
+
+use crate::clock::{Clock, Synchronised};
+use crate::config::{Mistake, Settings};
+use crate::control::{Control, NoSocket};
+use crate::firewall::{Firewall, FirewallError};
+use crate::gate::{Accepted, Change, Gate, Now, Verdict};
+use crate::gateways;
+use crate::ledger::{Ledger, Unrecorded, Unusable};
+use crate::listener::{BUFFER, CannotListen, Listener};
+use crate::log::{self, Log};
+use commands::Next;
+use std::fmt::Display;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// So many datagrams are judged before what they ask for is done.
+const AT_ONCE: usize = 64;
+/// So many changes are made in the firewall at once: one transaction of the kernel's.
+const CHANGES: usize = 64;
+/// How often the guard is looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the state is tidied.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Parser)]
+#[command(name = "oneknockd", version, after_long_help = crate::reasons::table())]
+/// Opens guarded ports to whoever knocks with a key.
+///
+/// Runs in the foreground and logs to standard error. SIGHUP or "oneknockctl reload" rereads
+/// configuration and keys; SIGTERM ends it and leaves the guard up, so that nothing is left
+/// open.
+///
+/// Of packets without a known key nothing is logged: anybody can send those without end.
+pub struct Cli {
+    /// Where oneknockd.toml and keys/ are.
+    #[arg(long, value_name = "DIR", default_value = "/etc/oneknock")]
+    config: PathBuf,
+}
+
+/// Why the daemon did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error("configuration")]
+    Mistakes(Vec<Mistake>),
+    #[error(transparent)]
+    Listen(#[from] CannotListen),
+    #[error(transparent)]
+    State(#[from] Unusable),
+    #[error("reloaded, but grants of removed keys stay until their time is over: {0}")]
+    Grants(FirewallError),
+    #[error("cannot write the state: {0}")]
+    Record(#[from] Unrecorded),
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    #[error(
+        "cannot ask whether the clock is synchronised: timedatectl: {0}; if this machine's clock is right, say so with \"oneknockctl new-state\""
+    )]
+    NoClock(io::Error),
+    #[error(transparent)]
+    Control(#[from] NoSocket),
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the daemon. Exit status 0 after SIGTERM, 1 where it could not start, 2 where
+/// configuration or keys have mistakes.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_with(Clock::start())
+}
+
+/// As [`main`], by this clock.
+#[must_use]
+pub fn main_with(clock: Clock) -> ExitCode {
+    let cli = <Cli as clap::Parser>::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(Stopped::System)
+        .and_then(|runtime| runtime.block_on(run(&cli, clock)));
+    let status = match result {
+        Ok(()) => {
+            log::line("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(Stopped::Mistakes(mistakes)) => {
+            mistakes.iter().for_each(log::line);
+            ExitCode::from(2)
+        }
+        Err(why) => {
+            log::line(why);
+            ExitCode::FAILURE
+        }
+    };
+    log::flush();
+    status
+}
+
+async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut daemon = Daemon::start(cli, clock)?;
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut buffer = [0; BUFFER];
+    loop {
+        tokio::select! {
+            received = daemon.listener.receive(&mut buffer) => match received {
+                Ok((length, source)) => {
+                    daemon.datagram(source, &buffer[..length]);
+                    daemon.more(&mut buffer);
+                }
+                Err(error) => log::line(format_args!("a socket failed: {error}")),
+            },
+            _ = tick.tick() => daemon.tick(),
+            _ = look.tick() => daemon.look(),
+            // What was wrong is in the log.
+            _ = hangup.recv() => drop(daemon.reload(cli)),
+            request = daemon.control.socket.next() => {
+                if daemon.command(cli, &request) == Next::End {
+                    break;
+                }
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    daemon.control.socket.finish().await;
+    Ok(daemon.ledger.close()?)
+}
+
+struct Daemon {
+    clock: Clock,
+    settings: Settings,
+    listener: Listener,
+    gate: Gate,
+    ledger: Ledger,
+    firewall: Firewall,
+    log: Log,
+    /// Packets that are accepted, and neither recorded nor granted yet.
+    batch: Vec<Accepted>,
+    /// Where the state was missing: until the clock is synchronised nothing is accepted.
+    waiting: Option<Synchronised>,
+    tidied: Duration,
+    /// The guard is not looked after before then.
+    look_again: Duration,
+    control: Control,
+}
+
+impl Daemon {
+    /// What has arrived together is recorded and granted together; what comes alone does
+    /// not wait for more.
+    fn more(&mut self, buffer: &mut [u8; BUFFER]) {
+        for _ in 1..AT_ONCE {
+            let Some((length, source)) = self.listener.receive_more(buffer) else {
+                break;
+            };
+            self.datagram(source, &buffer[..length]);
+        }
+        self.settle();
+    }
+
+    fn datagram(&mut self, source: IpAddr, bytes: &[u8]) {
+        if self.waiting.is_some() {
+            return;
+        }
+        let now = self.clock.now();
+        match self.gate.handle(now, source, bytes) {
+            Verdict::Accepted(accepted) => {
+                let changes = self
+                    .batch
+                    .iter()
+                    .map(|one| one.changes.len())
+                    .sum::<usize>();
+                if changes + accepted.changes.len() > CHANGES {
+                    self.settle();
+                }
+                self.batch.push(accepted);
+            }
+            other => {
+                self.control.note_refused(now, source, bytes, &other);
+                if let Some(text) = self.log.refusal(now.mono, &other) {
+                    log::line(text);
+                }
+            }
+        }
+    }
+
+    /// Recorded, then granted: all of the batch, or nothing of it.
+    fn settle(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        if let Err(error) = self.record(&batch, now) {
+            return self.fail(&batch, now, "not-recorded", &error);
+        }
+        let changes: Vec<Change> = batch.iter().flat_map(|one| one.changes.clone()).collect();
+        if let Err(error) = self.change(&changes) {
+            if let Err(error) = self.ledger.undo(&batch, now) {
+                log::line(format_args!(
+                    "the history shows a grant that was not made: {error}"
+                ));
+            }
+            return self.fail(&batch, now, "firewall", &error);
+        }
+        for accepted in &batch {
+            self.control.note_accepted(now, accepted);
+            log::accepted(accepted).iter().for_each(log::line);
+        }
+    }
+
+    /// Takes the batch back, the last first: each knows the claims as they were before it.
+    fn fail(&mut self, batch: &[Accepted], now: Now, reason: &'static str, why: &dyn Display) {
+        for accepted in batch.iter().rev() {
+            self.gate.undo(accepted);
+        }
+        for accepted in batch {
+            self.control.note_failed(now, accepted, reason);
+            let lines = log::failed(accepted, reason, why);
+            lines.iter().for_each(log::line);
+        }
+    }
+
+    /// Records packets; where the database turns out to be damaged, in a new one.
+    fn record(&mut self, batch: &[Accepted], now: Now) -> Result<(), Unrecorded> {
+        match self.ledger.record(batch, now) {
+            Err(error) if error.is_damage() => {
+                self.renew(&error, now);
+                self.ledger.record(batch, now)
+            }
+            other => other,
+        }
+    }
+
+    /// The gate knows all that a damaged database knew of what was accepted.
+    fn renew(&mut self, why: &Unrecorded, now: Now) {
+        match self.ledger.renew(&self.gate.memory(), now) {
+            Ok(aside) => log::line(format_args!(
+                "the state was damaged ({why}): it was moved to {aside}, and what was accepted is in a new one; the history begins anew"
+            )),
+            Err(error) => log::line(format_args!(
+                "the state is damaged ({why}), and there can be no new one: {error}"
+            )),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        self.gate.tick(now);
+        self.remember(false);
+        // An interface or a route may have come since.
+        self.gate.set_gateways(gateways::read());
+        if let Some(uid) = self.control.socket.tick() {
+            log::line(format_args!(
+                "turned away from the control socket: uid={uid}"
+            ));
+        }
+        if self.waiting.as_ref().is_some_and(Synchronised::is_done) {
+            self.start_anew(now);
+        }
+        if now.mono.saturating_sub(self.tidied) >= TIDY_EVERY && self.waiting.is_none() {
+            self.tidied = now.mono;
+            self.tidy(now);
+        }
+    }
+
+    fn tidy(&mut self, now: Now) {
+        let (forgotten, keep) = (self.gate.forgotten(now), self.settings.config.history);
+        if let Err(error) = self.ledger.tidy(&forgotten, keep, now) {
+            // Floors that were not written are not lost: those who raised them are.
+            self.gate.remind(&forgotten);
+            if error.is_damage() {
+                self.renew(&error, now);
+            } else {
+                log::line(format_args!("the state cannot be tidied: {error}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Other settings while the daemon runs.
+
+use super::{Cli, Daemon, Stopped};
+use crate::config::{Mistake, Settings};
+use crate::gate::Change;
+use crate::listener::Listener;
+use crate::log;
+
+impl Daemon {
+    /// Puts what is on disk in force; where anything is wrong with it, the old stays.
+    /// Says how it went in the log too.
+    pub(super) fn reload(&mut self, cli: &Cli) -> Result<(), Stopped> {
+        let result = self.try_reload(cli);
+        match &result {
+            Ok(()) => self.announce("reloaded"),
+            Err(Stopped::Mistakes(mistakes)) => {
+                for mistake in mistakes {
+                    log::line(format_args!("not reloaded: {mistake}"));
+                }
+            }
+            Err(why @ Stopped::Grants(_)) => {
+                self.announce("reloaded");
+                log::line(why);
+            }
+            Err(why) => log::line(format_args!("not reloaded: {why}")),
+        }
+        result
+    }
+
+    fn try_reload(&mut self, cli: &Cli) -> Result<(), Stopped> {
+        let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
+        let (old, new) = (&self.settings.config, &settings.config);
+        let fixed = [
+            ("state", old.state == new.state),
+            ("control", old.control == new.control),
+            ("control_group", old.control_group == new.control_group),
+        ];
+        if let Some((what, _)) = fixed.iter().find(|(_, is_same)| !is_same) {
+            let what = format!("{what}: cannot change while the daemon runs; restart it");
+            let file = crate::files::config_file(&cli.config);
+            return Err(Stopped::Mistakes(vec![Mistake {
+                file,
+                line: None,
+                what,
+            }]));
+        }
+        let listener = if old.listen == new.listen {
+            None
+        } else {
+            Some(Listener::rebind(&self.listener, &old.listen, &new.listen)?)
+        };
+        let before = std::mem::replace(&mut self.settings, settings);
+        // The guard first: where it cannot be changed, all stays as it was. Grants of
+        // services that are gone went with their sets.
+        if let Err(error) = self.restore() {
+            self.settings = before;
+            return Err(error.into());
+        }
+        if let Some(listener) = listener {
+            self.listener = listener;
+        }
+        let lost = self.gate.reconfigure(&self.settings, self.clock.now());
+        if let Err(error) = self.ledger.lose(&lost, self.clock.now()) {
+            log::line(format_args!(
+                "the history misses how grants of removed keys ended: {error}"
+            ));
+        }
+        let is_there = |change: &Change| {
+            let (Change::Admit { place, .. } | Change::Shut { place }) = change;
+            self.settings.config.service(place.service).is_some()
+        };
+        let lost: Vec<Change> = lost.changes.into_iter().filter(is_there).collect();
+        let changed = self.change(&lost).map_err(Stopped::Grants);
+        self.remember(false);
+        changed
+    }
+}

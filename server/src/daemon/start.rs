@@ -1,0 +1,148 @@
+//! The start: from what is on disk and in the kernel to a daemon that is ready.
+
+use super::{Cli, Daemon, Stopped};
+use crate::clock::{Clock, Synchronised};
+use crate::config::{Guard, Settings};
+use crate::control::Control;
+use crate::firewall::Firewall;
+use crate::gate::{Gate, Lost, Memory, Now, Place};
+use crate::gateways;
+use crate::ledger::{Found, Ledger};
+use crate::listener::Listener;
+use crate::log::{self, Log};
+use oneknock_shared::knock::Timestamp;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+impl Daemon {
+    pub(super) fn start(cli: &Cli, clock: Clock) -> Result<Self, Stopped> {
+        let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
+        let control = Control::bind(&settings.config, clock.now())?;
+        // Whoever changed a key since then found no daemon to tell.
+        let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
+        let mut firewall = Firewall::open()?;
+        firewall.check_free(&settings.config)?;
+        let listener = Listener::bind(&settings.config.listen)?;
+        let now = clock.now();
+        let (ledger, found) = Ledger::open(&settings.config.state, now)?;
+        let mut daemon = Self {
+            gate: Gate::new(&settings, now),
+            clock,
+            settings,
+            listener,
+            ledger,
+            firewall,
+            log: Log::default(),
+            batch: Vec::new(),
+            waiting: None,
+            tidied: now.mono,
+            look_again: now.mono,
+            control,
+        };
+        daemon.gate.set_gateways(gateways::read());
+        let memory = daemon.take_up(found, now)?;
+        daemon.resume(memory, now)?;
+        daemon.remember(true);
+        daemon.announce("ready");
+        Ok(daemon)
+    }
+
+    /// Puts the state of the last run in force; where there is none, waits for the clock.
+    fn take_up(&mut self, found: Found, now: Now) -> Result<Option<Memory>, Stopped> {
+        match found {
+            Found::State { memory, floor } => {
+                self.gate.restore(&memory);
+                self.begin(floor, now)?;
+                Ok(Some(memory))
+            }
+            Found::Nothing(why) => {
+                let folder = self.settings.config.state.display();
+                log::line(format_args!(
+                    "the state in {folder}: {why}: nothing is accepted until the clock is synchronised, so that no packet is accepted twice"
+                ));
+                self.waiting = Some(Synchronised::wait().map_err(Stopped::NoClock)?);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Begins the run: nothing that is not later than `floor` is accepted in it.
+    fn begin(&mut self, floor: Option<Timestamp>, now: Now) -> Result<(), Stopped> {
+        let Some(floor) = floor else {
+            return Ok(self.ledger.begin(&self.gate.forgotten(now), Timestamp(0))?);
+        };
+        self.gate.raise_floors(floor);
+        self.ledger.begin(&self.gate.forgotten(now), floor)?;
+        let wait = floor.0.saturating_sub(now.wall.0).div_ceil(1000);
+        if wait > 0 {
+            log::line(format_args!(
+                "nothing is accepted for {wait} s, so that no packet is accepted twice"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Puts the guard up, with the grants of the last run that still have time.
+    fn resume(&mut self, memory: Option<Memory>, now: Now) -> Result<(), Stopped> {
+        let before = self.firewall.put_up(&self.settings.config, true)?;
+        if let Some(memory) = memory {
+            let left = before.grants.iter().map(|grant| (grant.place, grant.left));
+            let left: BTreeMap<Place, Duration> = left.collect();
+            // Where the guard was up, it says what was closed since.
+            let lost = self.gate.resume(now, &memory.claims, |place| {
+                if !before.was_up {
+                    return Some(Duration::MAX);
+                }
+                left.get(place).copied()
+            });
+            self.end(&lost)?;
+        } else {
+            for grant in before.grants {
+                self.gate
+                    .adopt(grant.key, grant.place, now.mono + grant.left);
+            }
+        }
+        // Keys may have been removed or changed while no daemon ran.
+        let lost = self.gate.reconfigure(&self.settings, now);
+        self.end(&lost)?;
+        if !before.was_up {
+            let grants = self.gate.grants(now);
+            self.firewall.apply(&grants)?;
+        }
+        Ok(())
+    }
+
+    /// Makes it so that claims have ended.
+    fn end(&mut self, lost: &Lost) -> Result<(), Stopped> {
+        self.firewall.apply(&lost.changes)?;
+        Ok(self.ledger.lose(lost, self.clock.now())?)
+    }
+
+    pub(super) fn announce(&self, word: &str) {
+        let config = &self.settings.config;
+        let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+        let services: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
+        let guard = if self.firewall.is_owned() {
+            Guard::Owned
+        } else {
+            Guard::Watched
+        };
+        log::line(format_args!(
+            "{word} listen={} services={} keys={} guard={guard}",
+            listen.join(","),
+            services.join(","),
+            self.settings.keys.len()
+        ));
+    }
+
+    /// The clock is right: what was made before now is refused, since it may have been
+    /// accepted before the state was lost.
+    pub(super) fn start_anew(&mut self, now: Now) {
+        let skew = u64::try_from(self.settings.config.skew.as_millis()).unwrap_or(u64::MAX);
+        let floor = Timestamp(now.wall.0.saturating_add(skew));
+        match self.begin(Some(floor), now) {
+            Ok(()) => self.waiting = None,
+            Err(error) => log::line(format_args!("still nothing is accepted: {error}")),
+        }
+    }
+}
