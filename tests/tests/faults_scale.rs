@@ -54,7 +54,11 @@ fn add_keys(site: &Site, number: usize) -> Vec<Secret> {
             not_after: None,
         };
         let file = site.key_file(&format!("key{n:05}"));
-        fs::write(&file, key_text(&policy, &generation).as_bytes()).unwrap();
+        fs::write(
+            &file,
+            key_text(&policy, std::slice::from_ref(&generation)).as_bytes(),
+        )
+        .unwrap();
         fs::set_permissions(&file, Permissions::from_mode(KEY_FILE_MODE)).unwrap();
         chown(&file, Some(owner.uid), Some(owner.gid)).unwrap();
         generation.secret
