@@ -5,27 +5,14 @@
 //! among these nor of an admitted address when the guard is put right was made in the
 //! gap. Only where the guard is watched: an owned one has no gap.
 
+use super::connection::Connection;
 use super::netlink::Netlink;
-use super::{flows, sockets};
+use super::{elements, flows, sockets};
 use crate::config::{Config, Service};
 use oneknock_shared::name::ServiceName;
-use oneknock_shared::port::Transport;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-
-/// A connection to a guarded port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Connection {
-    /// TCP or UDP.
-    pub transport: Transport,
-    /// Who.
-    pub remote: IpAddr,
-    /// From where.
-    pub remote_port: u16,
-    /// To which guarded port.
-    pub port: u16,
-}
 
 /// The connections that may go on although their address is not admitted.
 #[derive(Debug, Default)]
@@ -93,7 +80,7 @@ impl Connections {
         };
         let mut ended = BTreeSet::new();
         let flows: Vec<Connection> = present.flows.into_iter().filter(strange).collect();
-        super::elements::cut(netlink, &flows)?;
+        elements::cut(netlink, &flows)?;
         ended.extend(flows);
         for (connection, socket) in &present.sockets {
             if strange(connection) {

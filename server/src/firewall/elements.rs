@@ -4,9 +4,9 @@
 //! one fails the batch; so a grant is `add`, `delete`, `add` in one transaction, which
 //! works everywhere and never leaves a moment without the element.
 
-use super::connections::Connection;
+use super::connection::Connection;
+use super::names::{TABLE, cut_name, set_name};
 use super::netlink::{Netlink, Step};
-use super::ruleset::{TABLE, cut_name, set_name};
 use crate::gate::{Change, Place};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList,

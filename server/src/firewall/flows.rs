@@ -1,6 +1,6 @@
 //! What connection tracking knows: forwarded connections and exchanges of datagrams too.
 
-use super::connections::Connection;
+use super::connection::Connection;
 use super::netlink::{Attribute, Netlink, attributes};
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use oneknock_shared::port::Transport;

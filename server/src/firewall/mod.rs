@@ -1,8 +1,10 @@
 //! The guard in the kernel: its ruleset through nft, its elements over netlink.
 
+mod connection;
 mod connections;
 mod elements;
 mod flows;
+mod names;
 mod netlink;
 mod nft;
 mod ruleset;
@@ -10,16 +12,17 @@ mod shape;
 mod sockets;
 mod standing;
 
+pub use names::TABLE;
 pub use nft::NftFailed;
-pub use ruleset::{How, TABLE, TableIs, ruleset};
+pub use ruleset::{How, TableIs, ruleset};
 pub use standing::{Element, Standing};
 
 use crate::config::{Config, Guard, Service};
 use crate::gate::{Change, Place};
 use connections::Connections;
+use names::set_name;
 use netlink::Netlink;
 use oneknock_shared::name::{KeyName, ServiceName};
-use ruleset::set_name;
 use shape::Shape;
 use std::collections::BTreeSet;
 use std::fs;

@@ -3,7 +3,7 @@
 //!
 //! A table may be owned by this socket: then only what is sent here can change it.
 
-use super::ruleset::TABLE;
+use super::names::TABLE;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{

@@ -1,5 +1,6 @@
 //! The guard as typed JSON: what stands in the table `inet oneknock`, and why.
 
+use super::names::{GUARD, TABLE, cut_name, mark, set_name};
 use super::standing::Standing;
 use crate::config::{Config, Service};
 use nftables::batch::Batch;
@@ -11,14 +12,9 @@ use nftables::stmt::{Accept, Counter, Drop, JumpTarget, Match, Operator, Stateme
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::Transport;
-use oneknock_shared::secret::ServerId;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-/// The table's name; its family is inet.
-pub const TABLE: &str = "oneknock";
-/// Sees packets as they are on the wire: before destination NAT, forwarded ones too.
-pub const GUARD: &str = "guard";
 /// Sees what is delivered here, after any redirect, by whichever routing table.
 const INPUT: &str = "guard-input";
 const GRACE: &str = "grace";
@@ -50,31 +46,6 @@ pub struct How {
     /// Whether other programs can change the guard: then what was connected in a gap can
     /// be cut.
     pub watched: bool,
-}
-
-/// The set of admitted addresses of one family.
-#[must_use]
-pub fn set_name(service: ServiceName, is_ipv6: bool) -> String {
-    format!("{service}{}", if is_ipv6 { 6 } else { 4 })
-}
-
-/// An empty chain whose name says whose guard this is.
-const MARK: &str = "server-";
-
-fn mark(server: ServerId) -> String {
-    format!("{MARK}{}", server.to_hex())
-}
-
-/// Whether the chain's name says that the guard is that of a server other than this one.
-#[must_use]
-pub fn mark_of_another(chain: &str, server: ServerId) -> bool {
-    chain.starts_with(MARK) && chain != mark(server)
-}
-
-/// The set of connections of one family whose packets are dropped.
-#[must_use]
-pub fn cut_name(is_ipv6: bool) -> &'static str {
-    if is_ipv6 { "cut-v6" } else { "cut-v4" }
 }
 
 fn chain_name(service: ServiceName) -> String {

@@ -1,8 +1,8 @@
 //! What stands in the table, told apart by the kernel's own handles: enough to see that
 //! another program has changed it, without reading what the rules say.
 
+use super::names::TABLE;
 use super::netlink::{Attribute, Netlink};
-use super::ruleset::TABLE;
 use netlink_packet_netfilter::nftables::{
     ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
     SetMessage, TableAttribute, TableMessage,

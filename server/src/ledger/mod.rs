@@ -6,6 +6,7 @@
 //! or damaged is never taken for an empty one.
 
 mod checkpoint;
+mod columns;
 mod history;
 mod lease;
 mod rows;
@@ -26,6 +27,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The database's name in the state's folder.
+const FILE: &str = "ledger.db";
 /// How often the history is cut.
 const CUT_EVERY: Duration = Duration::from_secs(3600);
 
@@ -52,7 +55,7 @@ pub enum Unusable {
     Locked(PathBuf),
     /// The database cannot be opened, though nothing says that it is damaged: the disk is
     /// full, or another program has locked it.
-    #[error("the state in {0}: {DATABASE}: {1}", DATABASE = store::FILE)]
+    #[error("the state in {0}: {DATABASE}: {1}", DATABASE = FILE)]
     Database(PathBuf, rusqlite::Error),
 }
 
@@ -63,7 +66,7 @@ pub enum Unrecorded {
     #[error("lease: {0}")]
     Lease(#[from] io::Error),
     /// The database did not take it.
-    #[error("{DATABASE}: {0}", DATABASE = store::FILE)]
+    #[error("{DATABASE}: {0}", DATABASE = FILE)]
     Database(#[from] rusqlite::Error),
 }
 

@@ -1,38 +1,14 @@
 //! What is in the ledger's database, row by row.
 
+use super::columns::{mono, ms, text, timestamp};
 use super::history::{self, How};
 use crate::gate::{Accepted, Claim, Forgotten, Lost, Memory, Now, Place};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::packet::PacketId;
 use oneknock_shared::secret::GenerationId;
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
-
-/// Times that no clock shows are cut to the greatest that a row can hold.
-pub fn ms(at: Timestamp) -> i64 {
-    i64::try_from(at.0).unwrap_or(i64::MAX)
-}
-
-fn mono(at: Duration) -> i64 {
-    i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn bad(index: usize, kind: Type) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(index, kind, "not a ledger's".into())
-}
-
-pub fn timestamp(row: &Row<'_>, index: usize) -> Result<Timestamp> {
-    let at = u64::try_from(row.get::<_, i64>(index)?);
-    at.map(Timestamp).map_err(|_| bad(index, Type::Integer))
-}
-
-pub fn text<T: FromStr>(row: &Row<'_>, index: usize) -> Result<T> {
-    let text = row.get_ref(index)?.as_str()?;
-    text.parse().map_err(|_| bad(index, Type::Text))
-}
 
 fn place(row: &Row<'_>, index: usize) -> Result<Place> {
     let (service, address) = (text(row, index)?, text::<IpAddr>(row, index + 1)?);
