@@ -96,6 +96,11 @@ impl Daemon {
             !kept.contains(place) && services.service(place.service).is_some()
         };
         let lost: Vec<Change> = grants.into_iter().filter(is_lost).collect();
-        self.firewall.apply(&lost)
+        let restored = self.firewall.apply(&lost);
+        if restored.is_err() {
+            // Some grants are missing in a guard that is whole otherwise: look again.
+            self.firewall.distrust();
+        }
+        restored
     }
 }

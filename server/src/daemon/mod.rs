@@ -63,10 +63,6 @@ enum Stopped {
     Record(#[from] Unrecorded),
     #[error(transparent)]
     Firewall(#[from] FirewallError),
-    #[error(
-        "cannot ask whether the clock is synchronised: timedatectl: {0}; if this machine's clock is right, say so with \"oneknockctl new-state\""
-    )]
-    NoClock(io::Error),
     #[error(transparent)]
     Control(#[from] NoSocket),
     #[error("cannot start: {0}")]
@@ -141,6 +137,9 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
         }
     }
     daemon.control.socket.finish().await;
+    if daemon.waiting.is_none() {
+        daemon.tidy(daemon.clock.now());
+    }
     Ok(daemon.ledger.close()?)
 }
 
@@ -179,19 +178,14 @@ impl Daemon {
         if self.waiting.is_some() {
             return;
         }
+        // Before the next is judged: what it changes must not be taken back with these.
+        let changes: usize = self.batch.iter().map(|one| one.changes.len()).sum();
+        if changes + self.settings.config.services.len() > CHANGES {
+            self.settle();
+        }
         let now = self.clock.now();
         match self.gate.handle(now, source, bytes) {
-            Verdict::Accepted(accepted) => {
-                let changes = self
-                    .batch
-                    .iter()
-                    .map(|one| one.changes.len())
-                    .sum::<usize>();
-                if changes + accepted.changes.len() > CHANGES {
-                    self.settle();
-                }
-                self.batch.push(accepted);
-            }
+            Verdict::Accepted(accepted) => self.batch.push(accepted),
             other => {
                 self.control.note_refused(now, source, bytes, &other);
                 if let Some(text) = self.log.refusal(now.mono, &other) {
@@ -272,8 +266,15 @@ impl Daemon {
                 "turned away from the control socket: uid={uid}"
             ));
         }
-        if self.waiting.as_ref().is_some_and(Synchronised::is_done) {
-            self.start_anew(now);
+        if let Some(waiting) = &mut self.waiting {
+            if let Some(error) = waiting.trouble() {
+                log::line(format_args!(
+                    "cannot ask whether the clock is synchronised: timedatectl: {error}; if this machine's clock is right, stop the daemon and say so with \"oneknockctl new-state\""
+                ));
+            }
+            if waiting.is_done() {
+                self.start_anew(now);
+            }
         }
         if now.mono.saturating_sub(self.tidied) >= TIDY_EVERY && self.waiting.is_none() {
             self.tidied = now.mono;

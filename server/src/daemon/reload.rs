@@ -52,9 +52,14 @@ impl Daemon {
         let before = std::mem::replace(&mut self.settings, settings);
         // The guard first: where it cannot be changed, all stays as it was. Grants of
         // services that are gone went with their sets.
+        let was_owned = self.firewall.is_owned();
         if let Err(error) = self.restore() {
             self.settings = before;
             return Err(error.into());
+        }
+        if was_owned && !self.firewall.is_owned() {
+            // All that there are were let in by a guard that nobody else could change.
+            self.remember(true);
         }
         if let Some(listener) = listener {
             self.listener = listener;

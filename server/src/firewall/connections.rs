@@ -34,8 +34,7 @@ impl Present {
         let wanted = |c: &Connection| guarded(c) && is_foreign(c);
         let mut sockets = sockets::list()?;
         sockets.retain(|(connection, _)| wanted(connection));
-        let mut flows = flows::list(netlink)?;
-        flows.retain(wanted);
+        let flows = flows::list(netlink, wanted)?;
         Ok(Self { sockets, flows })
     }
 

@@ -7,10 +7,17 @@ use oneknock_shared::port::Transport;
 use std::io;
 use std::net::IpAddr;
 
-/// Every tracked TCP and UDP connection, as its first packet was addressed.
-pub fn list(netlink: &mut Netlink) -> io::Result<Vec<Connection>> {
-    let flows = netlink.ask(ConntrackMessage::Get(Vec::new()), true)?;
-    Ok(flows.iter().filter_map(|flow| connection(flow)).collect())
+/// The tracked TCP and UDP connections that are wanted, as their first packets were
+/// addressed. There may be very many others.
+pub fn list(
+    netlink: &mut Netlink,
+    wanted: impl Fn(&Connection) -> bool,
+) -> io::Result<Vec<Connection>> {
+    let mut found = Vec::new();
+    netlink.ask_each(ConntrackMessage::Get(Vec::new()), true, |flow| {
+        found.extend(connection(&flow).filter(&wanted));
+    })?;
+    Ok(found)
 }
 
 /// The kernel's numbers: `CTA_TUPLE_ORIG` 1; in it `CTA_TUPLE_IP` 1 with the source as 1

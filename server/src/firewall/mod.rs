@@ -91,6 +91,8 @@ pub struct Firewall {
     netlink: Netlink,
     /// Whether the table is this process's: nobody else can change it then.
     owned: bool,
+    /// Whether it is to be.
+    wants_to_own: bool,
     shape: Shape,
     generation: u32,
     connections: Connections,
@@ -108,6 +110,7 @@ impl Firewall {
         Ok(Self {
             netlink: Netlink::open()?,
             owned: false,
+            wants_to_own: false,
             shape: Shape::default(),
             generation: 0,
             connections: Connections::default(),
@@ -119,6 +122,12 @@ impl Firewall {
     #[must_use]
     pub fn is_owned(&self) -> bool {
         self.owned
+    }
+
+    /// Whether a guard is up, this server's or another's.
+    pub fn is_up(&mut self) -> Result<bool, FirewallError> {
+        let standing = Standing::read(&mut self.netlink)?;
+        Ok(standing.is_some_and(|standing| standing.is_guard()))
     }
 
     /// Refuses where the guard of another server is up: taking its place would open its
@@ -169,6 +178,12 @@ impl Firewall {
             (Guard::Owned, false) => make_persistent()?,
             (_, true) => standing.persistent,
         };
+        if existed && persistent {
+            // Whatever another program made of its flags meanwhile, such as dormant. With
+            // this socket the ownership goes again.
+            Netlink::open()?.adopt_table().map_err(owned_by_another)?;
+        }
+        self.wants_to_own = persistent && config.guard == Guard::Owned;
         let how = |table| How {
             table,
             grace: grace && !was_up,
@@ -183,29 +198,30 @@ impl Firewall {
         let mut kept = &standing.elements[..];
         match nft::apply(&rules) {
             // Something stands in the way, such as a set of another kind under our name.
-            Err(NftFailed::Failed(_)) if existed && !persistent => {
+            Err(NftFailed::Failed(why)) if existed => {
                 rules = ruleset(config, &Standing::default(), how(TableIs::Replaced));
-                nft::apply(&rules)?;
+                if nft::apply(&rules).is_err() {
+                    self.own()?;
+                    return Err(NftFailed::Failed(why).into());
+                }
+                // Made by a script it cannot be owned.
+                self.wants_to_own = false;
                 kept = &[];
             }
             Err(error) => {
                 if persistent && !existed {
                     self.netlink.delete_table()?;
+                } else {
+                    self.own()?;
                 }
                 return Err(error.into());
             }
             Ok(()) => {}
         }
-        if persistent && config.guard == Guard::Owned {
-            match self.netlink.adopt_table() {
-                Ok(()) => self.owned = true,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.own()?;
         let is_whole = match Shape::read(&mut self.netlink)? {
             Some((shape, generation)) => {
-                let is_whole = shape.rules() == ruleset::counts(&rules);
+                let is_whole = shape.is_sound() && shape.rules() == ruleset::counts(&rules);
                 (self.shape, self.generation) = (shape, generation);
                 is_whole
             }
@@ -222,10 +238,28 @@ impl Firewall {
         Ok((before, is_whole))
     }
 
+    /// Takes the table, where that is wanted and it is there.
+    fn own(&mut self) -> Result<(), FirewallError> {
+        if self.wants_to_own && !self.owned {
+            match self.netlink.adopt_table() {
+                Ok(()) => self.owned = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the next look find the guard changed.
+    pub fn distrust(&mut self) {
+        (self.shape, self.generation) = (Shape::default(), 0);
+    }
+
     /// What another program has changed in the guard since it was put up, in words. It
     /// costs next to nothing where nobody has changed any table, and little where others
     /// have changed theirs.
     pub fn changed(&mut self) -> Result<Option<String>, FirewallError> {
+        self.own()?;
         if shape::generation(&mut self.netlink)? == self.generation {
             return Ok(None);
         }
@@ -315,8 +349,15 @@ pub fn teardown() -> Result<bool, FirewallError> {
     match Netlink::open()?.delete_table() {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(FirewallError::Owned),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(owned_by_another(error)),
+    }
+}
+
+/// The kernel refuses changes to a table that another socket owns.
+fn owned_by_another(error: io::Error) -> FirewallError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => FirewallError::Owned,
+        _ => error.into(),
     }
 }
 

@@ -7,6 +7,12 @@ use oneknock_shared::secret::ServerId;
 pub const TABLE: &str = "oneknock";
 /// Sees packets as they are on the wire: before destination NAT, forwarded ones too.
 pub const GUARD: &str = "guard";
+/// Sees what is delivered here, after any redirect, by whichever routing table.
+pub const INPUT: &str = "guard-input";
+/// After connection tracking (-200), before destination NAT (-100): what a container
+/// publishes is guarded too.
+pub const PRIORITY: i32 = -150;
+
 /// The set of admitted addresses of one family.
 #[must_use]
 pub fn set_name(service: ServiceName, is_ipv6: bool) -> String {

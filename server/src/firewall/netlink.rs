@@ -137,6 +137,18 @@ impl Netlink {
         message: impl Into<NetfilterMessageInner>,
         all: bool,
     ) -> io::Result<Vec<Vec<Attribute>>> {
+        let mut found = Vec::new();
+        self.ask_each(message, all, |one| found.push(one))?;
+        Ok(found)
+    }
+
+    /// As [`Netlink::ask`], an answer at a time: there may be very many.
+    pub fn ask_each(
+        &mut self,
+        message: impl Into<NetfilterMessageInner>,
+        all: bool,
+        mut each: impl FnMut(Vec<Attribute>),
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let number = self.sequence;
         let message = message.into();
@@ -155,19 +167,18 @@ impl Netlink {
             NetfilterMessage::new(header, message),
         );
         self.socket.send(&bytes, 0)?;
-        let mut found = Vec::new();
         // A dump goes on as its parts are read; the last says that it is.
         while let Some(buffer) = self.receive(BUFFER)? {
             for part in messages(&buffer) {
                 match part.kind {
                     _ if part.sequence != number => {}
-                    DONE => return Ok(found),
+                    DONE => return Ok(()),
                     ERROR => match part.code() {
-                        0 => return Ok(found),
+                        0 => return Ok(()),
                         code => return Err(io::Error::from_raw_os_error(-code)),
                     },
                     // Behind the header of netfilter's own.
-                    _ => found.push(attributes(part.body.get(4..).unwrap_or_default())),
+                    _ => each(attributes(part.body.get(4..).unwrap_or_default())),
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The guard as typed JSON: what stands in the table `inet oneknock`, and why.
 
-use super::names::{GUARD, TABLE, cut_name, mark, set_name};
+use super::names::{GUARD, INPUT, PRIORITY, TABLE, cut_name, mark, set_name};
 use super::standing::Standing;
 use crate::config::{Config, Service};
 use nftables::batch::Batch;
@@ -15,12 +15,7 @@ use oneknock_shared::port::Transport;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-/// Sees what is delivered here, after any redirect, by whichever routing table.
-const INPUT: &str = "guard-input";
 const GRACE: &str = "grace";
-/// After connection tracking (-200), before destination NAT (-100): what a container
-/// publishes is guarded too.
-const PRIORITY: i32 = -150;
 /// How long connections that are older than the guard may show themselves, in seconds.
 const GRACE_SECONDS: u32 = 60;
 
@@ -32,7 +27,7 @@ pub enum TableIs {
     /// It is there, and what makes it what it is must not be touched: a script that
     /// declares a persistent table fails.
     There,
-    /// It is made anew, for what is in the way: every element is gone.
+    /// It is there, and made anew, for what is in the way: every element is gone.
     Replaced,
 }
 
@@ -61,7 +56,6 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
     let services = &config.services;
     let mut batch = Batch::new();
     if how.table == TableIs::Replaced {
-        batch.add(NfListObject::Table(table()));
         batch.delete(NfListObject::Table(table()));
     }
     if how.table != TableIs::There {

@@ -85,7 +85,8 @@ impl Gate {
 
     /// Takes up the claims of an earlier run. `left` says how long the kernel still
     /// admits a place, if it does at all: a claim never outlives that. A claim whose
-    /// generation is gone is lost, and so is one that the kernel does not know.
+    /// generation is gone, or belongs to a key of another name now, is lost, and so is one
+    /// that the kernel does not know.
     pub fn resume(
         &mut self,
         now: Now,
@@ -98,6 +99,8 @@ impl Gate {
         let owners: BTreeMap<_, _> = generations.map(|g| (g.subkeys.id(), g.key)).collect();
         for claim in claims {
             let owner = owners.get(&claim.generation);
+            // Under another name it is another key: what is recorded is not its own.
+            let owner = owner.filter(|&&owner| *self.keys[owner].name == claim.key);
             match (owner, left(&claim.place)) {
                 (Some(&owner), Some(left)) => {
                     let key = Arc::clone(&self.keys[owner].name);
@@ -118,8 +121,10 @@ impl Gate {
         lost
     }
 
-    /// What was forgotten since the last call.
+    /// What was forgotten since the last call, and now: what is older than `oldest` is
+    /// covered by the floors that were told, in this call or an earlier one.
     pub fn forgotten(&mut self, now: Now) -> Forgotten {
+        self.tick(now);
         let raised = std::mem::take(&mut self.raised);
         let floor = |id: GenerationId| Some((id, self.replay.get(&id)?.floor()?));
         Forgotten {

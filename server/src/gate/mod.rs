@@ -167,11 +167,6 @@ impl Gate {
         self.gateways = gateways;
     }
 
-    /// Takes note of a grant that the kernel already has from an earlier run.
-    pub fn adopt(&mut self, key: KeyName, place: Place, until: Duration) {
-        self.claims.adopt(&Arc::new(key), place, until);
-    }
-
     /// All live grants with the time that they have left.
     #[must_use]
     pub fn grants(&mut self, now: Now) -> Vec<Change> {

@@ -164,7 +164,12 @@ pub fn forget(database: &mut Connection, forgotten: &Forgotten) -> Result<()> {
         raise_floor(&change, generation, floor)?;
     }
     let oldest = ms(forgotten.oldest);
-    change.execute("DELETE FROM accepted WHERE at < ?", [oldest])?;
+    // Nothing without a floor in its place, whatever the caller says.
+    change.execute(
+        "DELETE FROM accepted WHERE at < ? AND at <=
+         (SELECT ifnull(floor, -1) FROM generation WHERE id = generation)",
+        [oldest],
+    )?;
     change.execute("DELETE FROM closed WHERE at < ?", [oldest])?;
     change.commit()
 }

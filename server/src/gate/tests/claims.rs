@@ -69,7 +69,16 @@ fn a_grant_that_survived_the_daemon_counts_as_its_keys() {
         address: LAPTOP.into(),
     };
     let until = site.mono + Duration::from_secs(500);
-    site.gate.adopt("laptop".parse().unwrap(), place, until);
+    let secret = &site.settings.keys[0].generations[0].secret;
+    let claim = Claim {
+        generation: Subkeys::derive(secret, &site.settings.config.server_id).id(),
+        key: "laptop".parse().unwrap(),
+        place,
+        until,
+    };
+    let now = site.now();
+    site.gate
+        .resume(now, &[claim], |_| Some(Duration::from_secs(500)));
     assert_eq!(site.knock(0, |_| ()), "ssh 192.0.2.7 laptop 500");
     site.pass(1);
     assert_eq!(site.knock(0, close), "ssh 192.0.2.7 shut");
