@@ -239,3 +239,66 @@ fn packets_of_an_outsider_fill_no_memory_of_a_watching_daemon() {
     let grown = daemon.memory().saturating_sub(before);
     assert!(grown < 8 * 1024, "{grown} KiB");
 }
+
+#[test]
+fn a_saved_ruleset_brings_no_ended_grant_back() {
+    let (site, _key, mut daemon) = {
+        let site = Site::new(binaries!());
+        site.set(&site.config(), "guard", "\"watched\"");
+        let key = site.key("laptop", &["ssh"]);
+        let mut daemon = site.daemon();
+        key.knock(
+            &site.lab.laptop,
+            server(&site),
+            &wire::open(Some("ssh"), 300),
+        );
+        daemon.expect("granted address=");
+        (site, key, daemon)
+    };
+    let saved = site.lab.server.run(&["nft", "list", "ruleset"]).ok();
+    site.ctl(&["revoke", "laptop"]).ok();
+    assert_eq!(site.guests("ssh"), []);
+    site.lab.server.nft(&format!("flush ruleset\n{saved}"));
+    daemon.expect("it is up again");
+    wait::until_true("what came back is shut", || site.guests("ssh").is_empty());
+}
+
+#[test]
+fn a_connection_made_in_a_gap_is_ended_also_where_the_guard_is_owned_after_it() {
+    let site = Site::new(binaries!());
+    site.set(&site.config(), "guard", "\"watched\"");
+    site.laptop_key();
+    let mut daemon = site.daemon();
+    site.set(&site.config(), "guard", "\"owned\"");
+    daemon.signal(Signal::SIGHUP);
+    daemon.expect("guard=watched");
+    daemon.signal(Signal::SIGSTOP);
+    site.lab.server.run(&["nft", "flush", "ruleset"]).ok();
+    let to = (server(&site), 22).into();
+    let connect = || std::net::TcpStream::connect_timeout(&to, wait::DEADLINE).unwrap();
+    let _stream = site.lab.stranger.enter(connect);
+    daemon.signal(Signal::SIGCONT);
+    daemon.expect("connections that were made meanwhile, and are ended: ");
+    until_silent(&site.lab.stranger, server(&site), 22);
+    let table = site
+        .lab
+        .server
+        .run(&["nft", "list", "table", "inet", "oneknock"])
+        .ok();
+    assert!(table.contains("flags owner"), "{table}");
+}
+
+#[test]
+fn a_start_that_failed_loses_no_grant() {
+    let (site, _key, mut daemon) = granted();
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    site.lab.server.run(&["nft", "flush", "ruleset"]).ok();
+    let taken = || std::net::UdpSocket::bind(("0.0.0.0", PORT)).unwrap();
+    let taken = site.lab.server.enter(taken);
+    let mut failing = site.daemon_unready();
+    assert_eq!(failing.end().code(), Some(1));
+    drop(taken);
+    let _daemon = site.daemon();
+    assert!(site.admits("ssh", site.lab.laptop.v4.into()));
+}

@@ -13,7 +13,7 @@ mod key;
 mod state;
 mod words;
 
-use crate::config::{Guard, Mistake, Settings};
+use crate::config::{Mistake, Settings};
 use crate::control::protocol::Who;
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
@@ -254,7 +254,6 @@ fn rules(cli: &Cli) -> Result<(), Failure> {
     let how = How {
         table: TableIs::Made,
         grace: true,
-        watched: settings.config.guard == Guard::Watched,
     };
     let ruleset = firewall::ruleset(&settings.config, &Standing::default(), how);
     let text = serde_json::to_string_pretty(&ruleset).map_err(|e| Failure::new("rules", e))?;

@@ -5,14 +5,12 @@ use crate::clock::{Clock, Synchronised};
 use crate::config::{Guard, Settings};
 use crate::control::Control;
 use crate::firewall::{Before, Firewall};
-use crate::gate::{Change, Gate, Lost, Memory, Now, Place};
+use crate::gate::{Gate, Memory, Now};
 use crate::gateways;
 use crate::ledger::{Found, Ledger};
 use crate::listener::Listener;
 use crate::log::{self, Log};
 use oneknock_shared::knock::Timestamp;
-use std::collections::BTreeMap;
-use std::time::Duration;
 
 impl Daemon {
     pub(super) fn start(cli: &Cli, clock: Clock) -> Result<Self, Stopped> {
@@ -21,12 +19,12 @@ impl Daemon {
         // Whoever changed a key since then found no daemon to tell.
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
         let mut firewall = Firewall::open()?;
-        firewall.check_free(&settings.config)?;
         // A guard that is up may be that of a daemon that runs: not to be touched.
         let control = match control {
             Err(why) if firewall.is_up()? => return Err(why.into()),
             other => other,
         };
+        firewall.check_free(&settings.config)?;
         // The guard before everything that may fail: where it does, the door stays shut.
         let before = firewall.put_up(&settings.config, true)?;
         let control = control?;
@@ -90,37 +88,14 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes up the grants of the last run that still have time. What the kernel admits
-    /// with a comment of ours and nobody claims is shut: no close could ever end it.
+    /// Takes up the grants of the last run that still have time.
     fn resume(&mut self, memory: &Memory, before: &Before, now: Now) -> Result<(), Stopped> {
-        let left = before.grants.iter().map(|grant| (grant.place, grant.left));
-        let left: BTreeMap<Place, Duration> = left.collect();
-        // Where the guard was up, it says what was closed since.
-        let lost = self.gate.resume(now, &memory.claims, |place| {
-            if !before.was_up {
-                return Some(Duration::MAX);
-            }
-            left.get(place).copied()
-        });
-        self.end(&lost)?;
+        let lost = self.gate.resume(&memory.claims);
+        self.ledger.lose(&lost, now)?;
         // Keys may have been removed or changed while no daemon ran.
         let lost = self.gate.reconfigure(&self.settings, now);
-        self.end(&lost)?;
-        let unclaimed = left.keys().filter(|place| !self.gate.admits(now, **place));
-        let shut = unclaimed.map(|&place| Change::Shut { place });
-        let shut: Vec<Change> = shut.collect();
-        self.firewall.apply(&shut)?;
-        if !before.was_up {
-            let grants = self.gate.grants(now);
-            self.firewall.apply(&grants)?;
-        }
-        Ok(())
-    }
-
-    /// Makes it so that claims have ended.
-    fn end(&mut self, lost: &Lost) -> Result<(), Stopped> {
-        self.firewall.apply(&lost.changes)?;
-        Ok(self.ledger.lose(lost, self.clock.now())?)
+        self.ledger.lose(&lost, now)?;
+        Ok(self.reconcile(before)?)
     }
 
     pub(super) fn announce(&self, word: &str) {

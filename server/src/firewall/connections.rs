@@ -18,6 +18,8 @@ use std::net::IpAddr;
 #[derive(Debug, Default)]
 pub struct Connections {
     known: BTreeSet<Connection>,
+    /// Those whose packets are dropped.
+    cut: BTreeSet<Connection>,
 }
 
 /// What is there now.
@@ -34,7 +36,7 @@ impl Present {
         let wanted = |c: &Connection| guarded(c) && is_foreign(c);
         let mut sockets = sockets::list()?;
         sockets.retain(|(connection, _)| wanted(connection));
-        let flows = flows::list(netlink, wanted)?;
+        let flows = flows::list(netlink, |c, to| wanted(c) && own.contains(&to))?;
         Ok(Self { sockets, flows })
     }
 
@@ -77,17 +79,42 @@ impl Connections {
             let admitted = service.is_some_and(|s| admitted(s.name, connection.remote));
             !admitted && !self.known.contains(connection)
         };
+        // Whatever fails, the rest is done; then it is said.
+        let mut failed = Ok(());
         let mut ended = BTreeSet::new();
-        let flows: Vec<Connection> = present.flows.into_iter().filter(strange).collect();
-        elements::cut(netlink, &flows)?;
-        ended.extend(flows);
         for (connection, socket) in &present.sockets {
             if strange(connection) {
-                sockets::destroy(socket)?;
-                ended.insert(*connection);
+                match sockets::destroy(socket) {
+                    Ok(()) => drop(ended.insert(*connection)),
+                    Err(error) => failed = Err(error),
+                }
             }
         }
+        let flows: Vec<Connection> = present.flows.into_iter().filter(strange).collect();
+        elements::cut(netlink, &flows)?;
+        self.cut.extend(flows.iter().copied());
+        ended.extend(flows);
+        failed?;
         Ok(ended.len())
+    }
+}
+
+impl Connections {
+    /// Whoever is admitted now may use again what was cut.
+    pub fn forgive(
+        &mut self,
+        netlink: &mut Netlink,
+        admitted: impl Iterator<Item = IpAddr>,
+    ) -> io::Result<()> {
+        if self.cut.is_empty() {
+            return Ok(());
+        }
+        let admitted: BTreeSet<IpAddr> = admitted.collect();
+        let of = self.cut.iter().filter(|c| admitted.contains(&c.remote));
+        let of: Vec<Connection> = of.copied().collect();
+        elements::forgive(netlink, &of)?;
+        self.cut.retain(|connection| !of.contains(connection));
+        Ok(())
     }
 }
 

@@ -165,8 +165,9 @@ impl Firewall {
         grace: bool,
     ) -> Result<(Before, bool), FirewallError> {
         // With its socket goes the ownership: nft could change nothing else.
-        if std::mem::take(&mut self.owned) {
+        if self.owned {
             self.netlink = Netlink::open()?;
+            self.owned = false;
         }
         let found = Standing::read(&mut self.netlink)?;
         let existed = found.is_some();
@@ -187,7 +188,6 @@ impl Firewall {
         let how = |table| How {
             table,
             grace: grace && !was_up,
-            watched: config.guard == Guard::Watched || !persistent,
         };
         let table = if persistent {
             TableIs::There
@@ -195,7 +195,6 @@ impl Firewall {
             TableIs::Made
         };
         let mut rules = ruleset(config, &standing, how(table));
-        let mut kept = &standing.elements[..];
         match nft::apply(&rules) {
             // Something stands in the way, such as a set of another kind under our name.
             Err(NftFailed::Failed(why)) if existed => {
@@ -206,7 +205,6 @@ impl Firewall {
                 }
                 // Made by a script it cannot be owned.
                 self.wants_to_own = false;
-                kept = &[];
             }
             Err(error) => {
                 if persistent && !existed {
@@ -219,18 +217,15 @@ impl Firewall {
             Ok(()) => {}
         }
         self.own()?;
-        let is_whole = match Shape::read(&mut self.netlink)? {
-            Some((shape, generation)) => {
-                let is_whole = shape.is_sound() && shape.rules() == ruleset::counts(&rules);
-                (self.shape, self.generation) = (shape, generation);
-                is_whole
-            }
-            None => false,
-        };
-        let services = &config.services;
-        let grants = kept
-            .iter()
-            .filter_map(|element| surviving(services, element));
+        let whole = Shape::read(&mut self.netlink)?
+            .filter(|(shape, _)| shape.is_sound() && shape.rules() == ruleset::counts(&rules));
+        let is_whole = whole.is_some();
+        // One that is not whole must not be taken for what it should be.
+        (self.shape, self.generation) = whole.unwrap_or_default();
+        // As they are now: what another program did meanwhile is in it.
+        let standing = Standing::read(&mut self.netlink)?.unwrap_or_default();
+        let (services, kept) = (&config.services, standing.elements.iter());
+        let grants = kept.filter_map(|element| surviving(services, element));
         let before = Before {
             was_up,
             grants: grants.collect(),
@@ -287,22 +282,24 @@ impl Firewall {
         Ok(self.connections.remember(&mut self.netlink, config, of)?)
     }
 
-    /// Where the guard is watched: ends the connections that nobody was admitted for.
+    /// Where the guard was watched: ends the connections that nobody was admitted for.
     /// Returns how many there were.
     pub fn cut(
         &mut self,
         config: &Config,
         admitted: impl Fn(ServiceName, IpAddr) -> bool,
     ) -> Result<usize, FirewallError> {
-        if self.owned {
-            return Ok(0);
-        }
         Ok(self.connections.cut(&mut self.netlink, config, admitted)?)
     }
 
     /// Makes the changes; see [`elements::apply`].
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
-        Ok(elements::apply(&mut self.netlink, changes)?)
+        elements::apply(&mut self.netlink, changes)?;
+        let admitted = changes.iter().filter_map(|change| match change {
+            Change::Admit { place, .. } => Some(place.address),
+            Change::Shut { .. } => None,
+        });
+        Ok(self.connections.forgive(&mut self.netlink, admitted)?)
     }
 
     /// Takes the guard down.

@@ -172,8 +172,8 @@ impl Netlink {
             for part in messages(&buffer) {
                 match part.kind {
                     _ if part.sequence != number => {}
-                    DONE => return Ok(()),
-                    ERROR => match part.code() {
+                    // The end of a dump has a code too: it may have stopped half-way.
+                    DONE | ERROR => match part.code() {
                         0 => return Ok(()),
                         code => return Err(io::Error::from_raw_os_error(-code)),
                     },

@@ -38,9 +38,6 @@ pub struct How {
     pub table: TableIs,
     /// Whether connections that are older than the guard live on.
     pub grace: bool,
-    /// Whether other programs can change the guard: then what was connected in a gap can
-    /// be cut.
-    pub watched: bool,
 }
 
 fn chain_name(service: ServiceName) -> String {
@@ -66,15 +63,14 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
         batch.add(NfListObject::Element(grace_element()));
     }
     let mut sets = vec![GRACE.to_owned()];
-    if how.watched {
-        for (is_ipv6, address) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
-            let parts = vec![address, SetType::InetProto, SetType::InetService];
-            batch.add(set_of(
-                cut_name(is_ipv6).into(),
-                SetTypeValue::Concatenated(parts.into()),
-            ));
-            sets.push(cut_name(is_ipv6).to_owned());
-        }
+    for (is_ipv6, address) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
+        let port = SetType::InetService;
+        let parts = vec![address, SetType::InetProto, port, port];
+        batch.add(set_of(
+            cut_name(is_ipv6).into(),
+            SetTypeValue::Concatenated(parts.into()),
+        ));
+        sets.push(cut_name(is_ipv6).to_owned());
     }
     let mut chains = vec![GUARD.to_owned(), INPUT.to_owned()];
     batch.add(NfListObject::Chain(base_chain(GUARD, NfHook::Prerouting)));
@@ -106,7 +102,7 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
     }
     batch.add(rule(GUARD.into(), elsewhere()));
     for base in [GUARD, INPUT] {
-        for statements in guard(services, how.watched) {
+        for statements in guard(services) {
             batch.add(rule(base.into(), statements));
         }
     }
@@ -136,7 +132,7 @@ fn elsewhere() -> Vec<Statement<'static>> {
 }
 
 /// What leads past the guard, in order, and then the doors.
-fn guard(services: &[Service], watched: bool) -> Vec<Vec<Statement<'static>>> {
+fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
     let accept = || Statement::Accept(Some(Accept {}));
     let flags = |wanted: &[&'static str]| {
         let wanted = wanted.iter().map(|f| text(f)).collect();
@@ -147,14 +143,13 @@ fn guard(services: &[Service], watched: bool) -> Vec<Vec<Statement<'static>>> {
     let established = || equal(ct("state"), text("established"));
     let cut = |protocol: &'static str, is_ipv6| {
         let from = payload(protocol, "saddr");
-        let who = concat(vec![from, meta(MetaKey::L4proto), payload("th", "sport")]);
+        let ports = [payload("th", "sport"), payload("th", "dport")];
+        let who = concat([vec![from, meta(MetaKey::L4proto)], ports.into()].concat());
         let drop = Statement::Drop(Some(Drop {}));
         vec![equal(who, text(&format!("@{}", cut_name(is_ipv6)))), drop]
     };
     let mut rules = vec![vec![equal(meta(MetaKey::Iifname), text("lo")), accept()]];
-    if watched {
-        rules.extend([cut("ip", false), cut("ip6", true)]);
-    }
+    rules.extend([cut("ip", false), cut("ip6", true)]);
     rules.extend([
         // Sessions live on when their grant has ended. A SYN begins a connection,
         // whatever connection tracking takes it for: an outsider's stray segment that

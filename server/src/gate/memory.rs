@@ -83,41 +83,21 @@ impl Gate {
         }
     }
 
-    /// Takes up the claims of an earlier run. `left` says how long the kernel still
-    /// admits a place, if it does at all: a claim never outlives that. A claim whose
-    /// generation is gone, or belongs to a key of another name now, is lost, and so is one
-    /// that the kernel does not know.
-    pub fn resume(
-        &mut self,
-        now: Now,
-        claims: &[Claim],
-        left: impl Fn(&Place) -> Option<Duration>,
-    ) -> Lost {
+    /// Takes up the claims of an earlier run. One whose generation is gone, or belongs to a
+    /// key of another name now, is lost.
+    pub fn resume(&mut self, claims: &[Claim]) -> Lost {
         let mut lost = Lost::default();
-        let mut places = Vec::new();
         let generations = self.generations.iter();
         let owners: BTreeMap<_, _> = generations.map(|g| (g.subkeys.id(), g.key)).collect();
         for claim in claims {
-            let owner = owners.get(&claim.generation);
-            // Under another name it is another key: what is recorded is not its own.
-            let owner = owner.filter(|&&owner| *self.keys[owner].name == claim.key);
-            match (owner, left(&claim.place)) {
-                (Some(&owner), Some(left)) => {
-                    let key = Arc::clone(&self.keys[owner].name);
-                    let until = claim.until.min(now.mono.saturating_add(left));
-                    self.claims.adopt(&key, claim.place, until);
-                }
-                (owner, left) => {
-                    if owner.is_none() && left.is_some() {
-                        places.push(claim.place);
-                    }
-                    let key = Arc::new(claim.key.clone());
-                    lost.claims.push((key, claim.place));
-                }
+            let owner = owners.get(&claim.generation).map(|&at| &self.keys[at].name);
+            if let Some(key) = owner.filter(|name| ***name == claim.key) {
+                self.claims.adopt(key, claim.place, claim.until);
+            } else {
+                let key = Arc::new(claim.key.clone());
+                lost.claims.push((key, claim.place));
             }
         }
-        let changes = places.iter().map(|&p| self.claims.change(now.mono, p));
-        lost.changes = changes.collect();
         lost
     }
 

@@ -184,6 +184,12 @@ impl Gate {
         self.claims.take_left()
     }
 
+    /// They were not dealt with: they come again with the next call of
+    /// [`Gate::take_left`].
+    pub fn put_back_left(&mut self, left: BTreeSet<IpAddr>) {
+        self.claims.put_back_left(left);
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -326,6 +332,7 @@ impl Gate {
         if !generation.bucket.take(now.mono) || !replay.remember(&request) {
             return refused(service, false, Refusal::TooManyKnocks);
         }
+        self.claims.expire(now.mono);
         let view = policy::View {
             key,
             services: &self.services,

@@ -75,7 +75,7 @@ impl Site {
         let mut gate = Gate::new(&self.settings, self.now);
         if let Found::State { memory, floor } = &found {
             gate.restore(memory);
-            gate.resume(self.now, &memory.claims, |_| Some(Duration::MAX));
+            gate.resume(&memory.claims);
             if let Some(floor) = floor {
                 gate.raise_floors(*floor);
             }
@@ -326,9 +326,7 @@ fn another_key_under_an_old_name_inherits_no_claim_across_a_restart() {
         panic!()
     };
     let mut gate = Gate::new(&site.settings, site.now);
-    let lost = gate.resume(site.now, &memory.claims, |_| Some(Duration::MAX));
-    let place = memory.claims[0].place;
-    assert_eq!(lost.changes, [crate::gate::Change::Shut { place }]);
+    let lost = gate.resume(&memory.claims);
     assert_eq!(lost.claims.len(), 1);
     assert!(gate.memory().claims.is_empty());
 }

@@ -82,7 +82,7 @@ fuzz_target!(|data: &[u8]| {
                 let memory = gate.memory();
                 gate = Gate::new(&settings, now(wall, mono));
                 gate.restore(&memory);
-                gate.resume(now(wall, mono), &memory.claims, |_| Some(Duration::MAX));
+                gate.resume(&memory.claims);
                 continue;
             }
             // Something that was sent before, perhaps changed.
