@@ -9,7 +9,10 @@ pub const SEED: &str = "LAB_SEED";
 
 /// A source of choices: `SplitMix64`.
 #[derive(Debug)]
-pub struct Chance(u64);
+pub struct Chance {
+    seed: u64,
+    state: u64,
+}
 
 impl Chance {
     /// Seeded anew, or by [`SEED`]; says which seed it is.
@@ -20,12 +23,22 @@ impl Chance {
             |seed| seed.parse().unwrap(),
         );
         figure(format_args!("{test}: {SEED}={seed}"));
-        Self(seed)
+        Self::seeded(seed)
+    }
+
+    /// The choices of this seed.
+    pub fn seeded(seed: u64) -> Self {
+        Self { seed, state: seed }
+    }
+
+    /// What repeats these choices.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -34,6 +47,35 @@ impl Chance {
     /// A number below `end`, which is more than zero.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
+    }
+
+    /// A number from `first` to `last`, both included.
+    pub fn between(&mut self, first: u64, last: u64) -> u64 {
+        first + self.below(last - first + 1)
+    }
+
+    /// One of these.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.index(from.len())]
+    }
+
+    /// A place in a list of this length, which is more than zero.
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
+    }
+
+    /// Bytes.
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes);
+        bytes
+    }
+
+    /// Fills with bytes.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_be_bytes()[..chunk.len()]);
+        }
     }
 
     /// True so many times in a hundred.
