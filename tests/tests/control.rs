@@ -388,7 +388,7 @@ fn a_key_is_in_force_and_out_of_it_when_the_command_returns() {
     let server: IpAddr = site.lab.server.v4.into();
     phone.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
     daemon.expect("granted address=198.51.100.7 key=phone");
-    let done = site.ctl(&["key", "remove", "phone"]);
+    let done = site.ctl(&["key", "remove", "phone", "--force"]);
     assert!(done.err.contains("the daemon has taken it"), "{done}");
     assert_eq!(site.guests("ssh"), []);
     // With a mistake elsewhere the daemon takes nothing, and it is said.

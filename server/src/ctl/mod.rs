@@ -51,7 +51,7 @@ enum Command {
     /// Writes oneknockd.toml, an empty folder of keys and an empty state. Touches no
     /// firewall: no port is shut before oneknockd runs.
     Init(init::Init),
-    /// Make, list, show and remove keys.
+    /// Make, list, show, rotate, retire and remove keys.
     #[command(subcommand)]
     Key(key::Command),
     /// Look for mistakes in configuration and keys; say all of them.
