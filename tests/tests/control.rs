@@ -434,7 +434,7 @@ fn what_is_no_command_is_answered_with_why_and_does_nothing() {
         (b"{\"v\":1,\"command\":\"open\"}\n", "no such command"),
         (b"{\"v\":1,\"command\":\"revoke\"}\n", "key, address or all"),
         (
-            b"{\"v\":1,\"command\":\"revoke\",\"all\":true,\"cut\":true}\n",
+            b"{\"v\":1,\"command\":\"revoke\",\"all\":true,\"soon\":true}\n",
             "unknown member",
         ),
         (&[b'['; 5000], "longer than 4096 bytes"),

@@ -13,7 +13,7 @@ mod key;
 mod state;
 mod words;
 
-use crate::config::{Guard, Mistake, Settings};
+use crate::config::{Mistake, Settings};
 use crate::control::protocol::Who;
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
@@ -84,7 +84,7 @@ enum Command {
     Reload,
     /// End the grants of a key, to an address, or all of them, before their time.
     ///
-    /// Sessions that are in live on, and whoever has a key can knock again.
+    /// Without --cut sessions that are in live on. Whoever has a key can knock again.
     Revoke {
         /// A key's name or an address; what can be read as an address is one.
         #[arg(value_name = "KEY|ADDRESS", required_unless_present = "all")]
@@ -92,6 +92,12 @@ enum Command {
         /// All grants.
         #[arg(long, conflicts_with = "who")]
         all: bool,
+        /// Also end the connections that such grants have let in, those too whose grant was
+        /// over long ago: every connection from an address to a service that the history
+        /// has for it, also of others behind the same address. Their ports stay cut off for
+        /// a day.
+        #[arg(long)]
+        cut: bool,
     },
     /// Say why knocks were refused lately, and what to do about it.
     ///
@@ -197,7 +203,7 @@ pub fn main() -> ExitCode {
         Command::Status { json } => control::status(&cli.config, *json),
         Command::Grants { json } => control::grants(&cli.config, *json),
         Command::Reload => control::reload(&cli.config),
-        Command::Revoke { who, .. } => control::revoke(&cli.config, who.as_ref()),
+        Command::Revoke { who, cut, .. } => control::revoke(&cli.config, who.as_ref(), *cut),
         Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
         Command::Watch { json } => control::watch(&cli.config, *json),
         Command::Metrics => control::metrics(&cli.config),
@@ -254,7 +260,6 @@ fn rules(cli: &Cli) -> Result<(), Failure> {
     let how = How {
         table: TableIs::Made,
         grace: true,
-        watched: settings.config.guard == Guard::Watched,
     };
     let ruleset = firewall::ruleset(&settings.config, &Standing::default(), how);
     let text = serde_json::to_string_pretty(&ruleset).map_err(|e| Failure::new("rules", e))?;

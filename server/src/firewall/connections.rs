@@ -1,9 +1,10 @@
-//! Connections that were made while another program had the guard down, and their end.
+//! Connections to guarded ports, and their end: of those that were made while another
+//! program had the guard down, and of those that somebody at this machine wants ended.
 //!
 //! A connection says nothing of its age. So the daemon takes note of those that are there
 //! when an address ceases to be admitted, and when it starts itself; what is neither
 //! among these nor of an admitted address when the guard is put right was made in the
-//! gap. Only where the guard is watched: an owned one has no gap.
+//! gap. That only where the guard is watched: an owned one has no gap.
 
 use super::netlink::Netlink;
 use super::{flows, sockets};
@@ -52,6 +53,30 @@ impl Present {
         Ok(Self { sockets, flows })
     }
 
+    /// Ends those that are meant: sockets are destroyed, and the packets of what is
+    /// forwarded are dropped from now on. Returns how many there were.
+    fn end(
+        self,
+        netlink: &mut Netlink,
+        config: &Config,
+        meant: impl Fn(Option<ServiceName>, &Connection) -> bool,
+    ) -> io::Result<usize> {
+        let is_meant = |connection: &Connection| {
+            let service = service_of(&config.services, connection);
+            meant(service.map(|service| service.name), connection)
+        };
+        let flows: Vec<Connection> = self.flows.into_iter().filter(is_meant).collect();
+        super::elements::cut(netlink, &flows)?;
+        let mut ended: BTreeSet<Connection> = flows.into_iter().collect();
+        for (connection, socket) in &self.sockets {
+            if is_meant(connection) {
+                sockets::destroy(socket)?;
+                ended.insert(*connection);
+            }
+        }
+        Ok(ended.len())
+    }
+
     fn all(&self) -> impl Iterator<Item = Connection> {
         let sockets = self.sockets.iter().map(|(connection, _)| *connection);
         sockets.chain(self.flows.iter().copied())
@@ -77,32 +102,32 @@ impl Connections {
         Ok(())
     }
 
-    /// Ends what is neither known nor admitted: sockets are destroyed, and the packets of
-    /// what is forwarded are dropped from now on. Returns how many there were.
+    /// Ends what is neither known nor admitted. Returns how many there were.
     pub fn cut(
         &mut self,
         netlink: &mut Netlink,
         config: &Config,
         admitted: impl Fn(ServiceName, IpAddr) -> bool,
     ) -> io::Result<usize> {
-        let present = Present::look(netlink, config)?;
-        let strange = |connection: &Connection| {
-            let service = service_of(&config.services, connection);
-            let admitted = service.is_some_and(|s| admitted(s.name, connection.remote));
+        let strange = |service: Option<ServiceName>, connection: &Connection| {
+            let admitted = service.is_some_and(|name| admitted(name, connection.remote));
             !admitted && !self.known.contains(connection)
         };
-        let mut ended = BTreeSet::new();
-        let flows: Vec<Connection> = present.flows.into_iter().filter(strange).collect();
-        super::elements::cut(netlink, &flows)?;
-        ended.extend(flows);
-        for (connection, socket) in &present.sockets {
-            if strange(connection) {
-                sockets::destroy(socket)?;
-                ended.insert(*connection);
-            }
-        }
-        Ok(ended.len())
+        Present::look(netlink, config)?.end(netlink, config, strange)
     }
+}
+
+/// Ends the connections from these addresses to these services. Returns how many there
+/// were.
+pub fn end(
+    netlink: &mut Netlink,
+    config: &Config,
+    meant: impl Fn(ServiceName, IpAddr) -> bool,
+) -> io::Result<usize> {
+    let meant = |service: Option<ServiceName>, connection: &Connection| {
+        service.is_some_and(|name| meant(name, connection.remote))
+    };
+    Present::look(netlink, config)?.end(netlink, config, meant)
 }
 
 fn service_of<'c>(services: &'c [Service], connection: &Connection) -> Option<&'c Service> {

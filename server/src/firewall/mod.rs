@@ -169,7 +169,6 @@ impl Firewall {
         let how = |table| How {
             table,
             grace: grace && !was_up,
-            watched: config.guard == Guard::Watched || !persistent,
         };
         let table = if persistent {
             TableIs::There
@@ -261,6 +260,17 @@ impl Firewall {
             return Ok(0);
         }
         Ok(self.connections.cut(&mut self.netlink, config, admitted)?)
+    }
+
+    /// Ends the connections from these addresses to these services, of this machine's own
+    /// and forwarded ones. Returns how many there were. They are to be shut out before: who
+    /// is admitted still connects again.
+    pub fn end(
+        &mut self,
+        config: &Config,
+        meant: impl Fn(ServiceName, IpAddr) -> bool,
+    ) -> Result<usize, FirewallError> {
+        Ok(connections::end(&mut self.netlink, config, meant)?)
     }
 
     /// Makes the changes; see [`elements::apply`].

@@ -47,9 +47,6 @@ pub struct How {
     pub table: TableIs,
     /// Whether connections that are older than the guard live on.
     pub grace: bool,
-    /// Whether other programs can change the guard: then what was connected in a gap can
-    /// be cut.
-    pub watched: bool,
 }
 
 /// The set of admitted addresses of one family.
@@ -101,15 +98,13 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
         batch.add(NfListObject::Element(grace_element()));
     }
     let mut sets = vec![GRACE.to_owned()];
-    if how.watched {
-        for (is_ipv6, address) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
-            let parts = vec![address, SetType::InetProto, SetType::InetService];
-            batch.add(set_of(
-                cut_name(is_ipv6).into(),
-                SetTypeValue::Concatenated(parts.into()),
-            ));
-            sets.push(cut_name(is_ipv6).to_owned());
-        }
+    for (is_ipv6, address) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
+        let parts = vec![address, SetType::InetProto, SetType::InetService];
+        batch.add(set_of(
+            cut_name(is_ipv6).into(),
+            SetTypeValue::Concatenated(parts.into()),
+        ));
+        sets.push(cut_name(is_ipv6).to_owned());
     }
     let mut chains = vec![GUARD.to_owned(), INPUT.to_owned()];
     batch.add(NfListObject::Chain(base_chain(GUARD, NfHook::Prerouting)));
@@ -141,7 +136,7 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
     }
     batch.add(rule(GUARD.into(), elsewhere()));
     for base in [GUARD, INPUT] {
-        for statements in guard(services, how.watched) {
+        for statements in guard(services) {
             batch.add(rule(base.into(), statements));
         }
     }
@@ -171,7 +166,7 @@ fn elsewhere() -> Vec<Statement<'static>> {
 }
 
 /// What leads past the guard, in order, and then the doors.
-fn guard(services: &[Service], watched: bool) -> Vec<Vec<Statement<'static>>> {
+fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
     let accept = || Statement::Accept(Some(Accept {}));
     let flags = |wanted: &[&'static str]| {
         let wanted = wanted.iter().map(|f| text(f)).collect();
@@ -187,10 +182,9 @@ fn guard(services: &[Service], watched: bool) -> Vec<Vec<Statement<'static>>> {
         vec![equal(who, text(&format!("@{}", cut_name(is_ipv6)))), drop]
     };
     let mut rules = vec![vec![equal(meta(MetaKey::Iifname), text("lo")), accept()]];
-    if watched {
-        rules.extend([cut("ip", false), cut("ip6", true)]);
-    }
     rules.extend([
+        cut("ip", false),
+        cut("ip6", true),
         // Sessions live on when their grant has ended. A SYN begins a connection,
         // whatever connection tracking takes it for: an outsider's stray segment that
         // was answered with RST makes his next SYN "established".

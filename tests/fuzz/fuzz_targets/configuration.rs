@@ -17,7 +17,6 @@ fuzz_target!(|text: &str| {
             let how = How {
                 table: TableIs::Made,
                 grace: true,
-                watched: true,
             };
             let _ = ruleset(&config, &Standing::default(), how);
         }

@@ -6,6 +6,7 @@ use super::life::{Ended, Life, Limit};
 use super::moment::Moment;
 use crate::clock::date;
 use crate::config::{Generation, Key, ctl_command};
+use crate::control::protocol::Who;
 use crate::ctl::{Failure, control, print};
 use crate::files::Existing;
 use oneknock_shared::name::KeyName;
@@ -23,6 +24,10 @@ pub struct Rotate {
     /// For a leaked key: forget the old secrets at once, and close what the key opened.
     #[arg(long, conflicts_with = "overlap")]
     now: bool,
+    /// Also end the connections that the key has let in, those too whose grant was over long
+    /// ago, and of others behind the same address.
+    #[arg(long, requires = "now")]
+    cut: bool,
     /// When the new generation ends: a time in UTC such as 2027-01-31T08:00:00Z, or from
     /// now such as 90d, or never [default: when the one that it replaces would have].
     #[arg(long, value_name = "TIME")]
@@ -99,7 +104,15 @@ impl Rotate {
         );
         let how = if self.now { ", at once" } else { "" };
         let what = format!("rotated key {name} to generation {number}{how}");
-        control::tell(dir, &what)
+        control::tell(dir, &what)?;
+        self.cut_off(dir)
+    }
+
+    fn cut_off(&self, dir: &Path) -> Result<(), Failure> {
+        if !self.cut {
+            return Ok(());
+        }
+        control::cut(dir, Some(&Who::Key(self.name.clone())), None)
     }
 }
 
@@ -116,6 +129,10 @@ pub struct Retire {
     /// The generation to end; several times for several [default: all but the newest].
     #[arg(long = "generation", value_name = "NUMBER")]
     generations: Vec<u32>,
+    /// Also end the connections that these generations have let in, those too whose grant was over long
+    /// ago, and of others behind the same address.
+    #[arg(long)]
+    cut: bool,
     /// Also where nothing would be left that is known to work for those who use the key.
     #[arg(long)]
     force: bool,
@@ -149,7 +166,7 @@ impl Retire {
         }
         if done.ended.is_empty() {
             eprintln!("nothing to do: it had ended before");
-            return Ok(());
+            return self.cut_off(dir, &numbers);
         }
         key.generations = done.generations;
         if key.generations.is_empty() {
@@ -161,7 +178,17 @@ impl Retire {
         drop(turn);
         let ended: Vec<String> = done.ended.iter().map(ToString::to_string).collect();
         let what = format!("ended key {name}'s generation {}", ended.join(", "));
-        control::tell(dir, &what)
+        control::tell(dir, &what)?;
+        self.cut_off(dir, &numbers)
+    }
+
+    fn cut_off(&self, dir: &Path, numbers: &[u32]) -> Result<(), Failure> {
+        if !self.cut {
+            return Ok(());
+        }
+        let who = Who::Key(self.name.clone());
+        let mut numbers = numbers.iter();
+        numbers.try_for_each(|number| control::cut(dir, Some(&who), Some(*number)))
     }
 }
 
@@ -185,6 +212,10 @@ fn life(folder: &Folder<'_>, key: &Key, force: bool) -> Result<Life, Failure> {
 pub struct Remove {
     /// The key's name.
     name: KeyName,
+    /// Also end the connections that the key has let in, those too whose grant was over long
+    /// ago, and of others behind the same address.
+    #[arg(long)]
+    cut: bool,
     /// Also where the key is in use; and where its file cannot be read.
     #[arg(long)]
     force: bool,
@@ -207,6 +238,10 @@ impl Remove {
         }
         folder.remove(&turn, name)?;
         drop(turn);
-        control::tell(dir, &format!("removed key {name}"))
+        control::tell(dir, &format!("removed key {name}"))?;
+        if self.cut {
+            return control::cut(dir, Some(&Who::Key(name.clone())), None);
+        }
+        Ok(())
     }
 }

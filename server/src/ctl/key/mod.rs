@@ -54,13 +54,15 @@ pub enum Command {
     Rotate(change::Rotate),
     /// End old generations of a key now. A running daemon closes what they opened.
     ///
+    /// Without --cut sessions that are in live on.
+    ///
     /// Refused where the key is in use and would be left without a generation that has been
     /// seen to work. A generation that has ended already is no mistake.
     Retire(change::Retire),
     /// Remove a key. A running daemon closes what it opened at once.
     ///
     /// Refused where the key is in use: a generation of it that works has been used.
-    /// Sessions that are in live on.
+    /// Without --cut sessions that are in live on.
     Remove(change::Remove),
 }
 
