@@ -102,6 +102,18 @@ fn a_key_is_made_with_every_limit_and_shown_with_its_use() {
 }
 
 #[test]
+fn an_invitation_is_shown_as_a_qr_code_as_well() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let shown = site.ctl(&["key", "invite", "laptop", "--qr"]).ok();
+    let (code, line) = shown.trim_end().rsplit_once('\n').unwrap();
+    assert_eq!(line, key.line.trim_end());
+    let widths: Vec<usize> = code.lines().map(|l| l.chars().count()).collect();
+    assert!(widths.iter().all(|&w| w == widths[0] && w <= 120), "{code}");
+    assert_eq!(widths.len(), widths[0].div_ceil(2));
+}
+
+#[test]
 fn both_generations_open_through_the_overlap_and_the_old_one_is_refused_after() {
     let site = Site::new(binaries!());
     let old = site.key("laptop", &["ssh"]);

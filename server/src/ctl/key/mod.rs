@@ -42,6 +42,9 @@ pub enum Command {
     Invite {
         /// The key's name.
         name: KeyName,
+        /// As a QR code too, above the line; some 50 lines high.
+        #[arg(long)]
+        qr: bool,
     },
     /// Give a key a new secret; print its invitation, one line.
     ///
@@ -72,7 +75,7 @@ impl Command {
             Self::Add(add) => add.run(dir),
             Self::List { json } => list::list(dir, *json),
             Self::Show { name, json } => list::show(dir, name, *json),
-            Self::Invite { name } => invite::invite(dir, name),
+            Self::Invite { name, qr } => invite::invite(dir, name, *qr),
             Self::Rotate(rotate) => rotate.run(dir),
             Self::Retire(retire) => retire.run(dir),
             Self::Remove(remove) => remove.run(dir),
