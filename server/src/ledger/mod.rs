@@ -11,18 +11,24 @@ mod history;
 mod lease;
 mod rows;
 mod store;
+mod uses;
 
 pub use history::{Entry, read as history};
+pub use uses::{Use, read as uses};
 
 use crate::files::{self, Owner};
-use crate::gate::{Accepted, Forgotten, Lost, Memory, Now};
+use crate::gate::{Accepted, Forgotten, Lost, Memory, Now, Place};
 use checkpoint::Checkpoints;
 use lease::{FILE_MODE, Lease, Noted};
 use nix::fcntl::OFlag;
 use oneknock_shared::knock::Timestamp;
+use oneknock_shared::name::KeyName;
+use oneknock_shared::secret::GenerationId;
 use rusqlite::Connection;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -189,6 +195,25 @@ impl Ledger {
     /// Notes claims that ended before their time.
     pub fn lose(&mut self, lost: &Lost, now: Now) -> Result<(), Unrecorded> {
         Ok(rows::lose(&mut self.database, lost, now)?)
+    }
+
+    /// The places whose live claim one of these generations has opened or renewed last.
+    pub fn opened_by<'g>(
+        &self,
+        generations: impl Iterator<Item = &'g GenerationId>,
+    ) -> Result<Vec<(KeyName, Place)>, Unrecorded> {
+        Ok(uses::opened_by(&self.database, generations)?)
+    }
+
+    /// Every place that grants have opened, live or in the history: of a key, of one of its
+    /// generations, or to an address; of all without.
+    pub fn places(
+        &self,
+        key: Option<&KeyName>,
+        number: Option<u32>,
+        address: Option<IpAddr>,
+    ) -> Result<BTreeSet<Place>, Unrecorded> {
+        Ok(uses::places(&self.database, key, number, address)?)
     }
 
     /// Keeps the ledger small: forgets what the gate has forgotten, moves claims that have
