@@ -5,7 +5,7 @@ use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::packet::PacketId;
 use oneknock_shared::secret::GenerationId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,11 +75,12 @@ impl Gate {
         }
     }
 
-    /// Accepts nothing that is not later than this, from any generation that there is. A
-    /// generation that comes later starts without a floor.
+    /// Accepts nothing that is not later than this, from any generation that there is, or
+    /// that was there once and may come back. One that is new starts without a floor.
     pub fn raise_floors(&mut self, floor: Timestamp) {
-        for generation in &self.generations {
-            let id = generation.subkeys.id();
+        let there = self.generations.iter().map(|g| g.subkeys.id());
+        let known: BTreeSet<_> = there.chain(self.replay.keys().copied()).collect();
+        for id in known {
             if self.replay.entry(id).or_default().raise_floor(floor) {
                 self.raised.insert(id);
             }

@@ -369,7 +369,9 @@ impl Gate {
             if let Some(time) = open_for {
                 accepted.opened(self.claims.admit(now.mono, &name, place, time), place, time);
             } else {
-                self.closes.insert((Arc::clone(&name), place), at);
+                // One that comes late must not let in what a later one holds back.
+                let last = self.closes.entry((Arc::clone(&name), place)).or_insert(at);
+                *last = (*last).max(at);
                 accepted.closed(self.claims.withdraw(now.mono, &name, place), place);
             }
         }

@@ -49,6 +49,18 @@ fn an_open_that_was_held_back_is_refused_after_its_keys_close() {
 }
 
 #[test]
+fn a_close_that_comes_late_lets_nothing_in_that_a_later_one_holds_back() {
+    let mut site = Site::new();
+    let late = site.packet(0, close);
+    site.pass(1);
+    let held = site.packet(0, |_| ());
+    site.pass(1);
+    site.knock(0, close);
+    assert_eq!(site.send(&late), "ssh 192.0.2.7 shut");
+    assert_eq!(site.send(&held), "closed-since");
+}
+
+#[test]
 fn what_could_not_be_recorded_leaves_the_claims_as_they_were() {
     let mut site = Site::new();
     site.knock(0, ask(60));
