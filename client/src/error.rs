@@ -76,6 +76,9 @@ pub enum Error {
         /// The system's reason.
         why: io::Error,
     },
+    /// The invitation itself stands where its file should be named.
+    #[error("an invitation is not given as an argument, where others can see it")]
+    InvitationAsFile,
     /// What was read is not one line.
     #[error("{from} does not hold an invitation: {why}")]
     NotOneLine {
@@ -264,6 +267,9 @@ impl Error {
             }
             Self::DoorExists { name, .. } => {
                 vec![format!("oneknock remove {name}, or import it as another with --name")]
+            }
+            Self::InvitationAsFile => {
+                vec!["give it on standard input: oneknock import, then paste it".into()]
             }
             Self::LikeAHost(_) => {
                 vec!["give the door a name of your own: oneknock import --name NAME".into()]

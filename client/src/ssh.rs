@@ -148,6 +148,7 @@ pub fn configuration(door: &Door) -> Result<String, Error> {
     block(door, &program)
 }
 
+/// An empty line first: a file may end without one.
 fn block(door: &Door, program: &Path) -> Result<String, Error> {
     let (name, host) = (door.name(), &door.invitation.host);
     let port = match port(door)? {
@@ -163,7 +164,7 @@ fn block(door: &Door, program: &Path) -> Result<String, Error> {
         format!("# {port}")
     };
     Ok(format!(
-        "\
+        "
 Host {name}
     HostName {host}
 {port}    ProxyCommand {word} proxy {name} %h %p
@@ -300,7 +301,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             text,
-            "Host home\n    \
+            "\nHost home\n    \
                  HostName home.example.org\n    \
                  Port 2222\n    \
                  ProxyCommand oneknock proxy home %h %p\n\

@@ -306,6 +306,19 @@ fn an_invitation_alone_makes_no_door_that_is_like_another_host() {
 }
 
 #[test]
+fn an_invitation_given_as_an_argument_is_not_said_again() {
+    let line = row("plain").to_line();
+    let home = Home::new();
+    let done = home.run(&["import", &line], "");
+    assert!(
+        done.is_refusal().contains("not given as an argument"),
+        "{done:?}"
+    );
+    assert!(!done.err.contains(&line[20..60]), "{done:?}");
+    assert!(home.files().is_empty());
+}
+
+#[test]
 fn close_asks_which_address_to_shut_out() {
     for args in [&["close", "--help"], &["help", "close"]] {
         let done = Home::new().run(args, "");

@@ -311,6 +311,15 @@ fn check_services(file: &Section<'_, '_>, services: &[Service]) {
     }
 }
 
+/// Whole days as such: months and years of a round number of days are hard to read.
+fn days(time: Duration) -> String {
+    if time.subsec_nanos() == 0 && time.as_secs().is_multiple_of(DAY.as_secs()) {
+        format!("{}days", time.as_secs() / DAY.as_secs())
+    } else {
+        humantime::format_duration(time).to_string()
+    }
+}
+
 /// The text of a new main file, which [`parse`] reads back as it is.
 #[must_use]
 pub fn main_text(config: &Config) -> String {
@@ -358,7 +367,7 @@ admit_gateway = {gateway}
         listen = listen.join(", "),
         skew = humantime::format_duration(config.skew),
         state = toml::Value::from(config.state.display().to_string()),
-        history = humantime::format_duration(config.history),
+        history = days(config.history),
         grace = humantime::format_duration(config.rotation_grace),
         guard = config.guard,
         control = toml::Value::from(config.control.display().to_string()),

@@ -59,7 +59,7 @@ pub fn tell(dir: &Path, what: &str) -> Result<(), Failure> {
             Ok(())
         }
         Err(NoAnswer::NoDaemon(_)) => {
-            eprintln!("{what}; no daemon runs, which could take it");
+            eprintln!("{what}; no daemon runs: oneknockd takes it when it starts");
             Ok(())
         }
         Err(NoAnswer::Refused { why, mistakes }) => {

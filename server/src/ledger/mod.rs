@@ -56,8 +56,13 @@ pub enum Unusable {
     /// The folder is missing or cannot be read or written.
     #[error("the state in {0}: {1}")]
     Io(PathBuf, io::Error),
+    /// There is no such folder.
+    #[error(
+        "the state in {0} is missing: \"oneknockctl new-state\" makes a new one, if this machine's clock is right"
+    )]
+    Missing(PathBuf),
     /// Another daemon has it.
-    #[error("the state in {0} is in use by another oneknockd")]
+    #[error("the state in {0} is in use by a running oneknockd")]
     Locked(PathBuf),
     /// The database cannot be opened, though nothing says that it is damaged: the disk is
     /// full, or another program has locked it.
@@ -113,7 +118,10 @@ impl Ledger {
     /// [`Ledger::begin`].
     pub fn open(folder: &Path, now: Now) -> Result<(Self, Found), Unusable> {
         let failed = |error| Unusable::Io(folder.into(), error);
-        let meta = fs::metadata(folder).map_err(failed)?;
+        let meta = fs::metadata(folder).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Unusable::Missing(folder.into()),
+            _ => failed(error),
+        })?;
         let owner = Owner {
             uid: meta.uid(),
             gid: meta.gid(),
