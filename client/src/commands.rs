@@ -15,7 +15,7 @@ use crate::rotate;
 use crate::ssh;
 use oneknock_shared::invitation::{AddressRule, Service};
 use oneknock_shared::knock::{Action, is_admissible};
-use oneknock_shared::name::{Host, KeyName, ServiceName};
+use oneknock_shared::name::{Host, KeyName};
 use oneknock_shared::port::Ports;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -56,9 +56,7 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
             }
             proxy(&door, host.as_ref(), port)?;
         }
-        Command::Rotate(wanted) => rotate::rotate(&doors, &wanted, |door| {
-            in_runtime(shut(door, None, Choice::Auto, Family::Any))
-        })?,
+        Command::Rotate(wanted) => rotate::rotate(&doors, &wanted)?,
         Command::Ssh { words } => {
             let (to, more) = cli::ssh_words(&words)?;
             return ssh::run(&doors.load(&to.door)?, &to, more);
@@ -316,23 +314,10 @@ async fn close(door: &Door, wanted: &Close) -> Result<(), Error> {
         Some(name) => Some(door.service(Some(name))?.name),
         None => None,
     };
-    shut(door, service, wanted.way.address, wanted.way.family()).await?;
-    say(&format!(
-        "asked {} to shut the door; the server never answers",
-        door.name()
-    ));
-    Ok(())
-}
-
-async fn shut(
-    door: &Door,
-    service: Option<ServiceName>,
-    choice: Choice,
-    family: Family,
-) -> Result<(), Error> {
     let of = &door.invitation;
+    let choice = wanted.way.address;
     let signing = signing(door, choice, Signing::for_close)?;
-    let (from, family) = bound(choice, family);
+    let (from, family) = bound(choice, wanted.way.family());
     let round = Round {
         knocker: Knocker {
             keys: door.keys(),
@@ -348,6 +333,10 @@ async fn shut(
     tokio::time::sleep(CLOSE_AGAIN).await;
     // What could not be sent was named the first time.
     let _ = round.knock_once();
+    say(&format!(
+        "asked {} to shut the door; the server never answers",
+        door.name()
+    ));
     Ok(())
 }
 

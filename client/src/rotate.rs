@@ -20,13 +20,14 @@ use oneknock_shared::invitation::Invitation;
 use std::ffi::OsString;
 use std::process::{Command, ExitStatus, Stdio};
 
-/// Rotates the key of a door. `shut` asks the server to shut the door for this machine,
-/// so that what goes in next has opened it itself.
-pub fn rotate(
-    doors: &Doors,
-    wanted: &Rotate,
-    shut: impl Fn(&Door) -> Result<(), Error>,
-) -> Result<(), Error> {
+/// How often the old generation's end is asked for: where an earlier knock has left the
+/// door open, a knock with the new one that was lost is noticed only by the server.
+const TRIES: usize = 3;
+/// The status with which oneknockctl refuses.
+const REFUSED: i32 = 2;
+
+/// Rotates the key of a door.
+pub fn rotate(doors: &Doors, wanted: &Rotate) -> Result<(), Error> {
     // Without the door there is nothing to lock.
     doors.load(&wanted.name)?;
     let _lock = doors.lock(&wanted.name)?;
@@ -36,7 +37,7 @@ pub fn rotate(
         say(&format!(
             "a rotation to generation {number} is under way: completing it"
         ));
-        match finish(doors, &door, wanted, &shut) {
+        match finish(doors, &door, wanted) {
             Err(error @ Error::Unfinished { .. }) => {
                 say(&error.to_string());
                 say("asking for another one");
@@ -46,7 +47,7 @@ pub fn rotate(
     }
     door.next = Some(ask(&door, wanted)?);
     doors.replace(&door)?;
-    finish(doors, &door, wanted, &shut)
+    finish(doors, &door, wanted)
 }
 
 /// Has the server make a new generation.
@@ -86,20 +87,22 @@ fn ask(door: &Door, wanted: &Rotate) -> Result<Invitation, Error> {
 
 /// Goes in with the new generation alone, and has the server end the old one. The server
 /// refuses that where it has not seen the new one work.
-fn finish(
-    doors: &Doors,
-    door: &Door,
-    wanted: &Rotate,
-    shut: impl Fn(&Door) -> Result<(), Error>,
-) -> Result<(), Error> {
+fn finish(doors: &Doors, door: &Door, wanted: &Rotate) -> Result<(), Error> {
     let Some(next) = &door.next else {
         return Ok(());
     };
     let (old, key) = (door.invitation.generation, &door.invitation.key);
-    shut(door)?;
     let order = format!("{} key retire {key} --generation {old}", wanted.command);
-    let mut ssh = command(door, wanted, Knocks::WithNext, &order)?;
-    let status = ssh.stdout(Stdio::null()).status().map_err(Error::Ssh)?;
+    let try_once = || {
+        let mut ssh = command(door, wanted, Knocks::WithNext, &order)?;
+        ssh.stdout(Stdio::null()).status().map_err(Error::Ssh)
+    };
+    let mut status = try_once()?;
+    for _ in 1..TRIES {
+        if status.code() == Some(REFUSED) {
+            status = try_once()?;
+        }
+    }
     if !status.success() {
         return Err(Error::Unfinished {
             door: door.name().clone(),

@@ -7,6 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Runs oneknockctl for this site, and goes wrong once where a file `plan` beside it says.
 /// It takes the server's own process of the connection down, as a cut line would.
@@ -189,6 +190,26 @@ fn a_rotation_that_is_killed_here_is_completed_by_the_next() {
     assert_eq!(lab.working().len(), 1);
     assert!(!lab.door().contains("next ="));
     lab.opens();
+}
+
+#[test]
+fn the_door_opens_all_the_while_its_key_is_rotated() {
+    let lab = Fixture::new();
+    let opened = |end: &AtomicBool| {
+        let mut opened = 0;
+        while !end.load(Ordering::Relaxed) {
+            lab.site.oneknock(&["open", "home"]).ok();
+            opened += 1;
+        }
+        opened
+    };
+    let (opened, ()) = wait::meanwhile(opened, || {
+        for _ in 0..5 {
+            lab.rotate().ok();
+        }
+    });
+    assert!(opened > 5, "{opened}");
+    lab.is_complete(6);
 }
 
 #[test]
