@@ -5,8 +5,7 @@ use nix::time::ClockId;
 use oneknock_shared::knock::Timestamp;
 use std::io;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Both clocks.
@@ -55,28 +54,52 @@ pub fn date(at: Timestamp) -> String {
     }
 }
 
-/// Waits for the wall clock to be synchronised, without holding anything up.
+/// Waits for the wall clock to be synchronised, by a thread of its own: whoever is asked
+/// may take his time, as early after the machine's start.
 #[derive(Debug)]
-pub struct Synchronised(Arc<AtomicBool>);
+pub struct Synchronised(Receiver<io::Result<()>>, bool);
 
 impl Synchronised {
-    /// Begins to wait. Fails where nobody can be asked.
-    pub fn wait() -> io::Result<Self> {
-        let done = Arc::new(AtomicBool::new(is_synchronised()?));
-        let seen = Arc::clone(&done);
+    /// Begins to wait.
+    #[must_use]
+    pub fn wait() -> Self {
+        let (tell, told) = sync_channel(1);
         std::thread::spawn(move || {
-            while !seen.load(Ordering::Relaxed) && Arc::strong_count(&seen) > 1 {
+            let mut said = false;
+            loop {
+                let told = match is_synchronised() {
+                    Ok(true) => tell.send(Ok(())),
+                    Err(error) if !said => {
+                        said = true;
+                        tell.send(Err(error))
+                    }
+                    _ => Ok(()),
+                };
+                if told.is_err() {
+                    return;
+                }
                 std::thread::sleep(Duration::from_secs(1));
-                seen.store(is_synchronised().unwrap_or(false), Ordering::Relaxed);
             }
         });
-        Ok(Self(done))
+        Self(told, false)
+    }
+
+    /// Why nobody can be asked; once.
+    pub fn trouble(&mut self) -> Option<io::Error> {
+        match self.0.try_recv() {
+            Ok(Ok(())) => {
+                self.1 = true;
+                None
+            }
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        }
     }
 
     /// Whether it is.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    pub fn is_done(&mut self) -> bool {
+        self.1 = self.1 || matches!(self.0.try_recv(), Ok(Ok(())));
+        self.1
     }
 }
 

@@ -1,5 +1,7 @@
 //! The sockets: datagrams in, nothing out.
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
@@ -10,6 +12,9 @@ use tokio::net::UdpSocket;
 
 /// Larger than any packet, so that a longer datagram is seen as longer.
 pub const BUFFER: usize = 2048;
+
+/// Bytes that may wait in a socket, as the kernel counts them: some thousand packets.
+const WAITING: usize = 4 << 20;
 
 /// Why the daemon cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +69,19 @@ impl Listener {
         })
         .await
     }
+
+    /// The next datagram's, if one has arrived already; never waits.
+    pub fn receive_more(&mut self, buffer: &mut [u8; BUFFER]) -> Option<(usize, IpAddr)> {
+        for turn in 0..self.sockets.len() {
+            let at = (self.next + turn) % self.sockets.len();
+            // An error comes again where it is waited for.
+            if let Ok((length, from)) = self.sockets[at].try_recv_from(buffer) {
+                self.next = at + 1;
+                return Some((length, from.ip()));
+            }
+        }
+        None
+    }
 }
 
 fn socket(address: SocketAddr) -> Result<Rc<UdpSocket>, CannotListen> {
@@ -82,6 +100,9 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // What comes while the daemon is busy waits here. Beyond the machine's usual limit with
+    // CAP_NET_ADMIN; where that fails the usual one must do.
+    let _ = setsockopt(&socket, RcvBufForce, &WAITING);
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(StdSocket::from(socket))

@@ -42,6 +42,7 @@ pub mod process;
 pub mod record;
 pub mod site;
 pub mod ssh;
+pub mod table;
 pub mod wait;
 pub mod weather;
 pub mod wire;

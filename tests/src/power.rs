@@ -51,7 +51,10 @@ pub struct Machine<'s> {
     /// Where the disk is mounted, in the daemon's own view.
     mounted: PathBuf,
     image: PathBuf,
+    boot_id: PathBuf,
     journal: bool,
+    /// While the power is on: what holds the disk.
+    on: Option<Running>,
 }
 
 impl<'s> Machine<'s> {
@@ -73,28 +76,36 @@ impl<'s> Machine<'s> {
             content,
             mounted,
             image: folder.join("image"),
+            boot_id: folder.join("boot_id"),
             journal,
+            on: None,
         }
     }
 
-    /// Runs a command with the disk mounted, where nobody else sees it. The file system is
-    /// not to make up for a file that was not synced before it got its name.
-    fn mounted(&self, image: &Path, script: &str) -> std::process::Command {
-        let mount = r#"mount -o loop,noauto_da_alloc "$1" "$2" && shift 2 && "#;
-        let script = format!("{mount}{script}");
-        let (image, mounted) = (image.to_str().unwrap(), self.mounted.to_str().unwrap());
-        let command = ["sh", "-c", &script, "sh", image, mounted];
-        let rest = self.site.dir.to_str().unwrap();
-        self.site
-            .lab
-            .server
-            .command(&[&command[..], &[rest]].concat())
+    /// A program that holds an image mounted, where nobody else sees it. The file system
+    /// is not to make up for a file that was not synced before it got its name.
+    fn holder(&self, image: &Path) -> Running {
+        let script = r#"
+            mount -o loop,noauto_da_alloc "$1" "$2" &&
+            mount --bind "$3" /proc/sys/kernel/random/boot_id &&
+            echo on && read line"#;
+        let paths = [image, &self.mounted, &self.boot_id].map(|path| path.to_str().unwrap());
+        let command = [&["sh", "-c", script, "sh"][..], &paths].concat();
+        let mut holder = Running::start("disk", self.site.lab.server.command(&command));
+        holder.expect("on");
+        holder
     }
 
-    /// Switches the machine on and starts the daemon, by this clock; the boot is another.
-    pub fn boot(&self, clock: &WallClock) -> Running {
-        let image = self.image.to_str().unwrap();
-        let content = self.content.to_str().unwrap();
+    /// Where the state is as the holder of the disk sees it.
+    fn state_of(&self, holder: &Running) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", holder.pid()));
+        root.join(self.mounted.strip_prefix("/").unwrap())
+            .join("state")
+    }
+
+    /// Switches the machine on: the boot is another, the disk holds what was left on it.
+    pub fn boot(&mut self) {
+        let (image, content) = (self.image.to_str().unwrap(), self.content.to_str().unwrap());
         let _ = fs::remove_file(&self.image);
         let journal = if self.journal {
             "has_journal"
@@ -105,13 +116,19 @@ impl<'s> Machine<'s> {
         let make = ["mkfs.ext4", "-q", "-b", "4096", "-O", journal, "-E", extra];
         let make = [&make[..], &["-d", content, image, "16M"]].concat();
         self.site.lab.server.run(&make).ok();
-        let boot_id = self.content.with_file_name("boot_id");
-        fs::write(&boot_id, boot_id_text()).unwrap();
-        let script = format!(
-            "mount --bind {} /proc/sys/kernel/random/boot_id && exec oneknockd-shifted --config \"$1\"",
-            boot_id.display()
-        );
-        let mut command = self.mounted(&self.image, &script);
+        fs::write(&self.boot_id, boot_id_text()).unwrap();
+        self.on = Some(self.holder(&self.image));
+    }
+
+    /// Starts the daemon by this clock and waits until it is ready.
+    pub fn daemon(&self, clock: &WallClock) -> Running {
+        let holder = self.on.as_ref().expect("the machine is on");
+        let holder = holder.pid().to_string();
+        let config = self.site.dir.to_str().unwrap();
+        let enter = ["nsenter", "--mount", "--target", &holder, "--"];
+        let daemon = ["oneknockd-shifted", "--config", config];
+        let command = [&enter[..], &daemon].concat();
+        let mut command = self.site.lab.server.command(&command);
         command.env(clock::FILE, clock.file());
         let mut daemon = Running::start("oneknockd", command);
         daemon.expect("oneknockd: ready ");
@@ -119,7 +136,7 @@ impl<'s> Machine<'s> {
     }
 
     /// The daemon stands still, whatever it was about: the moment of the cut.
-    pub fn freeze(&self, daemon: &Running) {
+    pub fn freeze(daemon: &Running) {
         daemon.signal(Signal::SIGSTOP);
         let tasks = format!("/proc/{}/task", daemon.pid());
         let stopped = |task: &Path| {
@@ -133,26 +150,28 @@ impl<'s> Machine<'s> {
         });
     }
 
-    /// The power fails while the daemon stands still. Gives its lines; what the disk holds
+    /// The power fails, while the daemon stands still or has ended: what the disk holds
     /// then is what the next boot finds. The kernel's grants are still there, for the test
     /// to look at: see [`Machine::forget_grants`].
-    pub fn cut(&self, mut daemon: Running, unsynced: Unsynced, chance: &mut Chance) -> Vec<String> {
-        let mounted = self.mounted.strip_prefix("/").unwrap();
-        let seen = |pid| Path::new("/proc").join(format!("{pid}/root")).join(mounted);
-        let written = read(&seen(daemon.pid()).join("state"));
+    pub fn cut(&mut self, daemon: &mut Running, unsynced: Unsynced, chance: &mut Chance) {
+        let mut on = self.on.take().expect("the machine is on");
+        let written = read(&self.state_of(&on));
         let image = self.image.with_extension("cut");
         fs::write(&image, self.still_image()).unwrap();
-        daemon.signal(Signal::SIGKILL);
-        daemon.end();
+        if daemon.is_alive() {
+            daemon.signal(Signal::SIGKILL);
+            daemon.end();
+        }
+        on.signal(Signal::SIGKILL);
+        on.end();
         if !self.journal {
             // 1: errors were found and mended, as they must be after a power cut.
             let check = ["e2fsck", "-f", "-y", image.to_str().unwrap()];
             let done = self.site.lab.server.run(&check);
             assert!(matches!(done.code, Some(0 | 1)), "{done}");
         }
-        let mut holder = Running::start("disk", self.mounted(&image, "echo on && read line"));
-        holder.expect("on");
-        let synced = read(&seen(holder.pid()).join("state"));
+        let mut holder = self.holder(&image);
+        let synced = read(&self.state_of(&holder));
         holder.close_input();
         holder.end();
         let left = match unsynced {
@@ -161,7 +180,6 @@ impl<'s> Machine<'s> {
             Unsynced::Torn => torn(&synced, &written, chance),
         };
         write(&self.content.join("state"), &left);
-        daemon.lines()
     }
 
     /// The image, read until two readings are the same: none of its writes is half done.

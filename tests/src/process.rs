@@ -9,6 +9,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+/// Of a program with more lines than this, a failed test shows the last.
+const MOST_SHOWN: usize = 500;
+
 /// A running program. Killed when dropped; its lines are shown when the test failed.
 #[derive(Debug)]
 pub struct Running {
@@ -119,7 +122,8 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            for line in self.lines() {
+            let lines = self.lines();
+            for line in &lines[lines.len().saturating_sub(MOST_SHOWN)..] {
                 eprintln!("[{}] {line}", self.title);
             }
         }

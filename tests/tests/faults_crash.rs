@@ -11,9 +11,11 @@ use oneknock_tests::clock::WallClock;
 use oneknock_tests::power::{Machine, Unsynced};
 use oneknock_tests::record::{Record, Stream, generous_key};
 use oneknock_tests::site::PORT;
-use oneknock_tests::wire::{self, until_read};
-use oneknock_tests::{Site, binaries, figure, wait};
+use oneknock_tests::wire::{self, Probe, until_read};
+use oneknock_tests::{Running, Site, binaries, figure, wait};
+use std::fs::{self, Permissions};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 const LIVES: u32 = 200;
@@ -72,57 +74,140 @@ fn two_hundred_kills_in_a_stream_of_knocks() {
     ));
 }
 
+#[test]
+fn of_two_daemons_that_start_at_once_one_runs_and_the_other_says_why_not() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let server: IpAddr = site.lab.server.v4.into();
+    for _ in 0..10 {
+        let mut both = [site.daemon_unready(), site.daemon_unready()];
+        let ready = |daemon: &Running| daemon.count(": ready ");
+        wait::until_true("one is ready, and the other has ended", || {
+            both.iter().map(ready).sum::<usize>() == 1 && both.iter_mut().any(|d| !d.is_alive())
+        });
+        both.sort_by_key(ready);
+        let [mut other, mut daemon] = both;
+        assert_eq!(other.end().code(), Some(1));
+        assert_eq!(other.lines().len(), 1, "{:?}", other.lines());
+        key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 0));
+        daemon.expect("granted address=198.51.100.7");
+        assert!(site.admits("ssh", site.lab.laptop.v4.into()));
+        daemon.signal(Signal::SIGKILL);
+        daemon.end();
+    }
+}
+
+/// Puts another nft in front of the real one. The first that loads rules waits until a
+/// second one is about to do so; the second lets it go first.
+fn let_the_first_nft_wait(site: &Site) {
+    let script = r#"#!/bin/sh
+        here=${0%/*}
+        until_there() { while [ ! -e "$1" ]; do sleep 0.01; done; }
+        case "$*" in
+        *-f*)
+            if mkdir "$here/first" 2>/dev/null; then
+                until_there "$here/second"
+                /usr/sbin/nft "$@"
+                mkdir "$here/done"
+                exit
+            fi
+            mkdir -p "$here/second"
+            until_there "$here/done" ;;
+        esac
+        exec /usr/sbin/nft "$@""#;
+    let nft = site.lab.dir().join("bin/nft");
+    fs::write(&nft, script).unwrap();
+    fs::set_permissions(&nft, Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn an_nft_that_outlives_its_daemon_takes_no_grant_along() {
+    for guard in ["owned", "watched"] {
+        let site = Site::new(binaries!());
+        let key = site.key("laptop", &["ssh"]);
+        site.set(&site.config(), "guard", &format!("\"{guard}\""));
+        let mut daemon = site.daemon();
+        let server: IpAddr = site.lab.server.v4.into();
+        key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 600));
+        daemon.expect("granted address=198.51.100.7");
+        daemon.signal(Signal::SIGKILL);
+        daemon.end();
+        let_the_first_nft_wait(&site);
+        let killed = site.daemon_unready();
+        let first = site.lab.dir().join("bin/first");
+        wait::until_true("its nft waits", || first.exists());
+        killed.signal(Signal::SIGKILL);
+        let _daemon = site.daemon();
+        assert!(site.admits("ssh", site.lab.laptop.v4.into()), "{guard}");
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+    }
+}
+
 fn cuts_in_a_stream_of_knocks(journal: bool) {
     let site = Site::new(binaries!());
     let key = generous_key(&site);
-    let machine = Machine::new(&site, journal);
+    let mut machine = Machine::new(&site, journal);
     let mut clock = WallClock::new(site.lab.dir());
     let mut chance = Chance::new("power");
     let mut record = Record::default();
     let stream = Stream::new(&site);
-    for n in 0..CUTS {
-        let start = Instant::now();
-        let daemon = machine.boot(&clock);
-        stream.again(&record.packets);
+    for cut in 0..CUTS {
+        machine.boot();
         // What is made after the lease is over is accepted; often there is no waiting.
-        let is_over = n == 0 || chance.percent(70);
-        if n > 0 && is_over {
+        let is_over = cut == 0 || chance.percent(70);
+        if cut > 0 && is_over {
             clock.jump(LONG);
-            stream.again(&record.packets);
         }
-        let life = Duration::from_micros(chance.below(50_000));
-        let unsynced = [
-            Unsynced::Lost,
-            Unsynced::Torn,
-            Unsynced::Torn,
-            Unsynced::Kept,
-        ];
-        let unsynced = unsynced[usize::try_from(chance.below(4)).unwrap()];
-        let (new, ()) = wait::meanwhile(
-            |stop| stream.flow(&key, &clock, &mut chance, &record.packets, stop),
-            || {
-                let accepts = || daemon.count(" granted ") > 0;
-                if is_over {
-                    wait::until_true("a fresh knock is accepted", accepts);
-                }
-                std::thread::sleep(life);
-                machine.freeze(&daemon);
-            },
-        );
-        let lines = machine.cut(daemon, unsynced, &mut chance);
-        record.add(new);
-        record.check(&site, &lines, &(start..Instant::now()));
+        // A machine may see several lives of the daemon.
+        let lives = 1 + chance.below(3);
+        for life in 1..=lives {
+            let start = Instant::now();
+            let mut daemon = machine.daemon(&clock);
+            stream.again(&record.packets);
+            let time = Duration::from_micros(chance.below(50_000));
+            let end = [Signal::SIGTERM, Signal::SIGKILL][usize::from(chance.percent(50))];
+            let in_midst = life == lives && chance.percent(70);
+            let unsynced = [
+                Unsynced::Lost,
+                Unsynced::Torn,
+                Unsynced::Torn,
+                Unsynced::Kept,
+            ];
+            let unsynced = unsynced[usize::try_from(chance.below(4)).unwrap()];
+            let (new, ()) = wait::meanwhile(
+                |stop| stream.flow(&key, &clock, &mut chance, &record.packets, stop),
+                || {
+                    let accepts = || daemon.count(" granted ") > 0;
+                    if is_over {
+                        wait::until_true("a fresh knock is accepted", accepts);
+                    }
+                    std::thread::sleep(time);
+                    if in_midst {
+                        Machine::freeze(&daemon);
+                    } else {
+                        daemon.signal(end);
+                        daemon.end();
+                    }
+                },
+            );
+            if life == lives {
+                machine.cut(&mut daemon, unsynced, &mut chance);
+            }
+            record.add(new);
+            record.check(&site, &daemon.lines(), &(start..Instant::now()));
+        }
         record.lose_grants();
         machine.forget_grants();
     }
     let accepted = record.accepted();
     // All of it once more.
+    machine.boot();
     let start = Instant::now();
-    let daemon = machine.boot(&clock);
+    let mut daemon = machine.daemon(&clock);
     stream.again(&record.packets);
-    machine.freeze(&daemon);
-    let lines = machine.cut(daemon, Unsynced::Kept, &mut chance);
-    record.check(&site, &lines, &(start..Instant::now()));
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    record.check(&site, &daemon.lines(), &(start..Instant::now()));
     let (number, unlogged) = (record.packets.len(), record.unlogged);
     figure(format_args!(
         "power: {number} packets, {CUTS} cuts: {accepted} accepted, {unlogged} of them without a line"
@@ -141,27 +226,28 @@ fn cuts_in_a_stream_of_knocks_on_a_file_system_without_a_journal() {
 
 #[test]
 fn the_wait_after_a_cut_is_the_lease_and_how_far_ahead_clocks_were() {
-    let site = Site::new(binaries!());
-    let key = site.key("laptop", &["ssh"]);
-    let machine = Machine::new(&site, true);
-    let clock = WallClock::new(site.lab.dir());
-    let mut chance = Chance::new("wait");
-    let (laptop, server): (_, IpAddr) = (&site.lab.laptop, site.lab.server.v4.into());
-    let knock = |ahead| {
-        let mut knock = wire::open(Some("ssh"), 1);
-        knock.timestamp = Timestamp(knock.timestamp.0 + ahead);
-        key.knock(laptop, server, &knock);
-        knock.timestamp.0
-    };
     for ahead in [0, 4_000] {
-        let mut daemon = machine.boot(&clock);
+        let site = Site::new(binaries!());
+        let key = site.key("laptop", &["ssh"]);
+        let mut machine = Machine::new(&site, true);
+        let clock = WallClock::new(site.lab.dir());
+        let (laptop, server): (_, IpAddr) = (&site.lab.laptop, site.lab.server.v4.into());
+        let knock = |ahead| {
+            let mut knock = wire::open(Some("ssh"), 1);
+            knock.timestamp = Timestamp(knock.timestamp.0 + ahead);
+            key.knock(laptop, server, &knock);
+            knock.timestamp.0
+        };
+        machine.boot();
+        let mut daemon = machine.daemon(&clock);
         let accepted = knock(ahead);
         daemon.expect("granted");
-        machine.freeze(&daemon);
+        Machine::freeze(&daemon);
         let cut = Instant::now();
-        machine.cut(daemon, Unsynced::Lost, &mut chance);
+        machine.cut(&mut daemon, Unsynced::Lost, &mut Chance::new("wait"));
         machine.forget_grants();
-        let mut daemon = machine.boot(&clock);
+        machine.boot();
+        let mut daemon = machine.daemon(&clock);
         let ready = Instant::now();
         while wire::now() <= accepted + LEASE && daemon.count("granted") == 0 {
             knock(0);

@@ -1,25 +1,31 @@
 //! The guard in the kernel: changes to it, and what other programs do to it.
 
 use super::Daemon;
-use crate::firewall::FirewallError;
+use crate::firewall::{Before, FirewallError};
 use crate::gate::{Change, Place};
 use crate::log;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Where the guard cannot be put right, it is tried again, and said again, after so long.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A time in the kernel that differs from the gate's by less is the same.
+const TOLERANCE: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// Makes changes in the firewall; where the guard is gone, puts it up again first.
     pub(super) fn change(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
         match self.firewall.apply(changes) {
             Err(error) if error.is_gone() => {
+                let was_owned = self.firewall.is_owned();
                 self.restore()?;
                 log::line(format_args!(
                     "another program has changed the guard ({error}): it is up again"
                 ));
-                self.cut();
+                if !was_owned {
+                    self.cut();
+                }
                 self.firewall.apply(changes)
             }
             other => other,
@@ -37,13 +43,16 @@ impl Daemon {
             Ok(Some(what)) => what,
             Err(error) => error.to_string(),
         };
+        let was_owned = self.firewall.is_owned();
         match self.restore() {
             Ok(()) => {
                 let took = self.clock.now().mono.saturating_sub(since).as_millis();
                 log::line(format_args!(
                     "another program has changed the guard ({what}): it is up again after {took} ms"
                 ));
-                self.cut();
+                if !was_owned {
+                    self.cut();
+                }
             }
             Err(error) => {
                 self.look_again = since.saturating_add(AGAIN_AFTER);
@@ -82,20 +91,40 @@ impl Daemon {
             log::line(format_args!(
                 "cannot see which connections there are: {error}"
             ));
+            self.gate.put_back_left(left);
         }
     }
 
-    /// Puts the guard up as the settings want it; where it was gone, with all grants.
+    /// Puts the guard up as the settings want it, with the grants that the gate knows.
     pub(super) fn restore(&mut self) -> Result<(), FirewallError> {
         let before = self.firewall.put_up(&self.settings.config, false)?;
-        let grants = self.gate.grants(self.clock.now());
+        self.reconcile(&before)
+    }
+
+    /// Makes the allow sets what the gate knows: what is missing comes back, also with
+    /// another time than it should have; what nobody claims, and has a comment of ours, is
+    /// shut, since no close could ever end it.
+    pub(super) fn reconcile(&mut self, before: &Before) -> Result<(), FirewallError> {
+        let now = self.clock.now();
+        let kept = before.grants.iter().map(|grant| (grant.place, grant.left));
+        let kept: BTreeMap<Place, Duration> = kept.collect();
         let services = &self.settings.config;
-        let kept: BTreeSet<Place> = before.grants.iter().map(|grant| grant.place).collect();
-        let is_lost = |grant: &Change| {
-            let (Change::Admit { place, .. } | Change::Shut { place }) = grant;
-            !kept.contains(place) && services.service(place.service).is_some()
+        let differs = |grant: &Change| match grant {
+            Change::Admit { place, time, .. } => {
+                let fits = |left: &Duration| left.abs_diff(*time) < TOLERANCE;
+                services.service(place.service).is_some() && !kept.get(place).is_some_and(fits)
+            }
+            Change::Shut { .. } => false,
         };
-        let lost: Vec<Change> = grants.into_iter().filter(is_lost).collect();
-        self.firewall.apply(&lost)
+        let mut changes = self.gate.grants(now);
+        changes.retain(differs);
+        let unclaimed = kept.keys().filter(|place| !self.gate.admits(now, **place));
+        changes.extend(unclaimed.map(|&place| Change::Shut { place }));
+        let made = self.firewall.apply(&changes);
+        if made.is_err() {
+            // Some grants may be missing in a guard that is whole otherwise: look again.
+            self.firewall.distrust();
+        }
+        made
     }
 }

@@ -9,12 +9,13 @@ use crate::clock::{Clock, Synchronised};
 use crate::config::{Mistake, Settings};
 use crate::control::{Control, NoSocket};
 use crate::firewall::{Firewall, FirewallError};
-use crate::gate::{Accepted, Gate, Now, Verdict};
+use crate::gate::{Accepted, Change, Gate, Now, Verdict};
 use crate::gateways;
 use crate::ledger::{Ledger, Unrecorded, Unusable};
 use crate::listener::{BUFFER, CannotListen, Listener};
 use crate::log::{self, Log};
 use commands::Next;
+use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -23,6 +24,10 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
+/// So many datagrams are judged before what they ask for is done.
+const AT_ONCE: usize = 64;
+/// So many changes are made in the firewall at once: one transaction of the kernel's.
+const CHANGES: usize = 64;
 /// How often the guard is looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often the state is tidied.
@@ -58,10 +63,6 @@ enum Stopped {
     Record(#[from] Unrecorded),
     #[error(transparent)]
     Firewall(#[from] FirewallError),
-    #[error(
-        "cannot ask whether the clock is synchronised: timedatectl: {0}; if this machine's clock is right, say so with \"oneknockctl new-state\""
-    )]
-    NoClock(io::Error),
     #[error(transparent)]
     Control(#[from] NoSocket),
     #[error("cannot start: {0}")]
@@ -116,7 +117,10 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
     loop {
         tokio::select! {
             received = daemon.listener.receive(&mut buffer) => match received {
-                Ok((length, source)) => daemon.datagram(source, &buffer[..length]),
+                Ok((length, source)) => {
+                    daemon.datagram(source, &buffer[..length]);
+                    daemon.more(&mut buffer);
+                }
                 Err(error) => log::line(format_args!("a socket failed: {error}")),
             },
             _ = tick.tick() => daemon.tick(),
@@ -133,6 +137,9 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
         }
     }
     daemon.control.socket.finish().await;
+    if daemon.waiting.is_none() {
+        daemon.tidy(daemon.clock.now());
+    }
     Ok(daemon.ledger.close()?)
 }
 
@@ -144,6 +151,8 @@ struct Daemon {
     ledger: Ledger,
     firewall: Firewall,
     log: Log,
+    /// Packets that are accepted, and neither recorded nor granted yet.
+    batch: Vec<Accepted>,
     /// Where the state was missing: until the clock is synchronised nothing is accepted.
     waiting: Option<Synchronised>,
     tidied: Duration,
@@ -153,51 +162,82 @@ struct Daemon {
 }
 
 impl Daemon {
+    /// What has arrived together is recorded and granted together; what comes alone does
+    /// not wait for more.
+    fn more(&mut self, buffer: &mut [u8; BUFFER]) {
+        for _ in 1..AT_ONCE {
+            let Some((length, source)) = self.listener.receive_more(buffer) else {
+                break;
+            };
+            self.datagram(source, &buffer[..length]);
+        }
+        self.settle();
+    }
+
     fn datagram(&mut self, source: IpAddr, bytes: &[u8]) {
         if self.waiting.is_some() {
             return;
         }
+        // Before the next is judged: what it changes must not be taken back with these.
+        let changes: usize = self.batch.iter().map(|one| one.changes.len()).sum();
+        if changes + self.settings.config.services.len() > CHANGES {
+            self.settle();
+        }
         let now = self.clock.now();
-        let verdict = self.gate.handle(now, source, bytes);
-        match &verdict {
-            Verdict::Accepted(accepted) => self.accept(accepted, now),
+        match self.gate.handle(now, source, bytes) {
+            Verdict::Accepted(accepted) => self.batch.push(accepted),
             other => {
-                self.control.note_refused(now, source, bytes, other);
-                if let Some(text) = self.log.refusal(now.mono, other) {
+                self.control.note_refused(now, source, bytes, &other);
+                if let Some(text) = self.log.refusal(now.mono, &other) {
                     log::line(text);
                 }
             }
         }
     }
 
-    /// Recorded, then granted.
-    fn accept(&mut self, accepted: &Accepted, now: Now) {
-        let lines = if let Err(error) = self.record(accepted, now) {
-            self.gate.undo(accepted);
-            self.control.note_failed(now, accepted, "not-recorded");
-            log::failed(accepted, "not-recorded", &error)
-        } else if let Err(error) = self.change(&accepted.changes) {
-            self.gate.undo(accepted);
-            if let Err(error) = self.ledger.undo(accepted, now) {
+    /// Recorded, then granted: all of the batch, or nothing of it.
+    fn settle(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        if let Err(error) = self.record(&batch, now) {
+            return self.fail(&batch, now, "not-recorded", &error);
+        }
+        let changes: Vec<Change> = batch.iter().flat_map(|one| one.changes.clone()).collect();
+        if let Err(error) = self.change(&changes) {
+            if let Err(error) = self.ledger.undo(&batch, now) {
                 log::line(format_args!(
                     "the history shows a grant that was not made: {error}"
                 ));
             }
-            self.control.note_failed(now, accepted, "firewall");
-            log::failed(accepted, "firewall", &error)
-        } else {
+            return self.fail(&batch, now, "firewall", &error);
+        }
+        for accepted in &batch {
             self.control.note_accepted(now, accepted);
-            log::accepted(accepted)
-        };
-        lines.iter().for_each(log::line);
+            log::accepted(accepted).iter().for_each(log::line);
+        }
     }
 
-    /// Records a packet; where the database turns out to be damaged, in a new one.
-    fn record(&mut self, accepted: &Accepted, now: Now) -> Result<(), Unrecorded> {
-        match self.ledger.record(accepted, now) {
+    /// Takes the batch back, the last first: each knows the claims as they were before it.
+    fn fail(&mut self, batch: &[Accepted], now: Now, reason: &'static str, why: &dyn Display) {
+        for accepted in batch.iter().rev() {
+            self.gate.undo(accepted);
+        }
+        for accepted in batch {
+            self.control.note_failed(now, accepted, reason);
+            let lines = log::failed(accepted, reason, why);
+            lines.iter().for_each(log::line);
+        }
+    }
+
+    /// Records packets; where the database turns out to be damaged, in a new one.
+    fn record(&mut self, batch: &[Accepted], now: Now) -> Result<(), Unrecorded> {
+        match self.ledger.record(batch, now) {
             Err(error) if error.is_damage() => {
                 self.renew(&error, now);
-                self.ledger.record(accepted, now)
+                self.ledger.record(batch, now)
             }
             other => other,
         }
@@ -226,8 +266,15 @@ impl Daemon {
                 "turned away from the control socket: uid={uid}"
             ));
         }
-        if self.waiting.as_ref().is_some_and(Synchronised::is_done) {
-            self.start_anew(now);
+        if let Some(waiting) = &mut self.waiting {
+            if let Some(error) = waiting.trouble() {
+                log::line(format_args!(
+                    "cannot ask whether the clock is synchronised: timedatectl: {error}; if this machine's clock is right, stop the daemon and say so with \"oneknockctl new-state\""
+                ));
+            }
+            if waiting.is_done() {
+                self.start_anew(now);
+            }
         }
         if now.mono.saturating_sub(self.tidied) >= TIDY_EVERY && self.waiting.is_none() {
             self.tidied = now.mono;

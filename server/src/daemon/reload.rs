@@ -51,13 +51,18 @@ impl Daemon {
         } else {
             Some(Listener::rebind(&self.listener, &old.listen, &new.listen)?)
         };
-        let before = std::mem::replace(&mut self.settings, settings);
         // The guard first: where it cannot be changed, all stays as it was. Grants of
         // services that are gone went with their sets.
+        // What others did is put right, and what was connected meanwhile cut, as it was.
+        self.look();
+        let before = std::mem::replace(&mut self.settings, settings);
         if let Err(error) = self.restore() {
             self.settings = before;
             return Err(error.into());
         }
+        // All that there are were let in by the guard as it was, or are older than a service
+        // that is guarded from now on.
+        self.remember(true);
         if let Some(listener) = listener {
             self.listener = listener;
         }

@@ -4,24 +4,30 @@ use super::{Cli, Daemon, Stopped};
 use crate::clock::{Clock, Synchronised};
 use crate::config::{Guard, Settings};
 use crate::control::Control;
-use crate::firewall::Firewall;
-use crate::gate::{Gate, Lost, Memory, Now, Place};
+use crate::firewall::{Before, Firewall};
+use crate::gate::{Gate, Memory, Now};
 use crate::gateways;
 use crate::ledger::{Found, Ledger};
 use crate::listener::Listener;
 use crate::log::{self, Log};
 use oneknock_shared::knock::Timestamp;
-use std::collections::BTreeMap;
-use std::time::Duration;
 
 impl Daemon {
     pub(super) fn start(cli: &Cli, clock: Clock) -> Result<Self, Stopped> {
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
-        let control = Control::bind(&settings.config, clock.now())?;
+        let control = Control::bind(&settings.config, clock.now());
         // Whoever changed a key since then found no daemon to tell.
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
         let mut firewall = Firewall::open()?;
+        // A guard that is up may be that of a daemon that runs: not to be touched.
+        let control = match control {
+            Err(why) if firewall.is_up()? => return Err(why.into()),
+            other => other,
+        };
         firewall.check_free(&settings.config)?;
+        // The guard before everything that may fail: where it does, the door stays shut.
+        let before = firewall.put_up(&settings.config, true)?;
+        let control = control?;
         let listener = Listener::bind(&settings.config.listen)?;
         let now = clock.now();
         let (ledger, found) = Ledger::open(&settings.config.state, now)?;
@@ -33,6 +39,7 @@ impl Daemon {
             ledger,
             firewall,
             log: Log::default(),
+            batch: Vec::new(),
             waiting: None,
             tidied: now.mono,
             look_again: now.mono,
@@ -40,27 +47,27 @@ impl Daemon {
         };
         daemon.gate.set_gateways(gateways::read());
         let memory = daemon.take_up(found, now)?;
-        daemon.resume(memory, now)?;
+        daemon.resume(&memory, &before, now)?;
         daemon.remember(true);
         daemon.announce("ready");
         Ok(daemon)
     }
 
     /// Puts the state of the last run in force; where there is none, waits for the clock.
-    fn take_up(&mut self, found: Found, now: Now) -> Result<Option<Memory>, Stopped> {
+    fn take_up(&mut self, found: Found, now: Now) -> Result<Memory, Stopped> {
         match found {
             Found::State { memory, floor } => {
                 self.gate.restore(&memory);
                 self.begin(floor, now)?;
-                Ok(Some(memory))
+                Ok(memory)
             }
             Found::Nothing(why) => {
                 let folder = self.settings.config.state.display();
                 log::line(format_args!(
                     "the state in {folder}: {why}: nothing is accepted until the clock is synchronised, so that no packet is accepted twice"
                 ));
-                self.waiting = Some(Synchronised::wait().map_err(Stopped::NoClock)?);
-                Ok(None)
+                self.waiting = Some(Synchronised::wait());
+                Ok(Memory::default())
             }
         }
     }
@@ -81,40 +88,14 @@ impl Daemon {
         Ok(())
     }
 
-    /// Puts the guard up, with the grants of the last run that still have time.
-    fn resume(&mut self, memory: Option<Memory>, now: Now) -> Result<(), Stopped> {
-        let before = self.firewall.put_up(&self.settings.config, true)?;
-        if let Some(memory) = memory {
-            let left = before.grants.iter().map(|grant| (grant.place, grant.left));
-            let left: BTreeMap<Place, Duration> = left.collect();
-            // Where the guard was up, it says what was closed since.
-            let lost = self.gate.resume(now, &memory.claims, |place| {
-                if !before.was_up {
-                    return Some(Duration::MAX);
-                }
-                left.get(place).copied()
-            });
-            self.end(&lost)?;
-        } else {
-            for grant in before.grants {
-                self.gate
-                    .adopt(grant.key, grant.place, now.mono + grant.left);
-            }
-        }
+    /// Takes up the grants of the last run that still have time.
+    fn resume(&mut self, memory: &Memory, before: &Before, now: Now) -> Result<(), Stopped> {
+        let lost = self.gate.resume(now, &memory.claims);
+        self.ledger.lose(&lost, now)?;
         // Keys may have been removed or changed while no daemon ran.
         let lost = self.gate.reconfigure(&self.settings, now);
-        self.end(&lost)?;
-        if !before.was_up {
-            let grants = self.gate.grants(now);
-            self.firewall.apply(&grants)?;
-        }
-        Ok(())
-    }
-
-    /// Makes it so that claims have ended.
-    fn end(&mut self, lost: &Lost) -> Result<(), Stopped> {
-        self.firewall.apply(&lost.changes)?;
-        Ok(self.ledger.lose(lost, self.clock.now())?)
+        self.ledger.lose(&lost, now)?;
+        Ok(self.reconcile(before)?)
     }
 
     pub(super) fn announce(&self, word: &str) {
@@ -141,6 +122,7 @@ impl Daemon {
         let floor = Timestamp(now.wall.0.saturating_add(skew));
         match self.begin(Some(floor), now) {
             Ok(()) => self.waiting = None,
+            Err(Stopped::Record(error)) if error.is_damage() => self.renew(&error, now),
             Err(error) => log::line(format_args!("still nothing is accepted: {error}")),
         }
     }

@@ -6,38 +6,35 @@
 //! among these nor of an admitted address when the guard is put right was made in the
 //! gap. That only where the guard is watched: an owned one has no gap.
 
+use super::connection::Connection;
 use super::netlink::Netlink;
-use super::{flows, sockets};
+use super::{elements, flows, sockets};
 use crate::config::{Config, Service};
 use oneknock_shared::name::ServiceName;
-use oneknock_shared::port::Transport;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-
-/// A connection to a guarded port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Connection {
-    /// TCP or UDP.
-    pub transport: Transport,
-    /// Who.
-    pub remote: IpAddr,
-    /// From where.
-    pub remote_port: u16,
-    /// To which guarded port.
-    pub port: u16,
-}
 
 /// The connections that may go on although their address is not admitted.
 #[derive(Debug, Default)]
 pub struct Connections {
     known: BTreeSet<Connection>,
+    /// Those whose packets are dropped.
+    cut: BTreeSet<Connection>,
 }
 
 /// What is there now.
 struct Present {
     sockets: Vec<(Connection, sockets::Socket)>,
     flows: Vec<Connection>,
+}
+
+/// What was ended.
+struct Ended {
+    all: BTreeSet<Connection>,
+    /// Whose packets are dropped from now on.
+    cut: Vec<Connection>,
+    result: io::Result<()>,
 }
 
 impl Present {
@@ -48,33 +45,40 @@ impl Present {
         let wanted = |c: &Connection| guarded(c) && is_foreign(c);
         let mut sockets = sockets::list()?;
         sockets.retain(|(connection, _)| wanted(connection));
-        let mut flows = flows::list(netlink)?;
-        flows.retain(wanted);
+        let flows = flows::list(netlink, |c, to| wanted(c) && own.contains(&to))?;
         Ok(Self { sockets, flows })
     }
 
     /// Ends those that are meant: sockets are destroyed, and the packets of what is
-    /// forwarded are dropped from now on. Returns how many there were.
+    /// forwarded are dropped from now on. Whatever fails, the rest is done.
     fn end(
         self,
         netlink: &mut Netlink,
         config: &Config,
         meant: impl Fn(Option<ServiceName>, &Connection) -> bool,
-    ) -> io::Result<usize> {
+    ) -> Ended {
         let is_meant = |connection: &Connection| {
             let service = service_of(&config.services, connection);
             meant(service.map(|service| service.name), connection)
         };
-        let flows: Vec<Connection> = self.flows.into_iter().filter(is_meant).collect();
-        super::elements::cut(netlink, &flows)?;
-        let mut ended: BTreeSet<Connection> = flows.into_iter().collect();
+        let mut ended = Ended {
+            all: BTreeSet::new(),
+            cut: self.flows.into_iter().filter(is_meant).collect(),
+            result: Ok(()),
+        };
         for (connection, socket) in &self.sockets {
             if is_meant(connection) {
-                sockets::destroy(socket)?;
-                ended.insert(*connection);
+                match sockets::destroy(socket) {
+                    Ok(()) => drop(ended.all.insert(*connection)),
+                    Err(error) => ended.result = Err(error),
+                }
             }
         }
-        Ok(ended.len())
+        match elements::cut(netlink, &ended.cut) {
+            Ok(()) => ended.all.extend(ended.cut.iter().copied()),
+            Err(error) => ended.result = Err(error),
+        }
+        ended
     }
 
     fn all(&self) -> impl Iterator<Item = Connection> {
@@ -113,21 +117,48 @@ impl Connections {
             let admitted = service.is_some_and(|name| admitted(name, connection.remote));
             !admitted && !self.known.contains(connection)
         };
-        Present::look(netlink, config)?.end(netlink, config, strange)
+        let present = Present::look(netlink, config)?;
+        let ended = present.end(netlink, config, strange);
+        self.note(ended)
     }
-}
 
-/// Ends the connections from these addresses to these services. Returns how many there
-/// were.
-pub fn end(
-    netlink: &mut Netlink,
-    config: &Config,
-    meant: impl Fn(ServiceName, IpAddr) -> bool,
-) -> io::Result<usize> {
-    let meant = |service: Option<ServiceName>, connection: &Connection| {
-        service.is_some_and(|name| meant(name, connection.remote))
-    };
-    Present::look(netlink, config)?.end(netlink, config, meant)
+    /// Ends the connections from these addresses to these services. Returns how many there
+    /// were.
+    pub fn end(
+        &mut self,
+        netlink: &mut Netlink,
+        config: &Config,
+        meant: impl Fn(ServiceName, IpAddr) -> bool,
+    ) -> io::Result<usize> {
+        let meant = |service: Option<ServiceName>, connection: &Connection| {
+            service.is_some_and(|name| meant(name, connection.remote))
+        };
+        let present = Present::look(netlink, config)?;
+        let ended = present.end(netlink, config, meant);
+        self.note(ended)
+    }
+
+    fn note(&mut self, ended: Ended) -> io::Result<usize> {
+        self.cut.extend(ended.cut);
+        ended.result.map(|()| ended.all.len())
+    }
+
+    /// Whoever is admitted now may use again what was cut.
+    pub fn forgive(
+        &mut self,
+        netlink: &mut Netlink,
+        admitted: impl Iterator<Item = IpAddr>,
+    ) -> io::Result<()> {
+        if self.cut.is_empty() {
+            return Ok(());
+        }
+        let admitted: BTreeSet<IpAddr> = admitted.collect();
+        let of = self.cut.iter().filter(|c| admitted.contains(&c.remote));
+        let of: Vec<Connection> = of.copied().collect();
+        elements::forgive(netlink, &of)?;
+        self.cut.retain(|connection| !of.contains(connection));
+        Ok(())
+    }
 }
 
 fn service_of<'c>(services: &'c [Service], connection: &Connection) -> Option<&'c Service> {

@@ -4,9 +4,9 @@
 //! one fails the batch; so a grant is `add`, `delete`, `add` in one transaction, which
 //! works everywhere and never leaves a moment without the element.
 
-use super::connections::Connection;
+use super::connection::Connection;
+use super::names::{TABLE, cut_name, set_name};
 use super::netlink::{Netlink, Step};
-use super::ruleset::{TABLE, cut_name, set_name};
 use crate::gate::{Change, Place};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList,
@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Changes in one batch: three messages each, well below what one send may hold.
 const AT_ONCE: usize = 64;
 /// How long a connection that is cut stays so.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 /// An element may end between the messages of its batch; then the batch is sent again.
 const TRIES: usize = 3;
 
@@ -41,31 +41,44 @@ pub fn apply(netlink: &mut Netlink, changes: &[Change]) -> io::Result<()> {
     Ok(())
 }
 
-/// Drops the packets of these connections from now on, for a day: longer than any that
-/// is not used lives.
+/// Drops the packets of these connections from now on, for a month: connection tracking
+/// keeps one that is not used for five days.
 pub fn cut(netlink: &mut Netlink, connections: &[Connection]) -> io::Result<()> {
     for part in connections.chunks(AT_ONCE) {
-        let steps: Vec<Step> = part.iter().map(cut_step).collect();
+        let steps: Vec<Step> = part.iter().map(|c| cut_step(c, true)).collect();
         netlink.commit(&steps)?;
     }
     Ok(())
 }
 
-fn cut_step(connection: &Connection) -> Step {
+/// Undoes [`cut`], one by one: any may have ended by itself.
+pub fn forgive(netlink: &mut Netlink, connections: &[Connection]) -> io::Result<()> {
+    for connection in connections {
+        match netlink.commit(&[cut_step(connection, false)]) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn cut_step(connection: &Connection, is_cut: bool) -> Step {
     let protocol = match connection.transport {
         Transport::Tcp => 6,
         Transport::Udp => 17,
     };
     // Each field at a multiple of four.
-    let port = connection.remote_port.to_be_bytes();
-    let more = [protocol, 0, 0, 0, port[0], port[1], 0, 0];
+    let (from, to) = (connection.remote_port, connection.port);
+    let ([a, b], [c, d]) = (from.to_be_bytes(), to.to_be_bytes());
+    let more = [protocol, 0, 0, 0, a, b, 0, 0, c, d, 0, 0];
     let key = [octets(connection.remote), more.to_vec()].concat();
-    let ms = u64::try_from(DAY.as_millis()).unwrap_or(u64::MAX);
-    let attributes = vec![
-        SetElementAttribute::Key(DataAttribute::Value(key)),
-        SetElementAttribute::Timeout(ms),
-    ];
+    let key = SetElementAttribute::Key(DataAttribute::Value(key));
     let set = cut_name(connection.remote.is_ipv6()).to_owned();
+    if !is_cut {
+        return Step::change(NfTablesMessage::DeleteSetElement(one(set, vec![key])));
+    }
+    let ms = u64::try_from(MONTH.as_millis()).unwrap_or(u64::MAX);
+    let attributes = vec![key, SetElementAttribute::Timeout(ms)];
     Step::create(NfTablesMessage::NewSetElement(one(set, attributes)))
 }
 

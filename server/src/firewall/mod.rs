@@ -1,8 +1,10 @@
 //! The guard in the kernel: its ruleset through nft, its elements over netlink.
 
+mod connection;
 mod connections;
 mod elements;
 mod flows;
+mod names;
 mod netlink;
 mod nft;
 mod ruleset;
@@ -10,16 +12,17 @@ mod shape;
 mod sockets;
 mod standing;
 
+pub use names::TABLE;
 pub use nft::NftFailed;
-pub use ruleset::{How, TABLE, TableIs, ruleset};
+pub use ruleset::{How, TableIs, ruleset};
 pub use standing::{Element, Standing};
 
 use crate::config::{Config, Guard, Service};
 use crate::gate::{Change, Place};
 use connections::Connections;
+use names::set_name;
 use netlink::Netlink;
 use oneknock_shared::name::{KeyName, ServiceName};
-use ruleset::set_name;
 use shape::Shape;
 use std::collections::BTreeSet;
 use std::fs;
@@ -88,6 +91,8 @@ pub struct Firewall {
     netlink: Netlink,
     /// Whether the table is this process's: nobody else can change it then.
     owned: bool,
+    /// Whether it is to be.
+    wants_to_own: bool,
     shape: Shape,
     generation: u32,
     connections: Connections,
@@ -105,6 +110,7 @@ impl Firewall {
         Ok(Self {
             netlink: Netlink::open()?,
             owned: false,
+            wants_to_own: false,
             shape: Shape::default(),
             generation: 0,
             connections: Connections::default(),
@@ -116,6 +122,12 @@ impl Firewall {
     #[must_use]
     pub fn is_owned(&self) -> bool {
         self.owned
+    }
+
+    /// Whether a guard is up, this server's or another's.
+    pub fn is_up(&mut self) -> Result<bool, FirewallError> {
+        let standing = Standing::read(&mut self.netlink)?;
+        Ok(standing.is_some_and(|standing| standing.is_guard()))
     }
 
     /// Refuses where the guard of another server is up: taking its place would open its
@@ -153,8 +165,9 @@ impl Firewall {
         grace: bool,
     ) -> Result<(Before, bool), FirewallError> {
         // With its socket goes the ownership: nft could change nothing else.
-        if std::mem::take(&mut self.owned) {
+        if self.owned {
             self.netlink = Netlink::open()?;
+            self.owned = false;
         }
         let found = Standing::read(&mut self.netlink)?;
         let existed = found.is_some();
@@ -166,6 +179,12 @@ impl Firewall {
             (Guard::Owned, false) => make_persistent()?,
             (_, true) => standing.persistent,
         };
+        if existed && persistent {
+            // Whatever another program made of its flags meanwhile, such as dormant. With
+            // this socket the ownership goes again.
+            Netlink::open()?.adopt_table().map_err(owned_by_another)?;
+        }
+        self.wants_to_own = persistent && config.guard == Guard::Owned;
         let how = |table| How {
             table,
             grace: grace && !was_up,
@@ -176,41 +195,37 @@ impl Firewall {
             TableIs::Made
         };
         let mut rules = ruleset(config, &standing, how(table));
-        let mut kept = &standing.elements[..];
         match nft::apply(&rules) {
             // Something stands in the way, such as a set of another kind under our name.
-            Err(NftFailed::Failed(_)) if existed && !persistent => {
+            Err(NftFailed::Failed(why)) if existed => {
                 rules = ruleset(config, &Standing::default(), how(TableIs::Replaced));
-                nft::apply(&rules)?;
-                kept = &[];
+                if nft::apply(&rules).is_err() {
+                    self.own()?;
+                    return Err(NftFailed::Failed(why).into());
+                }
+                // Made by a script it cannot be owned.
+                self.wants_to_own = false;
             }
             Err(error) => {
                 if persistent && !existed {
                     self.netlink.delete_table()?;
+                } else {
+                    self.own()?;
                 }
                 return Err(error.into());
             }
             Ok(()) => {}
         }
-        if persistent && config.guard == Guard::Owned {
-            match self.netlink.adopt_table() {
-                Ok(()) => self.owned = true,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let is_whole = match Shape::read(&mut self.netlink)? {
-            Some((shape, generation)) => {
-                let is_whole = shape.rules() == ruleset::counts(&rules);
-                (self.shape, self.generation) = (shape, generation);
-                is_whole
-            }
-            None => false,
-        };
-        let services = &config.services;
-        let grants = kept
-            .iter()
-            .filter_map(|element| surviving(services, element));
+        self.own()?;
+        let whole = Shape::read(&mut self.netlink)?
+            .filter(|(shape, _)| shape.is_sound() && shape.rules() == ruleset::counts(&rules));
+        let is_whole = whole.is_some();
+        // One that is not whole must not be taken for what it should be.
+        (self.shape, self.generation) = whole.unwrap_or_default();
+        // As they are now: what another program did meanwhile is in it.
+        let standing = Standing::read(&mut self.netlink)?.unwrap_or_default();
+        let (services, kept) = (&config.services, standing.elements.iter());
+        let grants = kept.filter_map(|element| surviving(services, element));
         let before = Before {
             was_up,
             grants: grants.collect(),
@@ -218,10 +233,28 @@ impl Firewall {
         Ok((before, is_whole))
     }
 
+    /// Takes the table, where that is wanted and it is there.
+    fn own(&mut self) -> Result<(), FirewallError> {
+        if self.wants_to_own && !self.owned {
+            match self.netlink.adopt_table() {
+                Ok(()) => self.owned = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the next look find the guard changed.
+    pub fn distrust(&mut self) {
+        (self.shape, self.generation) = (Shape::default(), 0);
+    }
+
     /// What another program has changed in the guard since it was put up, in words. It
     /// costs next to nothing where nobody has changed any table, and little where others
     /// have changed theirs.
     pub fn changed(&mut self) -> Result<Option<String>, FirewallError> {
+        self.own()?;
         if shape::generation(&mut self.netlink)? == self.generation {
             return Ok(None);
         }
@@ -249,16 +282,13 @@ impl Firewall {
         Ok(self.connections.remember(&mut self.netlink, config, of)?)
     }
 
-    /// Where the guard is watched: ends the connections that nobody was admitted for.
+    /// Where the guard was watched: ends the connections that nobody was admitted for.
     /// Returns how many there were.
     pub fn cut(
         &mut self,
         config: &Config,
         admitted: impl Fn(ServiceName, IpAddr) -> bool,
     ) -> Result<usize, FirewallError> {
-        if self.owned {
-            return Ok(0);
-        }
         Ok(self.connections.cut(&mut self.netlink, config, admitted)?)
     }
 
@@ -270,12 +300,17 @@ impl Firewall {
         config: &Config,
         meant: impl Fn(ServiceName, IpAddr) -> bool,
     ) -> Result<usize, FirewallError> {
-        Ok(connections::end(&mut self.netlink, config, meant)?)
+        Ok(self.connections.end(&mut self.netlink, config, meant)?)
     }
 
     /// Makes the changes; see [`elements::apply`].
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
-        Ok(elements::apply(&mut self.netlink, changes)?)
+        elements::apply(&mut self.netlink, changes)?;
+        let admitted = changes.iter().filter_map(|change| match change {
+            Change::Admit { place, .. } => Some(place.address),
+            Change::Shut { .. } => None,
+        });
+        Ok(self.connections.forgive(&mut self.netlink, admitted)?)
     }
 
     /// Takes the guard down.
@@ -322,8 +357,15 @@ pub fn teardown() -> Result<bool, FirewallError> {
     match Netlink::open()?.delete_table() {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(FirewallError::Owned),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(owned_by_another(error)),
+    }
+}
+
+/// The kernel refuses changes to a table that another socket owns.
+fn owned_by_another(error: io::Error) -> FirewallError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => FirewallError::Owned,
+        _ => error.into(),
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A table may be owned by this socket: then only what is sent here can change it.
 
-use super::ruleset::TABLE;
+use super::names::TABLE;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{
@@ -137,6 +137,18 @@ impl Netlink {
         message: impl Into<NetfilterMessageInner>,
         all: bool,
     ) -> io::Result<Vec<Vec<Attribute>>> {
+        let mut found = Vec::new();
+        self.ask_each(message, all, |one| found.push(one))?;
+        Ok(found)
+    }
+
+    /// As [`Netlink::ask`], an answer at a time: there may be very many.
+    pub fn ask_each(
+        &mut self,
+        message: impl Into<NetfilterMessageInner>,
+        all: bool,
+        mut each: impl FnMut(Vec<Attribute>),
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let number = self.sequence;
         let message = message.into();
@@ -155,19 +167,18 @@ impl Netlink {
             NetfilterMessage::new(header, message),
         );
         self.socket.send(&bytes, 0)?;
-        let mut found = Vec::new();
         // A dump goes on as its parts are read; the last says that it is.
         while let Some(buffer) = self.receive(BUFFER)? {
             for part in messages(&buffer) {
                 match part.kind {
                     _ if part.sequence != number => {}
-                    DONE => return Ok(found),
-                    ERROR => match part.code() {
-                        0 => return Ok(found),
+                    // The end of a dump has a code too: it may have stopped half-way.
+                    DONE | ERROR => match part.code() {
+                        0 => return Ok(()),
                         code => return Err(io::Error::from_raw_os_error(-code)),
                     },
                     // Behind the header of netfilter's own.
-                    _ => found.push(attributes(part.body.get(4..).unwrap_or_default())),
+                    _ => each(attributes(part.body.get(4..).unwrap_or_default())),
                 }
             }
         }

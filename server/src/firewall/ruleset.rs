@@ -1,5 +1,6 @@
 //! The guard as typed JSON: what stands in the table `inet oneknock`, and why.
 
+use super::names::{GUARD, INPUT, PRIORITY, TABLE, cut_name, mark, set_name};
 use super::standing::Standing;
 use crate::config::{Config, Service};
 use nftables::batch::Batch;
@@ -11,20 +12,10 @@ use nftables::stmt::{Accept, Counter, Drop, JumpTarget, Match, Operator, Stateme
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::Transport;
-use oneknock_shared::secret::ServerId;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-/// The table's name; its family is inet.
-pub const TABLE: &str = "oneknock";
-/// Sees packets as they are on the wire: before destination NAT, forwarded ones too.
-pub const GUARD: &str = "guard";
-/// Sees what is delivered here, after any redirect, by whichever routing table.
-const INPUT: &str = "guard-input";
 const GRACE: &str = "grace";
-/// After connection tracking (-200), before destination NAT (-100): what a container
-/// publishes is guarded too.
-const PRIORITY: i32 = -150;
 /// How long connections that are older than the guard may show themselves, in seconds.
 const GRACE_SECONDS: u32 = 60;
 
@@ -36,7 +27,7 @@ pub enum TableIs {
     /// It is there, and what makes it what it is must not be touched: a script that
     /// declares a persistent table fails.
     There,
-    /// It is made anew, for what is in the way: every element is gone.
+    /// It is there, and made anew, for what is in the way: every element is gone.
     Replaced,
 }
 
@@ -47,31 +38,6 @@ pub struct How {
     pub table: TableIs,
     /// Whether connections that are older than the guard live on.
     pub grace: bool,
-}
-
-/// The set of admitted addresses of one family.
-#[must_use]
-pub fn set_name(service: ServiceName, is_ipv6: bool) -> String {
-    format!("{service}{}", if is_ipv6 { 6 } else { 4 })
-}
-
-/// An empty chain whose name says whose guard this is.
-const MARK: &str = "server-";
-
-fn mark(server: ServerId) -> String {
-    format!("{MARK}{}", server.to_hex())
-}
-
-/// Whether the chain's name says that the guard is that of a server other than this one.
-#[must_use]
-pub fn mark_of_another(chain: &str, server: ServerId) -> bool {
-    chain.starts_with(MARK) && chain != mark(server)
-}
-
-/// The set of connections of one family whose packets are dropped.
-#[must_use]
-pub fn cut_name(is_ipv6: bool) -> &'static str {
-    if is_ipv6 { "cut-v6" } else { "cut-v4" }
 }
 
 fn chain_name(service: ServiceName) -> String {
@@ -87,7 +53,6 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
     let services = &config.services;
     let mut batch = Batch::new();
     if how.table == TableIs::Replaced {
-        batch.add(NfListObject::Table(table()));
         batch.delete(NfListObject::Table(table()));
     }
     if how.table != TableIs::There {
@@ -99,7 +64,8 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
     }
     let mut sets = vec![GRACE.to_owned()];
     for (is_ipv6, address) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
-        let parts = vec![address, SetType::InetProto, SetType::InetService];
+        let port = SetType::InetService;
+        let parts = vec![address, SetType::InetProto, port, port];
         batch.add(set_of(
             cut_name(is_ipv6).into(),
             SetTypeValue::Concatenated(parts.into()),
@@ -177,7 +143,8 @@ fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
     let established = || equal(ct("state"), text("established"));
     let cut = |protocol: &'static str, is_ipv6| {
         let from = payload(protocol, "saddr");
-        let who = concat(vec![from, meta(MetaKey::L4proto), payload("th", "sport")]);
+        let ports = [payload("th", "sport"), payload("th", "dport")];
+        let who = concat([vec![from, meta(MetaKey::L4proto)], ports.into()].concat());
         let drop = Statement::Drop(Some(Drop {}));
         vec![equal(who, text(&format!("@{}", cut_name(is_ipv6)))), drop]
     };

@@ -1,8 +1,8 @@
 //! What stands in the table, told apart by the kernel's own handles: enough to see that
 //! another program has changed it, without reading what the rules say.
 
-use super::netlink::{Attribute, Netlink};
-use super::ruleset::TABLE;
+use super::names::{GUARD, INPUT, PRIORITY, TABLE};
+use super::netlink::{Attribute, Netlink, attributes};
 use netlink_packet_netfilter::nftables::{
     ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
     SetMessage, TableAttribute, TableMessage,
@@ -26,6 +26,11 @@ const OF_CHAIN: [u16; 5] = [2, 4, 5, 7, 10]; // handle, hook, policy, type, flag
 const OF_SET: [u16; 5] = [3, 4, 5, 11, 16]; // flags, key type, key length, timeout, handle
 /// How often a picture is begun anew when something changes in between.
 const TRIES: usize = 5;
+/// The kernel's numbers of the two hooks of family inet.
+const PREROUTING: u32 = 0;
+const LOCAL_IN: u32 = 1;
+/// The table's flag that says that nothing in it is in force.
+const DORMANT: u8 = 1;
 /// The table's flag that says that a socket owns it; it goes with the socket.
 const OWNED: u8 = 2;
 
@@ -88,6 +93,23 @@ impl Shape {
             }
         }
         Ok(shape)
+    }
+
+    /// Whether the table is awake, and its two base chains stand where they should.
+    pub fn is_sound(&self) -> bool {
+        let flags = self.table.iter().find(|(kind, _)| *kind == 2);
+        let flags = flags.and_then(|(_, value)| value.last());
+        let stands = |name: &str, hook: u32| {
+            let chain = self.chains.get(name).map_or(&[][..], Vec::as_slice);
+            // In the hook: its number is 1, the priority 2.
+            let at = chain.iter().find(|(kind, _)| *kind == 4);
+            let at = at.map(|(_, value)| attributes(value)).unwrap_or_default();
+            at.contains(&(1, hook.to_be_bytes().to_vec()))
+                && at.contains(&(2, PRIORITY.to_be_bytes().to_vec()))
+        };
+        flags.is_none_or(|flags| flags & DORMANT == 0)
+            && stands(GUARD, PREROUTING)
+            && stands(INPUT, LOCAL_IN)
     }
 
     /// How many rules each chain has.

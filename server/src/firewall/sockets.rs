@@ -1,6 +1,6 @@
 //! This machine's own TCP connections, as the kernel's `sock_diag` knows them.
 
-use super::connections::Connection;
+use super::connection::Connection;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
 use netlink_packet_sock_diag::SockDiagMessage;

@@ -1,8 +1,8 @@
 //! What the table holds, read from the kernel itself: nft 1.0.6 lists a persistent table
 //! that nobody owns wrongly as JSON, and starting it takes longer than all of this.
 
+use super::names::{GUARD, TABLE, mark_of_another};
 use super::netlink::{Attribute, Netlink, attributes};
-use super::ruleset::{GUARD, TABLE, mark_of_another};
 use netlink_packet_netfilter::nftables::{
     ChainMessage, NfTablesMessage, SetAttribute, SetElementList, SetElementMessage, SetMessage,
     TableAttribute, TableMessage,

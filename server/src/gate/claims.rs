@@ -154,11 +154,10 @@ impl Claims {
         self.until(key, place).is_some_and(|until| until > now)
     }
 
-    /// The number of the key's live claims.
+    /// The number of the key's claims; live ones alone after [`Claims::expire`].
     #[must_use]
-    pub fn live_of(&self, now: Duration, key: &Arc<KeyName>) -> usize {
-        let own = self.of_key.get(key).into_iter().flatten();
-        own.filter(|place| self.has(now, key, **place)).count()
+    pub fn count_of(&self, key: &Arc<KeyName>) -> usize {
+        self.of_key.get(key).map_or(0, BTreeSet::len)
     }
 
     /// Removes the claims that are no longer allowed.
@@ -210,6 +209,11 @@ impl Claims {
                 let left = until.checked_sub(now).filter(|left| !left.is_zero())?;
                 Some((key, place, left))
             })
+    }
+
+    /// Undoes [`Claims::take_left`].
+    pub fn put_back_left(&mut self, left: BTreeSet<IpAddr>) {
+        self.left.extend(left);
     }
 
     /// Every admitted place.

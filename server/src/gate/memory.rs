@@ -5,7 +5,7 @@ use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::packet::PacketId;
 use oneknock_shared::secret::GenerationId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,54 +75,40 @@ impl Gate {
         }
     }
 
-    /// Accepts nothing that is not later than this, from any generation that there is. A
-    /// generation that comes later starts without a floor.
+    /// Accepts nothing that is not later than this, from any generation that there is, or
+    /// that was there once and may come back. One that is new starts without a floor.
     pub fn raise_floors(&mut self, floor: Timestamp) {
-        for generation in &self.generations {
-            let id = generation.subkeys.id();
+        let there = self.generations.iter().map(|g| g.subkeys.id());
+        let known: BTreeSet<_> = there.chain(self.replay.keys().copied()).collect();
+        for id in known {
             if self.replay.entry(id).or_default().raise_floor(floor) {
                 self.raised.insert(id);
             }
         }
     }
 
-    /// Takes up the claims of an earlier run. `left` says how long the kernel still
-    /// admits a place, if it does at all: a claim never outlives that. A claim whose
-    /// generation is gone or has ended is lost, and so is one that the kernel does not know.
-    pub fn resume(
-        &mut self,
-        now: Now,
-        claims: &[Claim],
-        left: impl Fn(&Place) -> Option<Duration>,
-    ) -> Lost {
+    /// Takes up the claims of an earlier run. One whose generation is gone, has ended,
+    /// or belongs to a key of another name now, is lost.
+    pub fn resume(&mut self, now: Now, claims: &[Claim]) -> Lost {
         let mut lost = Lost::default();
-        let mut places = Vec::new();
         let generations = self.generations.iter().filter(|g| !g.has_ended(now));
         let owners: BTreeMap<_, _> = generations.map(|g| (g.subkeys.id(), g.key)).collect();
         for claim in claims {
-            let owner = owners.get(&claim.generation);
-            match (owner, left(&claim.place)) {
-                (Some(&owner), Some(left)) => {
-                    let key = Arc::clone(&self.keys[owner].name);
-                    let until = claim.until.min(now.mono.saturating_add(left));
-                    self.claims.adopt(&key, claim.place, until);
-                }
-                (owner, left) => {
-                    if owner.is_none() && left.is_some() {
-                        places.push(claim.place);
-                    }
-                    let key = Arc::new(claim.key.clone());
-                    lost.claims.push((key, claim.place));
-                }
+            let owner = owners.get(&claim.generation).map(|&at| &self.keys[at].name);
+            if let Some(key) = owner.filter(|name| ***name == claim.key) {
+                self.claims.adopt(key, claim.place, claim.until);
+            } else {
+                let key = Arc::new(claim.key.clone());
+                lost.claims.push((key, claim.place));
             }
         }
-        let changes = places.iter().map(|&p| self.claims.change(now.mono, p));
-        lost.changes = changes.collect();
         lost
     }
 
-    /// What was forgotten since the last call.
+    /// What was forgotten since the last call, and now: what is older than `oldest` is
+    /// covered by the floors that were told, in this call or an earlier one.
     pub fn forgotten(&mut self, now: Now) -> Forgotten {
+        self.tick(now);
         let raised = std::mem::take(&mut self.raised);
         let floor = |id: GenerationId| Some((id, self.replay.get(&id)?.floor()?));
         Forgotten {

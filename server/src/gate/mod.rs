@@ -177,11 +177,6 @@ impl Gate {
         self.gateways = gateways;
     }
 
-    /// Takes note of a grant that the kernel already has from an earlier run.
-    pub fn adopt(&mut self, key: KeyName, place: Place, until: Duration) {
-        self.claims.adopt(&Arc::new(key), place, until);
-    }
-
     /// All live grants with the time that they have left.
     #[must_use]
     pub fn grants(&mut self, now: Now) -> Vec<Change> {
@@ -197,6 +192,12 @@ impl Gate {
     /// The addresses that have ceased to be admitted somewhere since the last call.
     pub fn take_left(&mut self) -> BTreeSet<IpAddr> {
         self.claims.take_left()
+    }
+
+    /// They were not dealt with: they come again with the next call of
+    /// [`Gate::take_left`].
+    pub fn put_back_left(&mut self, left: BTreeSet<IpAddr>) {
+        self.claims.put_back_left(left);
     }
 
     /// What was counted so far.
@@ -341,6 +342,7 @@ impl Gate {
         if !generation.bucket.take(now.mono) || !replay.remember(&request) {
             return refused(service, false, Refusal::TooManyKnocks);
         }
+        self.claims.expire(now.mono);
         let view = policy::View {
             key,
             services: &self.services,
@@ -367,7 +369,9 @@ impl Gate {
             if let Some(time) = open_for {
                 accepted.opened(self.claims.admit(now.mono, &name, place, time), place, time);
             } else {
-                self.closes.insert((Arc::clone(&name), place), at);
+                // One that comes late must not let in what a later one holds back.
+                let last = self.closes.entry((Arc::clone(&name), place)).or_insert(at);
+                *last = (*last).max(at);
                 accepted.closed(self.claims.withdraw(now.mono, &name, place), place);
             }
         }

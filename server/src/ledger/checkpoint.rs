@@ -1,7 +1,7 @@
 //! Moves what was committed from the write-ahead log into the database, by a thread of
 //! its own: it syncs, which takes milliseconds, and no knock waits for it.
 
-use super::store;
+use super::{FILE, store};
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -19,7 +19,7 @@ impl Checkpoints {
     /// long ([`store::LONG_LOG`]): slower, never wrong.
     pub fn start(folder: &Path) -> Self {
         let (ask, asked) = sync_channel(1);
-        let path = folder.join(store::FILE);
+        let path = folder.join(FILE);
         let thread = std::thread::spawn(move || {
             let mut database: Option<Connection> = None;
             for () in asked {

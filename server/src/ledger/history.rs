@@ -1,7 +1,7 @@
 //! The history: what was opened for whom, from when to when, and how it ended.
 
-use super::rows::{ms, text, timestamp};
-use super::store;
+use super::FILE;
+use super::columns::{ms, text, timestamp};
 use crate::gate::{Now, Place};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
@@ -143,7 +143,7 @@ pub fn cut(change: &Transaction<'_>, keep: Duration, now: Now) -> Result<()> {
 /// or of all, what had not ended before `since`, the oldest first.
 pub fn read(folder: &Path, key: Option<&KeyName>, since: Timestamp) -> Result<Vec<Entry>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(folder.join(store::FILE), flags)?;
+    let database = Connection::open_with_flags(folder.join(FILE), flags)?;
     let mut rows = database.prepare(
         "SELECT key, number, service, address, opened, ended, how, knocks FROM history
          WHERE (?1 IS NULL OR key = ?1) AND ended >= ?2

@@ -6,6 +6,7 @@
 //! or damaged is never taken for an empty one.
 
 mod checkpoint;
+mod columns;
 mod history;
 mod lease;
 mod rows;
@@ -32,6 +33,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The database's name in the state's folder.
+const FILE: &str = "ledger.db";
 /// How often the history is cut.
 const CUT_EVERY: Duration = Duration::from_secs(3600);
 
@@ -58,7 +61,7 @@ pub enum Unusable {
     Locked(PathBuf),
     /// The database cannot be opened, though nothing says that it is damaged: the disk is
     /// full, or another program has locked it.
-    #[error("the state in {0}: {DATABASE}: {1}", DATABASE = store::FILE)]
+    #[error("the state in {0}: {DATABASE}: {1}", DATABASE = FILE)]
     Database(PathBuf, rusqlite::Error),
 }
 
@@ -69,7 +72,7 @@ pub enum Unrecorded {
     #[error("lease: {0}")]
     Lease(#[from] io::Error),
     /// The database did not take it.
-    #[error("{DATABASE}: {0}", DATABASE = store::FILE)]
+    #[error("{DATABASE}: {0}", DATABASE = FILE)]
     Database(#[from] rusqlite::Error),
 }
 
@@ -174,16 +177,19 @@ impl Ledger {
         Ok(self.lease.begin(lease)?)
     }
 
-    /// Records an accepted packet and what it opens or closes.
-    pub fn record(&mut self, accepted: &Accepted, now: Now) -> Result<(), Unrecorded> {
-        self.lease.cover(accepted.at)?;
-        Ok(rows::record(&mut self.database, accepted, now)?)
+    /// Records accepted packets and what they open or close, in their order: all of them,
+    /// or none.
+    pub fn record(&mut self, batch: &[Accepted], now: Now) -> Result<(), Unrecorded> {
+        if let Some(last) = batch.iter().map(|accepted| accepted.at).max() {
+            self.lease.cover(last)?;
+        }
+        Ok(rows::record(&mut self.database, batch, now)?)
     }
 
-    /// Takes back what a recorded packet opened or closed, since it could not be made so.
-    /// The packet stays recorded: it is spent.
-    pub fn undo(&mut self, accepted: &Accepted, now: Now) -> Result<(), Unrecorded> {
-        Ok(rows::undo(&mut self.database, accepted, now)?)
+    /// Takes back what recorded packets opened or closed, since it could not be made so.
+    /// The packets stay recorded: they are spent.
+    pub fn undo(&mut self, batch: &[Accepted], now: Now) -> Result<(), Unrecorded> {
+        Ok(rows::undo(&mut self.database, batch, now)?)
     }
 
     /// Notes claims that ended before their time.

@@ -1,38 +1,14 @@
 //! What is in the ledger's database, row by row.
 
+use super::columns::{mono, ms, text, timestamp};
 use super::history::{self, How};
 use crate::gate::{Accepted, Claim, Forgotten, Lost, Memory, Now, Place};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::packet::PacketId;
 use oneknock_shared::secret::GenerationId;
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
-
-/// Times that no clock shows are cut to the greatest that a row can hold.
-pub fn ms(at: Timestamp) -> i64 {
-    i64::try_from(at.0).unwrap_or(i64::MAX)
-}
-
-fn mono(at: Duration) -> i64 {
-    i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn bad(index: usize, kind: Type) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(index, kind, "not a ledger's".into())
-}
-
-pub fn timestamp(row: &Row<'_>, index: usize) -> Result<Timestamp> {
-    let at = u64::try_from(row.get::<_, i64>(index)?);
-    at.map(Timestamp).map_err(|_| bad(index, Type::Integer))
-}
-
-pub fn text<T: FromStr>(row: &Row<'_>, index: usize) -> Result<T> {
-    let text = row.get_ref(index)?.as_str()?;
-    text.parse().map_err(|_| bad(index, Type::Text))
-}
 
 fn place(row: &Row<'_>, index: usize) -> Result<Place> {
     let (service, address) = (text(row, index)?, text::<IpAddr>(row, index + 1)?);
@@ -122,14 +98,21 @@ pub fn fill(database: &mut Connection, memory: &Memory, now: Now) -> Result<()> 
     change.commit()
 }
 
-/// Records an accepted packet and what it opens or closes.
-pub fn record(database: &mut Connection, accepted: &Accepted, now: Now) -> Result<()> {
+/// Records accepted packets and what they open or close.
+pub fn record(database: &mut Connection, batch: &[Accepted], now: Now) -> Result<()> {
     let change = database.transaction()?;
-    let generation = used(&change, accepted, now)?;
-    remember(&change, generation, accepted.at, accepted.id)?;
+    for accepted in batch {
+        record_one(&change, accepted, now)?;
+    }
+    change.commit()
+}
+
+fn record_one(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<()> {
+    let generation = used(change, accepted, now)?;
+    remember(change, generation, accepted.at, accepted.id)?;
     for retired in &accepted.retired {
-        let row = generation_row(&change, retired.generation, accepted.key.as_str())?;
-        retire(&change, row, Some(retired.at))?;
+        let row = generation_row(change, retired.generation, accepted.key.as_str())?;
+        retire(change, row, Some(retired.at))?;
     }
     let by = By {
         key: accepted.key.as_str(),
@@ -138,27 +121,34 @@ pub fn record(database: &mut Connection, accepted: &Accepted, now: Now) -> Resul
     };
     for &(place, time) in &accepted.asked {
         if let Some(time) = time {
-            open(&change, &by, place, now.mono.saturating_add(time), now)?;
+            open(change, &by, place, now.mono.saturating_add(time), now)?;
         } else {
-            close(&change, by.key, place, accepted.at)?;
-            history::end(&change, by.key, place, now, How::Closed)?;
+            close(change, by.key, place, accepted.at)?;
+            history::end(change, by.key, place, now, How::Closed)?;
         }
+    }
+    Ok(())
+}
+
+/// Puts the claims back as they were before the packets, the last first.
+pub fn undo(database: &mut Connection, batch: &[Accepted], now: Now) -> Result<()> {
+    let change = database.transaction()?;
+    for accepted in batch.iter().rev() {
+        undo_one(&change, accepted, now)?;
     }
     change.commit()
 }
 
-/// Puts the claims back as they were before a packet.
-pub fn undo(database: &mut Connection, accepted: &Accepted, now: Now) -> Result<()> {
-    let change = database.transaction()?;
-    let generation = generation_row(&change, accepted.generation, accepted.key.as_str())?;
+fn undo_one(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<()> {
+    let generation = generation_row(change, accepted.generation, accepted.key.as_str())?;
     let by = By {
         key: accepted.key.as_str(),
         generation,
         number: accepted.number,
     };
     for retired in &accepted.retired {
-        let row = generation_row(&change, retired.generation, accepted.key.as_str())?;
-        retire(&change, row, None)?;
+        let row = generation_row(change, retired.generation, accepted.key.as_str())?;
+        retire(change, row, None)?;
     }
     for &(place, before) in &accepted.undo {
         change
@@ -169,10 +159,10 @@ pub fn undo(database: &mut Connection, accepted: &Accepted, now: Now) -> Result<
                 place.address.to_string()
             ])?;
         if let Some(until) = before {
-            open(&change, &by, place, until, now)?;
+            open(change, &by, place, until, now)?;
         }
     }
-    change.commit()
+    Ok(())
 }
 
 /// Notes claims that ended before their time.
@@ -192,7 +182,12 @@ pub fn forget(database: &mut Connection, forgotten: &Forgotten) -> Result<()> {
         raise_floor(&change, generation, floor)?;
     }
     let oldest = ms(forgotten.oldest);
-    change.execute("DELETE FROM accepted WHERE at < ?", [oldest])?;
+    // Nothing without a floor in its place, whatever the caller says.
+    change.execute(
+        "DELETE FROM accepted WHERE at < ? AND at <=
+         (SELECT ifnull(floor, -1) FROM generation WHERE id = generation)",
+        [oldest],
+    )?;
     change.execute("DELETE FROM closed WHERE at < ?", [oldest])?;
     change.commit()
 }
@@ -265,9 +260,12 @@ fn retire(change: &Transaction<'_>, row: i64, at: Option<Timestamp>) -> Result<(
         .map(drop)
 }
 
+/// A database that was made anew from the gate's memory has the packet already.
 fn remember(change: &Transaction<'_>, generation: i64, at: Timestamp, id: PacketId) -> Result<()> {
     change
-        .prepare_cached("INSERT INTO accepted (at, packet, generation) VALUES (?, ?, ?)")?
+        .prepare_cached(
+            "INSERT INTO accepted (at, packet, generation) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        )?
         .execute(params![ms(at), id.0, generation])
         .map(drop)
 }

@@ -1,6 +1,6 @@
 //! The ledger's database file: made, opened, found damaged, moved aside, closed.
 
-use super::{Unusable, rows};
+use super::{FILE, Unusable, rows};
 use crate::files::{self, Existing, Owner};
 use crate::gate::{Memory, Now};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -9,8 +9,6 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// The database's name in the state's folder.
-pub const FILE: &str = "ledger.db";
 /// What it is called while it is made.
 const NEW: &str = ".new-ledger.db";
 /// "oknk", so that no other program's database is taken for a ledger.

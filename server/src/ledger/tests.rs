@@ -76,7 +76,7 @@ impl Site {
         let mut gate = Gate::new(&self.settings, self.now);
         if let Found::State { memory, floor } = &found {
             gate.restore(memory);
-            gate.resume(self.now, &memory.claims, |_| Some(Duration::MAX));
+            gate.resume(self.now, &memory.claims);
             if let Some(floor) = floor {
                 gate.raise_floors(*floor);
             }
@@ -105,7 +105,7 @@ impl Site {
     fn knock(&self, gate: &mut Gate, ledger: &mut Ledger, packet: &[u8]) -> bool {
         match gate.handle(self.now, [192, 0, 2, 7].into(), packet) {
             Verdict::Accepted(accepted) => {
-                ledger.record(&accepted, self.now).unwrap();
+                ledger.record(&[accepted], self.now).unwrap();
                 true
             }
             _ => false,
@@ -327,9 +327,7 @@ fn another_key_under_an_old_name_inherits_no_claim_across_a_restart() {
         panic!()
     };
     let mut gate = Gate::new(&site.settings, site.now);
-    let lost = gate.resume(site.now, &memory.claims, |_| Some(Duration::MAX));
-    let place = memory.claims[0].place;
-    assert_eq!(lost.changes, [crate::gate::Change::Shut { place }]);
+    let lost = gate.resume(site.now, &memory.claims);
     assert_eq!(lost.claims.len(), 1);
     assert!(gate.memory().claims.is_empty());
 }
@@ -415,9 +413,10 @@ fn a_packet_that_could_not_be_made_so_is_spent_and_its_claim_as_before() {
     let Verdict::Accepted(accepted) = gate.handle(site.now, [192, 0, 2, 7].into(), &packet) else {
         panic!()
     };
-    ledger.record(&accepted, site.now).unwrap();
-    gate.undo(&accepted);
-    ledger.undo(&accepted, site.now).unwrap();
+    let batch = [accepted];
+    ledger.record(&batch, site.now).unwrap();
+    gate.undo(&batch[0]);
+    ledger.undo(&batch, site.now).unwrap();
     drop(ledger);
     let (mut ledger, mut gate, found) = site.start();
     let Found::State { memory, .. } = found else {
@@ -427,6 +426,56 @@ fn a_packet_that_could_not_be_made_so_is_spent_and_its_claim_as_before() {
         memory.claims[0].until,
         site.now.mono + Duration::from_secs(60)
     );
+    assert!(!site.knock(&mut gate, &mut ledger, &packet));
+}
+
+#[test]
+fn a_batch_is_recorded_and_taken_back_as_a_whole() {
+    let site = Site::new();
+    let (mut ledger, mut gate, _) = site.start();
+    assert!(site.knock(&mut gate, &mut ledger, &site.open(60)));
+    let before = gate.memory().claims;
+    // Renewed twice, closed and opened again, all at once.
+    let close = site.packet(0, Action::Close);
+    let packets = [site.open(600), site.open(700), close];
+    let mut batch = Vec::new();
+    for packet in &packets {
+        let verdict = gate.handle(site.now, [192, 0, 2, 7].into(), packet);
+        let Verdict::Accepted(accepted) = verdict else {
+            panic!("{verdict:?}")
+        };
+        batch.push(accepted);
+    }
+    ledger.record(&batch, site.now).unwrap();
+    for accepted in batch.iter().rev() {
+        gate.undo(accepted);
+    }
+    ledger.undo(&batch, site.now).unwrap();
+    assert_eq!(gate.memory().claims, before);
+    drop(ledger);
+    let (mut ledger, mut gate, found) = site.start();
+    let Found::State { memory, .. } = found else {
+        panic!()
+    };
+    assert_eq!(memory.claims, before);
+    for packet in &packets {
+        assert!(!site.knock(&mut gate, &mut ledger, packet));
+    }
+}
+
+#[test]
+fn what_a_renewed_database_has_already_is_recorded_again_without_harm() {
+    let site = Site::new();
+    let (mut ledger, mut gate, _) = site.start();
+    let packet = site.open(60);
+    let verdict = gate.handle(site.now, [192, 0, 2, 7].into(), &packet);
+    let Verdict::Accepted(accepted) = verdict else {
+        panic!("{verdict:?}")
+    };
+    ledger.renew(&gate.memory(), site.now).unwrap();
+    ledger.record(&[accepted], site.now).unwrap();
+    drop(ledger);
+    let (mut ledger, mut gate, _) = site.start();
     assert!(!site.knock(&mut gate, &mut ledger, &packet));
 }
 
@@ -497,7 +546,7 @@ fn places_are_told_apart() {
         let Verdict::Accepted(accepted) = gate.handle(site.now, address, &site.open(60)) else {
             panic!()
         };
-        ledger.record(&accepted, site.now).unwrap();
+        ledger.record(&[accepted], site.now).unwrap();
     }
     drop(ledger);
     let (_, gate, _) = site.start();
@@ -566,7 +615,7 @@ fn a_ledger_of_version_1_is_taken_up() {
     let packet = site.open(60);
     assert!(site.knock(&mut gate, &mut ledger, &packet));
     ledger.close().unwrap();
-    let database = Connection::open(site.folder.join(store::FILE)).unwrap();
+    let database = Connection::open(site.folder.join(FILE)).unwrap();
     let old = "ALTER TABLE generation DROP COLUMN retires; PRAGMA user_version = 1";
     database.execute_batch(old).unwrap();
     drop(database);

@@ -49,6 +49,18 @@ fn an_open_that_was_held_back_is_refused_after_its_keys_close() {
 }
 
 #[test]
+fn a_close_that_comes_late_lets_nothing_in_that_a_later_one_holds_back() {
+    let mut site = Site::new();
+    let late = site.packet(0, close);
+    site.pass(1);
+    let held = site.packet(0, |_| ());
+    site.pass(1);
+    site.knock(0, close);
+    assert_eq!(site.send(&late), "ssh 192.0.2.7 shut");
+    assert_eq!(site.send(&held), "closed-since");
+}
+
+#[test]
 fn what_could_not_be_recorded_leaves_the_claims_as_they_were() {
     let mut site = Site::new();
     site.knock(0, ask(60));
@@ -69,7 +81,15 @@ fn a_grant_that_survived_the_daemon_counts_as_its_keys() {
         address: LAPTOP.into(),
     };
     let until = site.mono + Duration::from_secs(500);
-    site.gate.adopt("laptop".parse().unwrap(), place, until);
+    let secret = &site.settings.keys[0].generations[0].secret;
+    let claim = Claim {
+        generation: Subkeys::derive(secret, &site.settings.config.server_id).id(),
+        key: "laptop".parse().unwrap(),
+        place,
+        until,
+    };
+    let now = site.now();
+    site.gate.resume(now, &[claim]);
     assert_eq!(site.knock(0, |_| ()), "ssh 192.0.2.7 laptop 500");
     site.pass(1);
     assert_eq!(site.knock(0, close), "ssh 192.0.2.7 shut");

@@ -85,6 +85,25 @@ fn nothing_at_or_below_the_floor_of_the_last_run_is_accepted() {
 }
 
 #[test]
+fn a_key_that_was_away_when_the_power_was_cut_comes_back_to_the_floor() {
+    let mut site = Site::new();
+    site.knock(0, |_| ());
+    let memory = site.gate.memory();
+    site.pass(1);
+    let lost = site.packet(0, |_| ());
+    let mut without = site.settings.clone();
+    without.keys.remove(0);
+    let now = site.now();
+    site.gate = Gate::new(&without, now);
+    site.gate.restore(&memory);
+    site.gate.raise_floors(Timestamp(T0 + 5000));
+    site.gate.reconfigure(&site.settings, now);
+    assert_eq!(site.send(&lost), "below-floor");
+    site.pass(5);
+    assert_eq!(site.knock(0, |_| ()), "ssh 192.0.2.7 laptop 30");
+}
+
+#[test]
 fn a_generation_works_from_not_before_to_not_after_inclusive() {
     const DAY: u64 = 86_400_000;
     for (first, last, want) in [

@@ -1,0 +1,41 @@
+//! What the table and what is in it are called.
+
+use oneknock_shared::name::ServiceName;
+use oneknock_shared::secret::ServerId;
+
+/// The table's name; its family is inet.
+pub const TABLE: &str = "oneknock";
+/// Sees packets as they are on the wire: before destination NAT, forwarded ones too.
+pub const GUARD: &str = "guard";
+/// Sees what is delivered here, after any redirect, by whichever routing table.
+pub const INPUT: &str = "guard-input";
+/// After connection tracking (-200), before destination NAT (-100): what a container
+/// publishes is guarded too.
+pub const PRIORITY: i32 = -150;
+
+/// The set of admitted addresses of one family.
+#[must_use]
+pub fn set_name(service: ServiceName, is_ipv6: bool) -> String {
+    format!("{service}{}", if is_ipv6 { 6 } else { 4 })
+}
+
+/// An empty chain whose name says whose guard this is.
+const MARK: &str = "server-";
+
+/// That chain of this server.
+#[must_use]
+pub fn mark(server: ServerId) -> String {
+    format!("{MARK}{}", server.to_hex())
+}
+
+/// Whether the chain's name says that the guard is that of a server other than this one.
+#[must_use]
+pub fn mark_of_another(chain: &str, server: ServerId) -> bool {
+    chain.starts_with(MARK) && chain != mark(server)
+}
+
+/// The set of connections of one family whose packets are dropped.
+#[must_use]
+pub fn cut_name(is_ipv6: bool) -> &'static str {
+    if is_ipv6 { "cut-v6" } else { "cut-v4" }
+}
