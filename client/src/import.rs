@@ -59,7 +59,10 @@ pub fn import(
         return Err(Error::LikeAHost(invitation.name));
     }
     invitation.name = name.unwrap_or(invitation.name);
-    let door = Door { invitation };
+    let door = Door {
+        invitation,
+        next: None,
+    };
     match doors.add(&door) {
         Ok(()) => Ok(Imported::New(door)),
         Err(exists @ Error::DoorExists { .. }) => match doors.load(door.name()) {

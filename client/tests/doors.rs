@@ -14,8 +14,8 @@ fn a_door_is_imported_listed_shown_and_removed() {
     assert_eq!(list.code, Some(0), "{list:?}");
     assert_eq!(
         list.out,
-        "NAME  HOST              PORT   SERVICES\n\
-         home  home.example.org  45123  ssh, web\n"
+        "NAME  HOST              PORT   KEY  SERVICES\n\
+         home  home.example.org  45123  -    ssh, web\n"
     );
     let show = home.run(&["show", "home"], "");
     assert!(

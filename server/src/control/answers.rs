@@ -178,7 +178,7 @@ pub struct Revoked {
 /// Connections were ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
-    /// How many.
+    /// How many; those that were closing anyway count too.
     pub ended: usize,
 }
 

@@ -94,7 +94,7 @@ impl Daemon {
         if ended.is_empty() {
             return lost;
         }
-        let more = match self.ledger.opened_by(ended.keys()) {
+        let more = match self.ledger.opened_by(&ended) {
             Ok(opened) => {
                 let opened: BTreeSet<_> = opened.into_iter().collect();
                 let is_one = |key: &KeyName, place: &Place| opened.contains(&(key.clone(), *place));

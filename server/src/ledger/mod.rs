@@ -25,7 +25,7 @@ use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::secret::GenerationId;
 use rusqlite::Connection;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::net::IpAddr;
@@ -206,9 +206,9 @@ impl Ledger {
     }
 
     /// The places whose live claim one of these generations has opened or renewed last.
-    pub fn opened_by<'g>(
+    pub fn opened_by<T>(
         &self,
-        generations: impl Iterator<Item = &'g GenerationId>,
+        generations: &BTreeMap<GenerationId, T>,
     ) -> Result<Vec<(KeyName, Place)>, Unrecorded> {
         Ok(uses::opened_by(&self.database, generations)?)
     }

@@ -48,22 +48,20 @@ pub fn read(folder: &Path) -> Result<BTreeMap<GenerationId, Use>> {
 }
 
 /// The places whose live claim one of these generations has opened or renewed last.
-pub fn opened_by<'g>(
+pub fn opened_by<T>(
     database: &Connection,
-    generations: impl Iterator<Item = &'g GenerationId>,
+    generations: &BTreeMap<GenerationId, T>,
 ) -> Result<Vec<(KeyName, Place)>> {
-    let mut rows = database.prepare_cached(
-        "SELECT claim.key, service, address FROM claim JOIN generation ON id = generation
-         WHERE identity = ?",
+    // Once through, however many generations have ended.
+    let mut claims = database.prepare_cached(
+        "SELECT identity, claim.key, service, address FROM claim JOIN generation ON id = generation",
     )?;
+    let mut claims = claims.query([])?;
     let mut found = Vec::new();
-    for generation in generations {
-        let claims = rows.query_map([generation.0], |row| {
-            let (service, address) = (text(row, 1)?, text(row, 2)?);
-            Ok((text(row, 0)?, Place { service, address }))
-        })?;
-        for claim in claims {
-            found.push(claim?);
+    while let Some(row) = claims.next()? {
+        if generations.contains_key(&GenerationId(row.get(0)?)) {
+            let (service, address) = (text(row, 2)?, text(row, 3)?);
+            found.push((text(row, 1)?, Place { service, address }));
         }
     }
     Ok(found)

@@ -10,6 +10,7 @@ use crate::control::protocol::Who;
 use crate::ctl::{Failure, control, print};
 use crate::files::Existing;
 use oneknock_shared::name::KeyName;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -99,9 +100,12 @@ impl Rotate {
         for (number, end) in ends {
             eprintln!("generation {number} works until {} at the most", date(end));
         }
-        eprintln!(
-            "hint: the line just printed holds the new secret: bring it to the client unseen; the first use of it ends the old one soon (rotation_grace)"
-        );
+        // "oneknock rotate" brings it over by itself.
+        if io::stdout().is_terminal() {
+            eprintln!(
+                "hint: the line just printed holds the new secret: bring it to the client unseen; the first use of it ends the old one soon (rotation_grace)"
+            );
+        }
         let how = if self.now { ", at once" } else { "" };
         let what = format!("rotated key {name} to generation {number}{how}");
         control::tell(dir, &what)?;

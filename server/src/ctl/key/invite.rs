@@ -67,6 +67,8 @@ pub fn line(config: &Config, key: &Key) -> Result<Zeroizing<String>, Failure> {
             })
             .collect(),
         sequence: None,
+        made: newest.made,
+        not_after: newest.not_after,
     };
     Ok(invitation.to_line())
 }
