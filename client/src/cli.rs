@@ -78,6 +78,9 @@ pub enum Command {
         /// The TCP port to connect to; the service that has it is opened
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,
+        /// With the generation alone that a rotation brings
+        #[arg(long, hide = true)]
+        next: bool,
     },
     /// Knock, and run ssh through the door
     ///
@@ -94,6 +97,18 @@ pub enum Command {
         )]
         words: Vec<OsString>,
     },
+    /// Give the door a new secret, over ssh through the door itself
+    ///
+    /// Asks the server for a new secret, stores it beside the old one, goes in with the new
+    /// one alone, and only then has the server end the old one and forgets it here. Wherever
+    /// that breaks off the door still opens; run it again to complete it. Other machines
+    /// with the same door need its new invitation then (oneknockctl key invite).
+    ///
+    /// oneknockctl must run at the server as root without asking for a password.
+    #[command(
+        override_usage = "oneknock rotate DOOR [--user USER] [--command COMMAND] [-- SSH ARGUMENTS]"
+    )]
+    Rotate(Rotate),
     /// Print the `ssh_config` block for a door
     ///
     /// With it in ~/.ssh/config, plain ssh, scp, sftp, rsync and git work:
@@ -125,6 +140,23 @@ pub struct Open {
     /// When to give up, such as 10s
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub timeout: Duration,
+}
+
+/// The arguments of `rotate`.
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// The door's name
+    #[arg(value_name = "DOOR")]
+    pub name: KeyName,
+    /// The user to log in as, such as root; without, as ssh's configuration says
+    #[arg(long, value_parser = Destination::read_user)]
+    pub user: Option<String>,
+    /// What runs oneknockctl at the server, such as 'sudo oneknockctl'
+    #[arg(long, default_value = "oneknockctl")]
+    pub command: String,
+    /// What is for ssh itself
+    #[arg(last = true, value_name = "SSH ARGUMENTS")]
+    pub more: Vec<OsString>,
 }
 
 /// The arguments of `close`.

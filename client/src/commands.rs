@@ -2,6 +2,7 @@
 //! said to standard error.
 
 use crate::address::{self, Choice, Signing};
+use crate::age;
 use crate::cli::{self, Close, Command, Open};
 use crate::door::{Door, Doors, first_tcp};
 use crate::error::{Error, hint, say};
@@ -10,12 +11,12 @@ use crate::knock::{self, Knocker};
 use crate::open::{Round, Shut};
 use crate::relay;
 use crate::resolve::{Family, resolve};
+use crate::rotate;
 use crate::ssh;
 use oneknock_shared::invitation::{AddressRule, Service};
 use oneknock_shared::knock::{Action, is_admissible};
 use oneknock_shared::name::{Host, KeyName};
 use oneknock_shared::port::Ports;
-use oneknock_shared::secret::Subkeys;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, TcpStream};
@@ -43,7 +44,19 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
         }
         Command::Open(wanted) => in_runtime(open(&doors.load(&wanted.name)?, &wanted))?,
         Command::Close(wanted) => in_runtime(close(&doors.load(&wanted.name)?, &wanted))?,
-        Command::Proxy { name, host, port } => proxy(&doors.load(&name)?, host.as_ref(), port)?,
+        Command::Proxy {
+            name,
+            host,
+            port,
+            next,
+        } => {
+            let mut door = doors.load(&name)?;
+            if next {
+                door.invitation = door.next.take().ok_or(Error::NoNext(name))?;
+            }
+            proxy(&door, host.as_ref(), port)?;
+        }
+        Command::Rotate(wanted) => rotate::rotate(&doors, &wanted)?,
         Command::Ssh { words } => {
             let (to, more) = cli::ssh_words(&words)?;
             return ssh::run(&doors.load(&to.door)?, &to, more);
@@ -99,8 +112,9 @@ fn services(door: &Door) -> String {
 }
 
 fn list(doors: &Doors) -> Result<(), Error> {
-    let mut rows = vec![["NAME", "HOST", "PORT", "SERVICES"].map(String::from)];
-    let mut broken = 0;
+    let mut rows = vec![["NAME", "HOST", "PORT", "KEY", "SERVICES"].map(String::from)];
+    let (mut broken, mut warnings) = (0, Vec::new());
+    let now = knock::now().ok();
     for door in doors.all()? {
         match door {
             Ok(door) => {
@@ -109,8 +123,11 @@ fn list(doors: &Doors) -> Result<(), Error> {
                     of.name.to_string(),
                     of.host.to_string(),
                     of.port.to_string(),
+                    now.and_then(|now| age::old(of.made, now))
+                        .unwrap_or_else(|| "-".into()),
                     services(&door),
                 ]);
+                warnings.extend(now.and_then(|now| age::warning(&door, now)));
             }
             Err(error) => {
                 broken += 1;
@@ -125,6 +142,10 @@ fn list(doors: &Doors) -> Result<(), Error> {
         say("there is no door yet");
         hint("oneknock import makes one from an invitation");
     }
+    for (warning, what_to_do) in warnings {
+        say(&warning);
+        hint(&what_to_do);
+    }
     if broken > 0 {
         Err(Error::SomeBroken(broken))
     } else {
@@ -132,18 +153,22 @@ fn list(doors: &Doors) -> Result<(), Error> {
     }
 }
 
-fn table(rows: &[[String; 4]]) -> String {
+fn table(rows: &[[String; 5]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let [a, b, c] = [width(0), width(1), width(2)];
+    let [a, b, c, d] = [width(0), width(1), width(2), width(3)];
     let mut text = String::new();
-    for [name, host, port, services] in rows {
-        let _ = writeln!(text, "{name:a$}  {host:b$}  {port:c$}  {services}");
+    for [name, host, port, age, services] in rows {
+        let _ = writeln!(
+            text,
+            "{name:a$}  {host:b$}  {port:c$}  {age:d$}  {services}"
+        );
     }
     text
 }
 
 fn show(doors: &Doors, name: &KeyName) -> Result<(), Error> {
-    let of = doors.load(name)?.invitation;
+    let door = doors.load(name)?;
+    let of = &door.invitation;
     let ports = |list: &[Ports]| {
         list.iter()
             .map(Ports::to_string)
@@ -159,6 +184,11 @@ fn show(doors: &Doors, name: &KeyName) -> Result<(), Error> {
         ("server id", of.server_id.to_string()),
         ("address", of.address.as_str().into()),
     ];
+    rows.extend(of.made.map(|at| ("made", age::date(at))));
+    rows.extend(of.not_after.map(|at| ("ends", age::date(at))));
+    if let Some(next) = &door.next {
+        rows.push(("rotation", format!("to generation {}", next.generation)));
+    }
     for Service { name, ports: list } in &of.services {
         rows.push(("service", format!("{name}: {}", ports(list))));
     }
@@ -185,10 +215,6 @@ fn signing(
     }
 }
 
-fn subkeys(door: &Door) -> Subkeys {
-    Subkeys::derive(&door.invitation.secret, &door.invitation.server_id)
-}
-
 /// The local address to send from where one was given, and the family that it demands.
 fn bound(choice: Choice, family: Family) -> (Option<IpAddr>, Family) {
     match choice {
@@ -208,7 +234,7 @@ async fn open(door: &Door, wanted: &Open) -> Result<(), Error> {
     let (from, family) = bound(choice, wanted.way.family());
     let round = Round {
         knocker: Knocker {
-            keys: subkeys(door),
+            keys: door.keys(),
             action: Action::Open {
                 seconds: wanted.seconds.unwrap_or(0),
             },
@@ -284,17 +310,17 @@ async fn connect(
 }
 
 async fn close(door: &Door, wanted: &Close) -> Result<(), Error> {
-    let of = &door.invitation;
     let service = match &wanted.service {
         Some(name) => Some(door.service(Some(name))?.name),
         None => None,
     };
+    let of = &door.invitation;
     let choice = wanted.way.address;
     let signing = signing(door, choice, Signing::for_close)?;
     let (from, family) = bound(choice, wanted.way.family());
     let round = Round {
         knocker: Knocker {
-            keys: subkeys(door),
+            keys: door.keys(),
             action: Action::Close,
             service,
             from,
@@ -328,7 +354,7 @@ fn proxy(door: &Door, host: Option<&Host>, port: Option<u16>) -> Result<(), Erro
     let stream = in_runtime(async {
         let round = Round {
             knocker: Knocker {
-                keys: subkeys(door),
+                keys: door.keys(),
                 action: Action::Open { seconds: 0 },
                 service: Some(service.name),
                 from: None,

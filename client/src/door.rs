@@ -6,15 +6,20 @@
 
 use crate::error::Error;
 use crate::private;
+use humantime::format_rfc3339_millis;
 use oneknock_shared::invitation::{AddressRule, Invitation, Service};
+use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
+use oneknock_shared::secret::Subkeys;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::iter;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::{Duration, UNIX_EPOCH};
 use zeroize::{Zeroize, Zeroizing};
 
 /// A door's file is never larger than this, in bytes; an invitation's limit too.
@@ -25,6 +30,9 @@ pub const MAX_LEN: usize = 64 * 1024;
 pub struct Door {
     /// All members of the invitation; its name is the door's.
     pub invitation: Invitation,
+    /// While a rotation is under way: the invitation that takes its place, once it was
+    /// seen to work. Its name is the door's too.
+    pub next: Option<Invitation>,
 }
 
 impl Door {
@@ -32,6 +40,15 @@ impl Door {
     #[must_use]
     pub fn name(&self) -> &KeyName {
         &self.invitation.name
+    }
+
+    /// The keys of its generations: while a rotation is under way of both, since either
+    /// may be the one that the server takes.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Subkeys> {
+        let both = iter::once(&self.invitation).chain(&self.next);
+        both.map(|i| Subkeys::derive(&i.secret, &i.server_id))
+            .collect()
     }
 
     /// The wanted service; without a wish the one called `ssh`, else the first with a
@@ -150,6 +167,65 @@ impl Doors {
             why,
         };
         private::make_folder(&self.folder).map_err(failed)?;
+        match self.write(door)?.persist_noclobber(&path) {
+            Ok(_) => Ok(()),
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::DoorExists {
+                name: door.name().clone(),
+                path,
+            }),
+            Err(e) => Err(failed(e.error)),
+        }
+    }
+
+    /// Writes a door in the place of the one that is there: it is the old one or the new
+    /// one, whatever happens.
+    pub fn replace(&self, door: &Door) -> Result<(), Error> {
+        let path = self.path(door.name());
+        let failed = |why| Error::File {
+            what: "write",
+            path: path.clone(),
+            why,
+        };
+        if path.symlink_metadata().map_err(failed)?.is_symlink() {
+            // What it leads to would stay behind with the old secret.
+            return Err(Error::BrokenDoor {
+                path,
+                why: "it is a link, and is not replaced".into(),
+            });
+        }
+        match self.write(door)?.persist(&path) {
+            Ok(_) => private::sync_folder(&self.folder).map_err(failed),
+            Err(e) => Err(failed(e.error)),
+        }
+    }
+
+    /// Takes the right to change a door: nobody else has it until it is dropped.
+    pub fn lock(&self, name: &KeyName) -> Result<fs::File, Error> {
+        let path = self.folder.join(format!(".{name}.lock"));
+        let mut options = fs::File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let taken = options.open(&path).and_then(|file| match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        });
+        taken.map_err(|why| match why.kind() {
+            io::ErrorKind::ResourceBusy => Error::Rotating(name.clone()),
+            _ => Error::File {
+                what: "write",
+                path,
+                why,
+            },
+        })
+    }
+
+    /// Writes a door to a file that has no name of its own yet.
+    fn write(&self, door: &Door) -> Result<tempfile::NamedTempFile, Error> {
+        let failed = |why| Error::File {
+            what: "write",
+            path: self.path(door.name()),
+            why,
+        };
         private::check_folder(&self.folder)?;
         let text = Fields::of(door).to_text();
         // tempfile makes it 0600; nothing has to be changed afterwards.
@@ -159,14 +235,7 @@ impl Doors {
             .map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
-        match file.persist_noclobber(&path) {
-            Ok(_) => Ok(()),
-            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::DoorExists {
-                name: door.name().clone(),
-                path,
-            }),
-            Err(e) => Err(failed(e.error)),
-        }
+        Ok(file)
     }
 
     /// Removes a door, a broken one too.
@@ -231,6 +300,13 @@ struct Fields {
     address: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sequence: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    not_after: Option<String>,
+    /// The line of the invitation that a rotation puts in the place of all this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
     service: Vec<ServiceFields>,
 }
 
@@ -244,6 +320,7 @@ struct ServiceFields {
 impl Drop for Fields {
     fn drop(&mut self) {
         self.secret.zeroize();
+        self.next.zeroize();
     }
 }
 
@@ -252,6 +329,20 @@ where
     T::Err: Display,
 {
     text.parse().map_err(|why| format!("{field}: {why}"))
+}
+
+/// The limit of an invitation's times makes this possible.
+fn date_ms(at: Timestamp) -> String {
+    format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0)).to_string()
+}
+
+fn read_time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let time = humantime::parse_rfc3339(text).map_err(|why| format!("{field}: {why}"))?;
+    let since = time.duration_since(UNIX_EPOCH);
+    let since = since.map_err(|_| format!("{field}: it is before 1970"))?;
+    let ms = u64::try_from(since.as_millis()).map_err(|why| format!("{field}: {why}"))?;
+    Ok(Some(Timestamp(ms)))
 }
 
 fn read_ports(field: &str, list: &[String]) -> Result<Vec<Ports>, String> {
@@ -271,6 +362,9 @@ impl Fields {
             secret: of.secret.to_base64().to_string(),
             address: of.address.as_str().into(),
             sequence: of.sequence.as_deref().map(texts),
+            made: of.made.map(date_ms),
+            not_after: of.not_after.map(date_ms),
+            next: door.next.as_ref().map(|next| next.to_line().to_string()),
             service: of
                 .services
                 .iter()
@@ -330,8 +424,22 @@ impl Fields {
             address: read::<AddressRule>("address", &self.address)?,
             services,
             sequence: sequence.transpose()?,
+            made: read_time("made", self.made.as_deref())?,
+            not_after: read_time("not_after", self.not_after.as_deref())?,
         };
-        Ok(Door { invitation })
+        let next = self.next.as_deref().map(|line| read("next", line));
+        let next: Option<Invitation> = next.transpose()?;
+        if next
+            .as_ref()
+            .is_some_and(|n| n.server_id != invitation.server_id)
+        {
+            return Err("next: it is another server's".into());
+        }
+        let next = next.map(|next| Invitation {
+            name: name.clone(),
+            ..next
+        });
+        Ok(Door { invitation, next })
     }
 }
 

@@ -76,6 +76,9 @@ pub enum Error {
         /// The system's reason.
         why: io::Error,
     },
+    /// The invitation itself stands where its file should be named.
+    #[error("an invitation is not given as an argument, where others can see it")]
+    InvitationAsFile,
     /// What was read is not one line.
     #[error("{from} does not hold an invitation: {why}")]
     NotOneLine {
@@ -198,6 +201,30 @@ pub enum Error {
     /// The text before the @ is not a user's name.
     #[error("{0:?} is not a user name that can be given to ssh here")]
     User(String),
+    /// Another call rotates this door just now.
+    #[error("another oneknock rotates door {0} just now")]
+    Rotating(KeyName),
+    /// The server gave no new secret; nothing has changed here.
+    #[error("door {door} has no new secret: {why}")]
+    NotRotated {
+        /// The door.
+        door: KeyName,
+        /// Why.
+        why: String,
+    },
+    /// The new secret is stored, and was not seen to work.
+    #[error("generation {generation} of door {door} is stored and the old one not ended: {why}")]
+    Unfinished {
+        /// The door.
+        door: KeyName,
+        /// The new generation.
+        generation: u32,
+        /// Why.
+        why: String,
+    },
+    /// There is no rotation under way.
+    #[error("no rotation of door {0} is under way")]
+    NoNext(KeyName),
     /// The system refused what every program needs.
     #[error("{what}: {why}")]
     System {
@@ -237,6 +264,9 @@ impl Error {
             | Self::NotOpen { .. }
             | Self::NothingListens { .. }
             | Self::Relay { .. }
+            | Self::NotRotated { .. }
+            | Self::Unfinished { .. }
+            | Self::Rotating(_)
             | Self::System { .. } => 1,
             Self::Ssh(_) => 127,
             _ => 2,
@@ -265,11 +295,21 @@ impl Error {
             Self::DoorExists { name, .. } => {
                 vec![format!("oneknock remove {name}, or import it as another with --name")]
             }
+            Self::InvitationAsFile => {
+                vec!["give it on standard input: oneknock import, then paste it".into()]
+            }
             Self::LikeAHost(_) => {
                 vec!["give the door a name of your own: oneknock import --name NAME".into()]
             }
             Self::User(_) => vec!["give it with -l after the door's name".into()],
             Self::NoAddress { .. } => vec!["is this machine online, and is the name right?".into()],
+            Self::NotRotated { .. } => vec![
+                "the door opens as before; mend what was said above, and run it again".into(),
+                "the command must run at the server without asking for anything: give --user root, or --command 'sudo oneknockctl'".into(),
+            ],
+            Self::Unfinished { .. } => {
+                vec!["the door opens with either; run it again to complete it".into()]
+            }
             Self::Ssh(_) => vec!["install OpenSSH's client".into()],
             Self::NotOpen { port, clock, .. } => vec![
                 format!("is the server up, and does its router forward udp/{port} and the service's port to it?"),

@@ -59,7 +59,10 @@ pub fn import(
         return Err(Error::LikeAHost(invitation.name));
     }
     invitation.name = name.unwrap_or(invitation.name);
-    let door = Door { invitation };
+    let door = Door {
+        invitation,
+        next: None,
+    };
     match doors.add(&door) {
         Ok(()) => Ok(Imported::New(door)),
         Err(exists @ Error::DoorExists { .. }) => match doors.load(door.name()) {
@@ -75,6 +78,10 @@ pub fn import(
 /// Opens the file, or standard input for none or `-`; gives it with what to call it.
 pub fn source(file: Option<&Path>) -> Result<(Box<dyn Read>, String), Error> {
     match file {
+        // The line itself in a file's place: it holds a secret, and is not said again.
+        Some(path) if path.to_string_lossy().starts_with("oneknock1:") => {
+            Err(Error::InvitationAsFile)
+        }
         Some(path) if path.as_os_str() != "-" => {
             let from = path.display().to_string();
             match std::fs::File::open(path) {

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// What is asked of a server, with the keys to ask it with.
 #[derive(Debug, Clone)]
 pub struct Knocker {
-    /// The keys of this generation at this server.
-    pub keys: Subkeys,
+    /// The keys at this server: of one generation, or of each that may work.
+    pub keys: Vec<Subkeys>,
     /// Open or close.
     pub action: Action,
     /// The service; `None` is all that the key may open.
@@ -45,18 +45,34 @@ pub enum NotSent {
     /// The system gave no random bytes.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
+    /// There is nothing to knock with.
+    #[error("there is no key")]
+    NoKey,
     /// The clock is before 1970.
     #[error("this machine's clock is before 1970")]
     Clock,
 }
 
 impl Knocker {
-    /// Seals a packet of its own for `server` and sends it.
+    /// Seals a packet of its own for `server`, of each generation one, and sends them.
     ///
     /// Each address gets a packet with its own nonce: the same bytes a second time would
     /// be a replay. The socket is made anew as well, since the local address may have
     /// changed.
     pub fn knock(&self, server: SocketAddr, signing: Signing) -> Result<Sent, NotSent> {
+        let mut last = Err(NotSent::NoKey);
+        for keys in &self.keys {
+            last = Ok(self.knock_with(keys, server, signing)?);
+        }
+        last
+    }
+
+    fn knock_with(
+        &self,
+        keys: &Subkeys,
+        server: SocketAddr,
+        signing: Signing,
+    ) -> Result<Sent, NotSent> {
         let any: IpAddr = match server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -71,7 +87,7 @@ impl Knocker {
             address: signed,
             service: self.service,
         };
-        let sealed = packet::seal(&self.keys, &knock, random()?);
+        let sealed = packet::seal(keys, &knock, random()?);
         socket.send(&sealed)?;
         Ok(Sent {
             socket,
@@ -82,7 +98,7 @@ impl Knocker {
 }
 
 /// The one place where the clock is read.
-fn now() -> Result<Timestamp, NotSent> {
+pub fn now() -> Result<Timestamp, NotSent> {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_err(|_| NotSent::Clock)?;

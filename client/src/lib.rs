@@ -8,16 +8,19 @@
 //! | [`private`] | files that are this user's alone |
 //! | [`import`] | an invitation becomes a door |
 //! | [`resolve`] | the addresses of a host |
+//! | [`age`] | how old a door's key is, and how long it lasts |
 //! | [`address`] | which address is signed into a packet |
 //! | [`knock`] | one fresh packet to one address |
 //! | [`schedule`] | when to knock, and when to try the port; no clock in it |
 //! | [`open`] | knock and try until the port answers |
 //! | [`relay`] | standard input and output to the connection and back |
 //! | [`ssh`] | ssh's arguments and configuration |
+//! | [`rotate`] | a door's new secret |
 //! | [`shell`] | words for a shell, in hints and in ssh's `ProxyCommand` |
 //! | [`error`] | what is said to the person, and the exit status |
 
 pub mod address;
+pub mod age;
 pub mod cli;
 pub mod commands;
 pub mod door;
@@ -28,6 +31,7 @@ pub mod open;
 pub mod private;
 pub mod relay;
 pub mod resolve;
+pub mod rotate;
 pub mod schedule;
 pub mod shell;
 pub mod ssh;

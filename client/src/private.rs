@@ -77,6 +77,19 @@ fn check_access(_: &Path, _: &fs::Metadata, _: u32, _: &str, _: &'static str) ->
     Ok(())
 }
 
+/// Makes it so that a new name in a folder survives a power cut.
+#[cfg(unix)]
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Elsewhere a folder cannot be opened, and the system sees to it.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps)] // The same signature as above.
+pub fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 /// Makes a folder that is this user's alone, and those above it that are missing.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();

@@ -24,6 +24,30 @@ pub struct Destination {
     pub door: KeyName,
 }
 
+impl Destination {
+    /// Reads a user's name: `[A-Za-z0-9_][A-Za-z0-9._+@-]*`.
+    pub fn read_user(text: &str) -> Result<String, Error> {
+        let good = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._+@-".contains(&b));
+        if good {
+            Ok(text.into())
+        } else {
+            Err(Error::User(text.into()))
+        }
+    }
+}
+
+/// With which of a door's generations ssh's connection knocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knocks {
+    /// With all that the door has.
+    WithAll,
+    /// With the one alone that a rotation brings.
+    WithNext,
+}
+
 impl FromStr for Destination {
     type Err = Error;
 
@@ -32,19 +56,11 @@ impl FromStr for Destination {
             None => (None, text),
             Some((user, door)) => (Some(user), door),
         };
-        let good = |user: &str| {
-            user.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-                && user
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._+@-".contains(&b))
-        };
-        match user {
-            Some(user) if !good(user) => Err(Error::User(user.into())),
-            _ => Ok(Self {
-                user: user.map(Into::into),
-                door: door.parse()?,
-            }),
-        }
+        let user = user.map(Self::read_user).transpose()?;
+        Ok(Self {
+            user,
+            door: door.parse()?,
+        })
     }
 }
 
@@ -90,13 +106,21 @@ fn port(door: &Door) -> Result<u16, Error> {
 pub fn arguments(
     door: &Door,
     to: &Destination,
+    knocks: Knocks,
     program: &Path,
     more: &[OsString],
 ) -> Result<Vec<OsString>, Error> {
     let name = door.name();
     let mut arguments: Vec<String> = vec![
         "-o".into(),
-        format!("ProxyCommand={} proxy {name} %h %p", proxy_word(program)?),
+        format!(
+            "ProxyCommand={} proxy {name} %h %p{}",
+            proxy_word(program)?,
+            match knocks {
+                Knocks::WithAll => "",
+                Knocks::WithNext => " --next",
+            }
+        ),
         "-o".into(),
         format!("HostName={}", door.invitation.host),
     ];
@@ -117,9 +141,19 @@ pub fn arguments(
 
 /// Becomes ssh; where a program cannot, runs it and gives its exit status.
 pub fn run(door: &Door, to: &Destination, more: &[OsString]) -> Result<ExitCode, Error> {
+    become_ssh(command(door, to, Knocks::WithAll, more)?)
+}
+
+/// The command that runs ssh through the door.
+pub fn command(
+    door: &Door,
+    to: &Destination,
+    knocks: Knocks,
+    more: &[OsString],
+) -> Result<Command, Error> {
     let mut ssh = Command::new("ssh");
-    ssh.args(arguments(door, to, &program()?, more)?);
-    become_ssh(ssh)
+    ssh.args(arguments(door, to, knocks, &program()?, more)?);
+    Ok(ssh)
 }
 
 #[cfg(unix)]
@@ -148,6 +182,7 @@ pub fn configuration(door: &Door) -> Result<String, Error> {
     block(door, &program)
 }
 
+/// An empty line first: a file may end without one.
 fn block(door: &Door, program: &Path) -> Result<String, Error> {
     let (name, host) = (door.name(), &door.invitation.host);
     let port = match port(door)? {
@@ -163,7 +198,7 @@ fn block(door: &Door, program: &Path) -> Result<String, Error> {
         format!("# {port}")
     };
     Ok(format!(
-        "\
+        "
 Host {name}
     HostName {host}
 {port}    ProxyCommand {word} proxy {name} %h %p
@@ -208,12 +243,22 @@ mod tests {
         let mut invitation: Invitation = line.parse().unwrap();
         invitation.host = host.parse().unwrap();
         invitation.services[0].ports = ports.iter().map(|p| p.parse::<Ports>().unwrap()).collect();
-        Door { invitation }
+        Door {
+            invitation,
+            next: None,
+        }
     }
 
     fn texts(door: &Door, to: &str, program: &str, more: &[&str]) -> Vec<String> {
         let more: Vec<OsString> = more.iter().map(OsString::from).collect();
-        let all = arguments(door, &to.parse().unwrap(), Path::new(program), &more).unwrap();
+        let all = arguments(
+            door,
+            &to.parse().unwrap(),
+            Knocks::WithAll,
+            Path::new(program),
+            &more,
+        );
+        let all = all.unwrap();
         all.into_iter().map(|a| a.into_string().unwrap()).collect()
     }
 
@@ -249,7 +294,7 @@ mod tests {
         let door = door("home.example.org", &["udp/53"]);
         let to = "home".parse().unwrap();
         assert!(matches!(
-            arguments(&door, &to, Path::new("x"), &[]),
+            arguments(&door, &to, Knocks::WithNext, Path::new("x"), &[]),
             Err(Error::NoTcp { .. })
         ));
     }
@@ -300,7 +345,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             text,
-            "Host home\n    \
+            "\nHost home\n    \
                  HostName home.example.org\n    \
                  Port 2222\n    \
                  ProxyCommand oneknock proxy home %h %p\n\

@@ -14,8 +14,8 @@ fn a_door_is_imported_listed_shown_and_removed() {
     assert_eq!(list.code, Some(0), "{list:?}");
     assert_eq!(
         list.out,
-        "NAME  HOST              PORT   SERVICES\n\
-         home  home.example.org  45123  ssh, web\n"
+        "NAME  HOST              PORT   KEY  SERVICES\n\
+         home  home.example.org  45123  -    ssh, web\n"
     );
     let show = home.run(&["show", "home"], "");
     assert!(
@@ -303,6 +303,19 @@ fn an_invitation_alone_makes_no_door_that_is_like_another_host() {
     invitation.host = "www.example.net".parse().unwrap();
     let own = Home::new().run(&["import"], &invitation.to_line());
     assert_eq!(own.code, Some(0), "{own:?}");
+}
+
+#[test]
+fn an_invitation_given_as_an_argument_is_not_said_again() {
+    let line = row("plain").to_line();
+    let home = Home::new();
+    let done = home.run(&["import", &line], "");
+    assert!(
+        done.is_refusal().contains("not given as an argument"),
+        "{done:?}"
+    );
+    assert!(!done.err.contains(&line[20..60]), "{done:?}");
+    assert!(home.files().is_empty());
 }
 
 #[test]

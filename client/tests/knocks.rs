@@ -237,7 +237,7 @@ fn each_address_gets_a_packet_of_its_own() {
     let addresses: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let round = Round {
         knocker: Knocker {
-            keys: Subkeys::derive(&invitation.secret, &invitation.server_id),
+            keys: vec![Subkeys::derive(&invitation.secret, &invitation.server_id)],
             action: Action::Open { seconds: 0 },
             service: None,
             from: None,

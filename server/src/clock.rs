@@ -42,6 +42,18 @@ impl Clock {
     }
 }
 
+/// A date in UTC, to the second. Where a clock was beyond all calendars, the seconds since
+/// 1970.
+#[must_use]
+pub fn date(at: Timestamp) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_millis(at.0));
+    let last = Duration::from_secs(253_402_300_799);
+    match time.filter(|_| Duration::from_millis(at.0) <= last) {
+        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
+        None => (at.0 / 1000).to_string(),
+    }
+}
+
 /// Waits for the wall clock to be synchronised, by a thread of its own: whoever is asked
 /// may take his time, as early after the machine's start.
 #[derive(Debug)]
@@ -103,6 +115,13 @@ fn is_synchronised() -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_dates_also_at_the_ends_of_time() {
+        assert_eq!(date(Timestamp(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(date(Timestamp(1_800_000_000_999)), "2027-01-15T08:00:00Z");
+        assert_eq!(date(Timestamp(u64::MAX)), "18446744073709551");
+    }
 
     #[test]
     fn a_wall_clock_before_1970_reads_as_1970() {

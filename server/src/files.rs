@@ -174,6 +174,29 @@ pub fn check_folder(path: &Path, access: Access) -> Result<(), Unsafe> {
     access.check(path, &meta)
 }
 
+/// What a file is called before it is complete; its name begins so.
+const UNFINISHED: &str = ".new-";
+
+/// Whether the name begins with a dot: nobody's file, or one that was never completed.
+#[must_use]
+pub fn is_hidden(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Removes what calls of [`write`] have left that were killed. For whoever knows that
+/// nobody writes just now.
+pub fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// What to do where the file is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
@@ -195,7 +218,7 @@ pub fn write(
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".new-")
+        .prefix(UNFINISHED)
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(folder)?;
     fchown(file.as_file(), Some(owner.uid), Some(owner.gid))?;

@@ -4,6 +4,7 @@
 //! forged is `unproven=`, so that no filter bans an address for what a thief sent.
 //! What anybody can cause without end is limited: a few lines a minute, then a count.
 
+use crate::clock::date;
 use crate::config::one_line;
 use crate::gate::{Accepted, Refused, Verdict};
 use std::fmt::Display;
@@ -143,7 +144,12 @@ pub fn accepted(accepted: &Accepted) -> Vec<String> {
             None => format!("closed address={address} key={key} service={service}"),
         }
     });
-    lines.collect()
+    let retiring = accepted.retired.iter().map(|retired| {
+        let (number, newer) = (retired.number, accepted.number);
+        let until = date(retired.at);
+        format!("retiring key={key} generation={number} until={until} newer={newer}")
+    });
+    lines.chain(retiring).collect()
 }
 
 /// The lines of an accepted packet whose changes could not be recorded or made: the

@@ -84,8 +84,8 @@ pub const ALL: &[Reason] = &[
     ),
     refused(
         "expired",
-        "the key's not_after has passed",
-        "change it in the key's file, or make another key",
+        "this secret of the key has ended: its not_after has passed, or a newer one has taken its place",
+        "import the key's newest invitation on the client (oneknockctl key invite), or rotate the key",
     ),
     refused(
         "too-many-knocks",

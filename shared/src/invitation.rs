@@ -3,6 +3,7 @@
 //! `oneknock1:` + base64url without padding (RFC 4648 section 5) of a JSON object +
 //! `.` + base64url of the first 6 bytes of the SHA-256 of everything before the dot.
 
+use crate::knock::Timestamp;
 use crate::name::{Host, KeyName, ServiceName};
 use crate::port::Ports;
 use crate::secret::{Secret, ServerId};
@@ -81,6 +82,10 @@ pub struct Invitation {
     pub services: Vec<Service>,
     /// The steps of the port sequence, where the server has that fallback on.
     pub sequence: Option<Vec<Ports>>,
+    /// When the generation was made, where the server says.
+    pub made: Option<Timestamp>,
+    /// When the generation ends, where it does and the server says.
+    pub not_after: Option<Timestamp>,
 }
 
 /// Why a line is not an invitation. No message repeats any of the secret.
@@ -123,6 +128,10 @@ struct Members {
     services: Vec<ServiceMembers>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sequence: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    not_after: Option<u64>,
 }
 
 impl Drop for Members {
@@ -176,6 +185,8 @@ impl Invitation {
             address: self.address.as_str().into(),
             services: self.services.iter().map(ServiceMembers::from).collect(),
             sequence: self.sequence.as_deref().map(texts),
+            made: self.made.map(|at| at.0),
+            not_after: self.not_after.map(|at| at.0),
         };
         let json = Zeroizing::new(serde_json::to_vec(&members).unwrap_or_else(|_| {
             unreachable!("an object of strings, numbers and lists always has a JSON form")
@@ -283,7 +294,17 @@ impl Members {
                 None => None,
                 Some(list) => Some(ports("sequence", list)?),
             },
+            made: time("made", self.made)?,
+            not_after: time("not_after", self.not_after)?,
         })
+    }
+}
+
+/// The year 9999 is the last that a door's file can name.
+fn time(name: &'static str, ms: Option<u64>) -> Result<Option<Timestamp>, BadInvitation> {
+    match ms {
+        Some(253_402_300_800_000..) => Err(bad(name, "it is after the year 9999")),
+        ms => Ok(ms.map(Timestamp)),
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use oneknock_shared::invitation::{AddressRule, BadInvitation, Invitation, Service};
+use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::{Secret, ServerId};
 use serde_json::{Value, json};
 
@@ -76,6 +77,8 @@ fn sample() -> Invitation {
             ports: vec!["tcp/22".parse().unwrap()],
         }],
         sequence: None,
+        made: Some(Timestamp(1_800_000_000_123)),
+        not_after: Some(Timestamp(1_900_000_000_000)),
     }
 }
 

@@ -365,7 +365,7 @@ fn key_names_and_services_are_held_against_the_grammar() {
     let laptop = site.key("laptop", &["ssh"]);
     let before = tree(&site.dir);
     for name in ["", "..", "../x", "a/b", "-x", "a b", "a\nb", ".hidden"] {
-        for verb in ["add", "invite", "remove"] {
+        for verb in ["add", "invite", "show", "rotate", "retire", "remove"] {
             let dir = site.dir.to_str().unwrap();
             let args = ["oneknockctl", "key", verb, "--config", dir, "--", name];
             let done = site.lab.server.run(&args);
@@ -425,7 +425,7 @@ fn without_root_every_command_says_how_to_become_it() {
     ];
     let before = tree(&site.dir);
     let dir = site.dir.to_str().unwrap();
-    let calls: [&[&str]; 11] = [
+    let calls: [&[&str]; 14] = [
         &["status"],
         &["history"],
         &["new-state"],
@@ -436,6 +436,9 @@ fn without_root_every_command_says_how_to_become_it() {
         &["key", "add", "phone"],
         &["key", "invite", "laptop"],
         &["key", "remove", "laptop"],
+        &["key", "show", "laptop"],
+        &["key", "rotate", "laptop"],
+        &["key", "retire", "laptop"],
         &["init", "--host", "server.lab"],
     ];
     for call in calls {
@@ -483,9 +486,21 @@ fn a_key_that_is_there_already_says_how_to_get_its_invitation_again() {
 fn help_answers_what_a_stranger_asks() {
     let site = Site::new(binaries!());
     let help = |call: &[&str]| site.lab.server.run(&[call, &["--help"]].concat()).ok();
-    let asked: [(&[&str], &[&str]); 4] = [
+    let asked: [(&[&str], &[&str]); 7] = [
         (&["oneknockctl", "key", "add"], &["SIGHUP"]),
-        (&["oneknockctl", "key", "list"], &["GENERATIONS"]),
+        (
+            &["oneknockctl", "key", "list"],
+            &["generation is one secret"],
+        ),
+        (
+            &["oneknockctl", "key", "rotate"],
+            &["--overlap", "--now", "oneknock rotate DOOR"],
+        ),
+        (
+            &["oneknockctl", "key", "retire"],
+            &["--generation", "--force"],
+        ),
+        (&["oneknockctl", "key", "remove"], &["Refused", "--force"]),
         (
             &["oneknockctl", "init"],
             &["oneknockd.toml", "firewall", "\"server\""],

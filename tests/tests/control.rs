@@ -388,7 +388,7 @@ fn a_key_is_in_force_and_out_of_it_when_the_command_returns() {
     let server: IpAddr = site.lab.server.v4.into();
     phone.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
     daemon.expect("granted address=198.51.100.7 key=phone");
-    let done = site.ctl(&["key", "remove", "phone"]);
+    let done = site.ctl(&["key", "remove", "phone", "--force"]);
     assert!(done.err.contains("the daemon has taken it"), "{done}");
     assert_eq!(site.guests("ssh"), []);
     // With a mistake elsewhere the daemon takes nothing, and it is said.
@@ -434,7 +434,7 @@ fn what_is_no_command_is_answered_with_why_and_does_nothing() {
         (b"{\"v\":1,\"command\":\"open\"}\n", "no such command"),
         (b"{\"v\":1,\"command\":\"revoke\"}\n", "key, address or all"),
         (
-            b"{\"v\":1,\"command\":\"revoke\",\"all\":true,\"cut\":true}\n",
+            b"{\"v\":1,\"command\":\"revoke\",\"all\":true,\"soon\":true}\n",
             "unknown member",
         ),
         (&[b'['; 5000], "longer than 4096 bytes"),

@@ -172,7 +172,13 @@ fn secrets_never_reach_a_log_or_a_command_line() {
         &["open", "home"],
     ];
     let client = client.map(|args| site.oneknock(args).to_string());
-    let server = [&["key", "list"][..], &["check"], &["rules"]];
+    let server = [
+        &["key", "list"][..],
+        &["key", "show", "laptop"],
+        &["key", "show", "laptop", "--json"],
+        &["check"],
+        &["rules"],
+    ];
     let server = server.map(|args| site.ctl(args).to_string());
     let all = [daemon.lines().join("\n"), client.concat(), server.concat()].concat();
     assert!(!all.contains(secret.trim_end_matches('=')), "{all}");

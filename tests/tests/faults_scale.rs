@@ -50,6 +50,7 @@ fn add_keys(site: &Site, number: usize) -> Vec<Secret> {
         let generation = Generation {
             number: 1,
             secret: Secret::generate().unwrap(),
+            made: None,
             not_before: None,
             not_after: None,
         };

@@ -4,7 +4,7 @@ use super::Mistake;
 use super::reader::{Reader, Section};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
-use oneknock_shared::secret::Secret;
+use oneknock_shared::secret::{NoRandomness, Secret};
 use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -71,6 +71,21 @@ pub struct Generation {
     pub not_before: Option<Timestamp>,
     /// Valid up to and including then; for ever, where there is none.
     pub not_after: Option<Timestamp>,
+    /// When it was made, where its maker noted it.
+    pub made: Option<Timestamp>,
+}
+
+impl Generation {
+    /// A new one that is valid from now on without end.
+    pub fn generate(number: u32, now: Timestamp) -> Result<Self, NoRandomness> {
+        Ok(Self {
+            number,
+            secret: Secret::generate()?,
+            not_before: None,
+            not_after: None,
+            made: Some(now),
+        })
+    }
 }
 
 /// Reads the file's text.
@@ -107,6 +122,7 @@ fn generation(section: &mut Section<'_, '_>) -> Option<Generation> {
     let secret = section.text("secret", "\"(what oneknockctl key add wrote)\"");
     let not_before = section.time("not_before");
     let not_after = section.time("not_after");
+    let made = section.time("made");
     if let (Some(Some(first)), Some(Some(last))) = (not_before, not_after)
         && first > last
     {
@@ -117,6 +133,7 @@ fn generation(section: &mut Section<'_, '_>) -> Option<Generation> {
         secret: secret?,
         not_before: not_before?,
         not_after: not_after?,
+        made: made?,
     })
 }
 
@@ -173,6 +190,7 @@ knocks_per_minute = {}
         for (name, time) in [
             ("not_before", generation.not_before),
             ("not_after", generation.not_after),
+            ("made", generation.made),
         ] {
             if let Some(time) = time {
                 let time = UNIX_EPOCH + Duration::from_millis(time.0);

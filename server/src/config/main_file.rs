@@ -23,6 +23,10 @@ const MAX_SKEW: Duration = Duration::from_secs(600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long the history is kept where the configuration does not say.
 const HISTORY: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long an older generation of a key works on after the first use of a newer one,
+/// where the configuration does not say.
+const ROTATION_GRACE: Duration = DAY;
+const MAX_GRACE: Duration = Duration::from_secs(366 * 24 * 3600);
 const MAX_HISTORY: Duration = Duration::from_secs(3660 * 24 * 3600);
 
 /// The main configuration.
@@ -44,6 +48,9 @@ pub struct Config {
     pub state: PathBuf,
     /// How long the history of grants is kept, 1 day to 10 years.
     pub history: Duration,
+    /// How long an older generation of a key works on after the first use of a newer one,
+    /// 1 s to 366 days.
+    pub rotation_grace: Duration,
     /// How the guard is kept from other programs.
     pub guard: Guard,
     /// The socket on which the daemon is asked; not longer than a socket's path may be.
@@ -145,6 +152,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let skew = file.duration_or("skew", SECOND..=MAX_SKEW, SKEW);
         let state = file.text::<PathBuf>("state", "\"/var/lib/oneknock\"");
         let history = file.duration_or("history", DAY..=MAX_HISTORY, HISTORY);
+        let grace = file.duration_or("rotation_grace", SECOND..=MAX_GRACE, ROTATION_GRACE);
         let guard = file.text_or("guard", Guard::default());
         let control = file.text_if::<PathBuf>("control");
         let control_group = file.text_if::<GroupName>("control_group");
@@ -178,6 +186,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             skew: skew?,
             state: state?,
             history: history?,
+            rotation_grace: grace?,
             guard: guard?,
             control,
             control_group: control_group?.map(|group| group.0),
@@ -302,6 +311,15 @@ fn check_services(file: &Section<'_, '_>, services: &[Service]) {
     }
 }
 
+/// Whole days as such: months and years of a round number of days are hard to read.
+fn days(time: Duration) -> String {
+    if time.subsec_nanos() == 0 && time.as_secs().is_multiple_of(DAY.as_secs()) {
+        format!("{}days", time.as_secs() / DAY.as_secs())
+    } else {
+        humantime::format_duration(time).to_string()
+    }
+}
+
 /// The text of a new main file, which [`parse`] reads back as it is.
 #[must_use]
 pub fn main_text(config: &Config) -> String {
@@ -328,6 +346,8 @@ skew = \"{skew}\"
 state = {state}
 # How long oneknockctl history looks back.
 history = \"{history}\"
+# Once a key's new secret is used, its old one works for no longer than this.
+rotation_grace = \"{grace}\"
 # \"owned\": while the daemon runs, no other program can change or flush the guard (Linux
 # 6.9 and later; before, as \"watched\"). \"watched\": what others change is put right
 # within a second.
@@ -347,7 +367,8 @@ admit_gateway = {gateway}
         listen = listen.join(", "),
         skew = humantime::format_duration(config.skew),
         state = toml::Value::from(config.state.display().to_string()),
-        history = humantime::format_duration(config.history),
+        history = days(config.history),
+        grace = humantime::format_duration(config.rotation_grace),
         guard = config.guard,
         control = toml::Value::from(config.control.display().to_string()),
         control_group = match &config.control_group {
@@ -408,6 +429,7 @@ impl Config {
             control_group: None,
             state,
             history: HISTORY,
+            rotation_grace: ROTATION_GRACE,
             guard: Guard::default(),
             admit_gateway: false,
             services: Vec::new(),

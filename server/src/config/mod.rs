@@ -156,10 +156,7 @@ fn load_keys(dir: &Path, owner: Owner, mistakes: &mut Vec<Mistake>) -> Vec<(Path
     names.sort();
     let mut keys = Vec::new();
     for path in names {
-        let hidden = path
-            .file_name()
-            .is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
-        if !hidden {
+        if !files::is_hidden(&path) {
             match load_key(&path, owner) {
                 Ok(key) => keys.push((path, key)),
                 Err(found) => mistakes.extend(found),

@@ -135,6 +135,7 @@ fn add(dir: &Path, name: &str, secret: &Secret, service: &str) {
         secret: secret.clone(),
         not_before: None,
         not_after: None,
+        made: None,
     };
     let path = files::key_folder(dir).join(format!("{name}.toml"));
     let text = key_text(&policy, &[generation]);
@@ -162,6 +163,7 @@ fn everything_that_a_key_file_can_say_is_written_and_read_back() {
         secret: Secret::generate().unwrap(),
         not_before: from.map(Timestamp),
         not_after: to.map(Timestamp),
+        made: from.map(Timestamp),
     };
     let generations = vec![
         generation(1, None, Some(1_800_000_000_123)),

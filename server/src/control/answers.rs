@@ -175,6 +175,13 @@ pub struct Revoked {
     pub still: Vec<Grant>,
 }
 
+/// Connections were ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// How many; those that were closing anyway count too.
+    pub ended: usize,
+}
+
 /// An answer lists no more than this of anything.
 pub const MOST_LISTED: usize = 256;
 

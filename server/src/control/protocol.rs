@@ -62,6 +62,14 @@ pub enum Command {
     Reload,
     /// Ends the grants of one, or of all: answered with [`Revoked`](super::answers::Revoked).
     Revoke(Option<Who>),
+    /// Ends the connections that these grants let in, live or past ones: answered with
+    /// [`Cut`](super::answers::Cut).
+    Cut {
+        /// Whose or to whom; all without.
+        who: Option<Who>,
+        /// Of this generation of the key alone.
+        generation: Option<u32>,
+    },
     /// The last refusals, of all or of one: answered with [`Refusals`](super::answers::Refusals).
     Why(Option<Who>),
     /// Every [`Event`](super::answers::Event) from now on, each a line: answered with [`Watching`](super::answers::Watching).
@@ -121,12 +129,20 @@ pub fn parse(line: &[u8]) -> Result<Command, BadCommand> {
         "status" => Command::Status,
         "grants" => Command::Grants(after(members)?),
         "reload" => Command::Reload,
-        "revoke" => Command::Revoke(match (who(members)?, members.remove("all")) {
-            (Some(who), None) => Some(who),
-            (None, Some(Value::Bool(true))) => None,
-            // Whoever names nobody does not mean everybody.
-            _ => return Err(BadCommand::Member("key, address or all")),
-        }),
+        "revoke" => Command::Revoke(who_or_all(members)?),
+        "cut" => {
+            let who = who_or_all(members)?;
+            let generation = members.remove("generation");
+            let generation = match (generation, &who) {
+                (None, _) => None,
+                (Some(number), Some(Who::Key(_))) => {
+                    let number = number.as_u64().and_then(|n| u32::try_from(n).ok());
+                    Some(number.ok_or(BadCommand::Member("generation"))?)
+                }
+                _ => return Err(BadCommand::Member("generation")),
+            };
+            Command::Cut { who, generation }
+        }
         "why" => Command::Why(who(members)?),
         "watch" => Command::Watch,
         "teardown" => Command::Teardown,
@@ -157,6 +173,15 @@ fn after(members: &mut Map<String, Value>) -> Result<Option<After>, BadCommand> 
             key,
         })),
         _ => Err(BadCommand::Member("after")),
+    }
+}
+
+/// Whoever names nobody does not mean everybody.
+fn who_or_all(members: &mut Map<String, Value>) -> Result<Option<Who>, BadCommand> {
+    match (who(members)?, members.remove("all")) {
+        (Some(who), None) => Ok(Some(who)),
+        (None, Some(Value::Bool(true))) => Ok(None),
+        _ => Err(BadCommand::Member("key, address or all")),
     }
 }
 
@@ -191,6 +216,7 @@ impl Command {
             Self::Grants(_) => "grants",
             Self::Reload => "reload",
             Self::Revoke(_) => "revoke",
+            Self::Cut { .. } => "cut",
             Self::Why(_) => "why",
             Self::Watch => "watch",
             Self::Teardown => "teardown",
@@ -205,10 +231,10 @@ impl Command {
                 });
                 members.insert("after".into(), after);
             }
-            Self::Revoke(None) => {
+            Self::Revoke(None) | Self::Cut { who: None, .. } => {
                 members.insert("all".into(), true.into());
             }
-            Self::Revoke(Some(who)) | Self::Why(Some(who)) => {
+            Self::Revoke(Some(who)) | Self::Why(Some(who)) | Self::Cut { who: Some(who), .. } => {
                 let (name, value) = match who {
                     Who::Key(key) => ("key", key.to_string()),
                     Who::Address(address) => ("address", address.to_string()),
@@ -216,6 +242,13 @@ impl Command {
                 members.insert(name.into(), value.into());
             }
             _ => {}
+        }
+        if let Self::Cut {
+            generation: Some(number),
+            ..
+        } = self
+        {
+            members.insert("generation".into(), (*number).into());
         }
         format!("{}\n", Value::Object(members))
     }
@@ -251,6 +284,18 @@ mod tests {
             Command::Revoke(None),
             Command::Revoke(Some(laptop.clone())),
             Command::Revoke(Some(address.clone())),
+            Command::Cut {
+                who: None,
+                generation: None,
+            },
+            Command::Cut {
+                who: Some(laptop.clone()),
+                generation: Some(2),
+            },
+            Command::Cut {
+                who: Some(address.clone()),
+                generation: None,
+            },
             Command::Why(None),
             Command::Why(Some(laptop)),
             Command::Why(Some(address)),
@@ -271,6 +316,11 @@ mod tests {
     #[test]
     fn revoking_nobody_is_not_revoking_everybody() {
         let member = BadCommand::Member("key, address or all");
+        assert_eq!(bad(r#"{"v":1,"command":"cut"}"#), member);
+        assert_eq!(
+            bad(r#"{"v":1,"command":"cut","all":true,"generation":1}"#),
+            BadCommand::Member("generation")
+        );
         assert_eq!(bad(r#"{"v":1,"command":"revoke"}"#), member);
         assert_eq!(bad(r#"{"v":1,"command":"revoke","all":false}"#), member);
         assert_eq!(
@@ -334,7 +384,7 @@ mod tests {
 
         #[test]
         fn an_edited_command_is_a_command_or_refused(
-            which in 0_usize..12, at in any::<prop::sample::Index>(), byte in any::<u8>()
+            which in 0_usize..15, at in any::<prop::sample::Index>(), byte in any::<u8>()
         ) {
             let mut line = all()[which].to_line().into_bytes();
             line.pop();

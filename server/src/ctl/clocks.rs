@@ -80,6 +80,7 @@ mod tests {
             secret: Secret::generate().unwrap(),
             not_before: None,
             not_after: None,
+            made: None,
         };
         let key = Key {
             name: "laptop".parse().unwrap(),

@@ -5,7 +5,8 @@ use super::ask::{Asked, NoAnswer, ask};
 use super::{Failure, clocks, print, words};
 use crate::config::Settings;
 use crate::control::answers::{
-    Grant, Grants, MOST_LISTED, Refusals, Reloaded, Revoked, Status, TornDown, Watched, Watching,
+    Cut, Grant, Grants, MOST_LISTED, Refusals, Reloaded, Revoked, Status, TornDown, Watched,
+    Watching,
 };
 use crate::control::protocol::{Command, Who};
 use crate::firewall;
@@ -58,7 +59,7 @@ pub fn tell(dir: &Path, what: &str) -> Result<(), Failure> {
             Ok(())
         }
         Err(NoAnswer::NoDaemon(_)) => {
-            eprintln!("{what}; no daemon runs, which could take it");
+            eprintln!("{what}; no daemon runs: oneknockd takes it when it starts");
             Ok(())
         }
         Err(NoAnswer::Refused { why, mistakes }) => {
@@ -77,7 +78,7 @@ pub fn tell(dir: &Path, what: &str) -> Result<(), Failure> {
     }
 }
 
-pub fn revoke(dir: &Path, who: Option<&Who>) -> Result<(), Failure> {
+pub fn revoke(dir: &Path, who: Option<&Who>, with_cut: bool) -> Result<(), Failure> {
     let revoked: Revoked = ask(dir, &Command::Revoke(who.cloned()))?;
     eprintln!("closed: {}", revoked.closed);
     for grant in &revoked.still {
@@ -87,12 +88,23 @@ pub fn revoke(dir: &Path, who: Option<&Who>) -> Result<(), Failure> {
     if revoked.still.len() == MOST_LISTED {
         eprintln!("and perhaps more");
     }
+    if with_cut {
+        return cut(dir, who, None);
+    }
     if revoked.closed > 0 {
         eprintln!(
-            "hint: sessions that are in live on, and who has the key can knock again: \"{} key remove\" ends that",
+            "hint: sessions that are in live on (--cut ends them), and who has the key can knock again: \"{} key remove\" ends that",
             crate::config::ctl_command(dir)
         );
     }
+    Ok(())
+}
+
+/// Has the connections ended that grants have let in.
+pub fn cut(dir: &Path, who: Option<&Who>, generation: Option<u32>) -> Result<(), Failure> {
+    let who = who.cloned();
+    let Cut { ended } = ask(dir, &Command::Cut { who, generation })?;
+    eprintln!("connections ended: {ended}");
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! `oneknockctl history`.
 
 use super::{Failure, print};
-use crate::clock::Clock;
+use crate::clock::{Clock, date};
 use crate::config::Settings;
 use crate::ledger::{self, Entry};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub struct History {
@@ -53,21 +53,11 @@ impl History {
     }
 }
 
-fn print_lines(lines: &[String]) -> Result<(), Failure> {
+pub fn print_lines(lines: &[String]) -> Result<(), Failure> {
     if lines.is_empty() {
         return Ok(());
     }
     print(&lines.join("\n"))
-}
-
-/// Where a clock was beyond all calendars, the seconds since 1970.
-fn date(at: Timestamp) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_millis(at.0));
-    let last = Duration::from_secs(253_402_300_799);
-    match time.filter(|_| Duration::from_millis(at.0) <= last) {
-        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
-        None => (at.0 / 1000).to_string(),
-    }
 }
 
 fn row(entry: &Entry) -> [String; 8] {
@@ -97,7 +87,7 @@ fn json(entry: &Entry) -> serde_json::Value {
 }
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+pub fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let width = |at: usize| rows.iter().map(|row| row[at].len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let line = |row: &[String; N]| {
@@ -108,16 +98,4 @@ fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_dates_also_at_the_ends_of_time() {
-        assert_eq!(date(Timestamp(0)), "1970-01-01T00:00:00Z");
-        assert_eq!(date(Timestamp(1_800_000_000_999)), "2027-01-15T08:00:00Z");
-        assert_eq!(date(Timestamp(u64::MAX)), "18446744073709551");
-    }
 }

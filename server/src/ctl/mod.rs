@@ -51,7 +51,7 @@ enum Command {
     /// Writes oneknockd.toml, an empty folder of keys and an empty state. Touches no
     /// firewall: no port is shut before oneknockd runs.
     Init(init::Init),
-    /// Make, list, show and remove keys.
+    /// Make, list, show, rotate, retire and remove keys.
     #[command(subcommand)]
     Key(key::Command),
     /// Look for mistakes in configuration and keys; say all of them.
@@ -84,7 +84,7 @@ enum Command {
     Reload,
     /// End the grants of a key, to an address, or all of them, before their time.
     ///
-    /// Sessions that are in live on, and whoever has a key can knock again.
+    /// Without --cut sessions that are in live on. Whoever has a key can knock again.
     Revoke {
         /// A key's name or an address; what can be read as an address is one.
         #[arg(value_name = "KEY|ADDRESS", required_unless_present = "all")]
@@ -92,6 +92,12 @@ enum Command {
         /// All grants.
         #[arg(long, conflicts_with = "who")]
         all: bool,
+        /// Also end the connections that such grants have let in, those too whose grant was
+        /// over long ago: every connection from an address to a service that the history
+        /// has for it, also of others behind the same address. Their ports stay cut off for
+        /// a day.
+        #[arg(long)]
+        cut: bool,
     },
     /// Say why knocks were refused lately, and what to do about it.
     ///
@@ -197,7 +203,7 @@ pub fn main() -> ExitCode {
         Command::Status { json } => control::status(&cli.config, *json),
         Command::Grants { json } => control::grants(&cli.config, *json),
         Command::Reload => control::reload(&cli.config),
-        Command::Revoke { who, .. } => control::revoke(&cli.config, who.as_ref()),
+        Command::Revoke { who, cut, .. } => control::revoke(&cli.config, who.as_ref(), *cut),
         Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
         Command::Watch { json } => control::watch(&cli.config, *json),
         Command::Metrics => control::metrics(&cli.config),

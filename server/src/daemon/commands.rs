@@ -4,14 +4,14 @@ use super::{Cli, Daemon, Stopped};
 use crate::config::Guard;
 use crate::control::Request;
 use crate::control::answers::{
-    Answer, Counted, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked, Status,
+    Answer, Counted, Cut, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked, Status,
     TornDown,
 };
 use crate::control::protocol::{Command, Who};
 use crate::firewall::FirewallError;
-use crate::gate::{Change, Held, Now};
+use crate::gate::{Change, Held, Now, Place};
 use crate::log;
-use oneknock_shared::name::ServiceName;
+use oneknock_shared::name::{KeyName, ServiceName};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -46,6 +46,9 @@ impl Daemon {
             Command::Reload => {
                 log::line(format_args!("asked to reload by uid={}", request.uid));
                 Answer::of(self.reload_asked(cli))
+            }
+            Command::Cut { who, generation } => {
+                Answer::of(self.cut_off(who.as_ref(), *generation, request.uid))
             }
             Command::Revoke(who) => Answer::of(self.revoke(now, who.as_ref(), request.uid)),
             Command::Teardown => {
@@ -154,6 +157,7 @@ impl Daemon {
         if let Some(Who::Key(name)) = who
             && ended.claims.is_empty()
             && !self.settings.keys.iter().any(|key| key.name == *name)
+            && !self.knows(name)
         {
             return Err(Failed::new(format_args!("there is no key {name}")));
         }
@@ -187,6 +191,37 @@ impl Daemon {
             });
         let still = still.take(MOST_LISTED).collect();
         Ok(Revoked { closed, still })
+    }
+
+    /// Whether there was such a key: its sessions may live on.
+    fn knows(&self, name: &KeyName) -> bool {
+        let places = self.ledger.places(Some(name), None, None);
+        places.is_ok_and(|places| !places.is_empty())
+    }
+
+    /// Ends the connections that grants have let in. A grant ends long before a session
+    /// does, so the history tells which.
+    fn cut_off(
+        &mut self,
+        who: Option<&Who>,
+        generation: Option<u32>,
+        uid: u32,
+    ) -> Result<Cut, Failed> {
+        let (key, address) = match who {
+            None => (None, None),
+            Some(Who::Key(key)) => (Some(key), None),
+            Some(&Who::Address(address)) => (None, Some(address)),
+        };
+        let failed =
+            |why: &dyn std::fmt::Display| Failed::new(format_args!("connections live on: {why}"));
+        let places = self.ledger.places(key, generation, address);
+        let places = places.map_err(|error| failed(&error))?;
+        let meant = |service, address| places.contains(&Place { service, address });
+        let ended = self.firewall.end(&self.settings.config, meant);
+        let ended = ended.map_err(|error| failed(&error))?;
+        let whose = who.map_or("all".into(), ToString::to_string);
+        log::line(format_args!("cut {whose}: connections={ended} uid={uid}"));
+        Ok(Cut { ended })
     }
 
     fn tear_down(&mut self, uid: u32) -> Result<TornDown, Failed> {

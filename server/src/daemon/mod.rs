@@ -57,7 +57,7 @@ enum Stopped {
     Listen(#[from] CannotListen),
     #[error(transparent)]
     State(#[from] Unusable),
-    #[error("reloaded, but grants of removed keys stay until their time is over: {0}")]
+    #[error("reloaded, but grants of keys that were changed stay until their time is over: {0}")]
     Grants(FirewallError),
     #[error("cannot write the state: {0}")]
     Record(#[from] Unrecorded),

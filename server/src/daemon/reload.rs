@@ -2,9 +2,11 @@
 
 use super::{Cli, Daemon, Stopped};
 use crate::config::{Mistake, Settings};
-use crate::gate::Change;
+use crate::gate::{Change, Lost, Place};
 use crate::listener::Listener;
 use crate::log;
+use oneknock_shared::name::KeyName;
+use std::collections::BTreeSet;
 
 impl Daemon {
     /// Puts what is on disk in force; where anything is wrong with it, the old stays.
@@ -64,10 +66,10 @@ impl Daemon {
         if let Some(listener) = listener {
             self.listener = listener;
         }
-        let lost = self.gate.reconfigure(&self.settings, self.clock.now());
+        let lost = self.reconfigure();
         if let Err(error) = self.ledger.lose(&lost, self.clock.now()) {
             log::line(format_args!(
-                "the history misses how grants of removed keys ended: {error}"
+                "the history misses how grants of keys that were changed ended: {error}"
             ));
         }
         let is_there = |change: &Change| {
@@ -78,5 +80,36 @@ impl Daemon {
         let changed = self.change(&lost).map_err(Stopped::Grants);
         self.remember(false);
         changed
+    }
+
+    /// Puts the settings in force in the gate. What a key has lost its right to is closed,
+    /// and so is what a generation has opened that has ended by it.
+    fn reconfigure(&mut self) -> Lost {
+        let now = self.clock.now();
+        let before = self.gate.in_force(now);
+        let mut lost = self.gate.reconfigure(&self.settings, now);
+        let mut ended = before;
+        let after = self.gate.in_force(now);
+        ended.retain(|id, _| !after.contains_key(id));
+        if ended.is_empty() {
+            return lost;
+        }
+        let more = match self.ledger.opened_by(&ended) {
+            Ok(opened) => {
+                let opened: BTreeSet<_> = opened.into_iter().collect();
+                let is_one = |key: &KeyName, place: &Place| opened.contains(&(key.clone(), *place));
+                self.gate.end(now, is_one)
+            }
+            Err(error) => {
+                log::line(format_args!(
+                    "cannot see which grants an ended generation has opened: all of its key are closed: {error}"
+                ));
+                let keys: BTreeSet<_> = ended.into_values().collect();
+                self.gate.end(now, |key, _| keys.contains(key))
+            }
+        };
+        lost.changes.extend(more.lost.changes);
+        lost.claims.extend(more.lost.claims);
+        lost
     }
 }

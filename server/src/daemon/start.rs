@@ -90,7 +90,7 @@ impl Daemon {
 
     /// Takes up the grants of the last run that still have time.
     fn resume(&mut self, memory: &Memory, before: &Before, now: Now) -> Result<(), Stopped> {
-        let lost = self.gate.resume(&memory.claims);
+        let lost = self.gate.resume(now, &memory.claims);
         self.ledger.lose(&lost, now)?;
         // Keys may have been removed or changed while no daemon ran.
         let lost = self.gate.reconfigure(&self.settings, now);

@@ -1,9 +1,10 @@
-//! Connections that were made while another program had the guard down, and their end.
+//! Connections to guarded ports, and their end: of those that were made while another
+//! program had the guard down, and of those that somebody at this machine wants ended.
 //!
 //! A connection says nothing of its age. So the daemon takes note of those that are there
 //! when an address ceases to be admitted, and when it starts itself; what is neither
 //! among these nor of an admitted address when the guard is put right was made in the
-//! gap. Only where the guard is watched: an owned one has no gap.
+//! gap. That only where the guard is watched: an owned one has no gap.
 
 use super::connection::Connection;
 use super::netlink::Netlink;
@@ -28,6 +29,14 @@ struct Present {
     flows: Vec<Connection>,
 }
 
+/// What was ended.
+struct Ended {
+    all: BTreeSet<Connection>,
+    /// Whose packets are dropped from now on.
+    cut: Vec<Connection>,
+    result: io::Result<()>,
+}
+
 impl Present {
     fn look(netlink: &mut Netlink, config: &Config) -> io::Result<Self> {
         let guarded = |c: &Connection| service_of(&config.services, c).is_some();
@@ -38,6 +47,38 @@ impl Present {
         sockets.retain(|(connection, _)| wanted(connection));
         let flows = flows::list(netlink, |c, to| wanted(c) && own.contains(&to))?;
         Ok(Self { sockets, flows })
+    }
+
+    /// Ends those that are meant: sockets are destroyed, and the packets of what is
+    /// forwarded are dropped from now on. Whatever fails, the rest is done.
+    fn end(
+        self,
+        netlink: &mut Netlink,
+        config: &Config,
+        meant: impl Fn(Option<ServiceName>, &Connection) -> bool,
+    ) -> Ended {
+        let is_meant = |connection: &Connection| {
+            let service = service_of(&config.services, connection);
+            meant(service.map(|service| service.name), connection)
+        };
+        let mut ended = Ended {
+            all: BTreeSet::new(),
+            cut: self.flows.into_iter().filter(is_meant).collect(),
+            result: Ok(()),
+        };
+        for (connection, socket) in &self.sockets {
+            if is_meant(connection) {
+                match sockets::destroy(socket) {
+                    Ok(()) => drop(ended.all.insert(*connection)),
+                    Err(error) => ended.result = Err(error),
+                }
+            }
+        }
+        match elements::cut(netlink, &ended.cut) {
+            Ok(()) => ended.all.extend(ended.cut.iter().copied()),
+            Err(error) => ended.result = Err(error),
+        }
+        ended
     }
 
     fn all(&self) -> impl Iterator<Item = Connection> {
@@ -65,41 +106,43 @@ impl Connections {
         Ok(())
     }
 
-    /// Ends what is neither known nor admitted: sockets are destroyed, and the packets of
-    /// what is forwarded are dropped from now on. Returns how many there were.
+    /// Ends what is neither known nor admitted. Returns how many there were.
     pub fn cut(
         &mut self,
         netlink: &mut Netlink,
         config: &Config,
         admitted: impl Fn(ServiceName, IpAddr) -> bool,
     ) -> io::Result<usize> {
-        let present = Present::look(netlink, config)?;
-        let strange = |connection: &Connection| {
-            let service = service_of(&config.services, connection);
-            let admitted = service.is_some_and(|s| admitted(s.name, connection.remote));
+        let strange = |service: Option<ServiceName>, connection: &Connection| {
+            let admitted = service.is_some_and(|name| admitted(name, connection.remote));
             !admitted && !self.known.contains(connection)
         };
-        // Whatever fails, the rest is done; then it is said.
-        let mut failed = Ok(());
-        let mut ended = BTreeSet::new();
-        for (connection, socket) in &present.sockets {
-            if strange(connection) {
-                match sockets::destroy(socket) {
-                    Ok(()) => drop(ended.insert(*connection)),
-                    Err(error) => failed = Err(error),
-                }
-            }
-        }
-        let flows: Vec<Connection> = present.flows.into_iter().filter(strange).collect();
-        elements::cut(netlink, &flows)?;
-        self.cut.extend(flows.iter().copied());
-        ended.extend(flows);
-        failed?;
-        Ok(ended.len())
+        let present = Present::look(netlink, config)?;
+        let ended = present.end(netlink, config, strange);
+        self.note(ended)
     }
-}
 
-impl Connections {
+    /// Ends the connections from these addresses to these services. Returns how many there
+    /// were.
+    pub fn end(
+        &mut self,
+        netlink: &mut Netlink,
+        config: &Config,
+        meant: impl Fn(ServiceName, IpAddr) -> bool,
+    ) -> io::Result<usize> {
+        let meant = |service: Option<ServiceName>, connection: &Connection| {
+            service.is_some_and(|name| meant(name, connection.remote))
+        };
+        let present = Present::look(netlink, config)?;
+        let ended = present.end(netlink, config, meant);
+        self.note(ended)
+    }
+
+    fn note(&mut self, ended: Ended) -> io::Result<usize> {
+        self.cut.extend(ended.cut);
+        ended.result.map(|()| ended.all.len())
+    }
+
     /// Whoever is admitted now may use again what was cut.
     pub fn forgive(
         &mut self,

@@ -292,6 +292,17 @@ impl Firewall {
         Ok(self.connections.cut(&mut self.netlink, config, admitted)?)
     }
 
+    /// Ends the connections from these addresses to these services, of this machine's own
+    /// and forwarded ones. Returns how many there were. They are to be shut out before: who
+    /// is admitted still connects again.
+    pub fn end(
+        &mut self,
+        config: &Config,
+        meant: impl Fn(ServiceName, IpAddr) -> bool,
+    ) -> Result<usize, FirewallError> {
+        Ok(self.connections.end(&mut self.netlink, config, meant)?)
+    }
+
     /// Makes the changes; see [`elements::apply`].
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
         elements::apply(&mut self.netlink, changes)?;

@@ -149,8 +149,9 @@ fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
         vec![equal(who, text(&format!("@{}", cut_name(is_ipv6)))), drop]
     };
     let mut rules = vec![vec![equal(meta(MetaKey::Iifname), text("lo")), accept()]];
-    rules.extend([cut("ip", false), cut("ip6", true)]);
     rules.extend([
+        cut("ip", false),
+        cut("ip6", true),
         // Sessions live on when their grant has ended. A SYN begins a connection,
         // whatever connection tracking takes it for: an outsider's stray segment that
         // was answered with RST makes his next SYN "established".

@@ -34,6 +34,8 @@ pub struct Memory {
     pub closes: Vec<(KeyName, Place, Timestamp)>,
     /// The claims that have not ended.
     pub claims: Vec<Claim>,
+    /// When older generations end, since a newer one was used.
+    pub retires: Vec<(GenerationId, Timestamp)>,
 }
 
 /// What was forgotten since the last time: the ledger may forget it too, once it has the
@@ -65,6 +67,7 @@ impl Gate {
             let replay = self.replay.entry(generation).or_default();
             replay.raise_floor(floor);
         }
+        self.restore_retiring(&memory.retires);
         for (key, place, at) in &memory.closes {
             let last = self.closes.entry((Arc::new(key.clone()), *place));
             let last = last.or_insert(*at);
@@ -84,11 +87,11 @@ impl Gate {
         }
     }
 
-    /// Takes up the claims of an earlier run. One whose generation is gone, or belongs to a
-    /// key of another name now, is lost.
-    pub fn resume(&mut self, claims: &[Claim]) -> Lost {
+    /// Takes up the claims of an earlier run. One whose generation is gone, has ended,
+    /// or belongs to a key of another name now, is lost.
+    pub fn resume(&mut self, now: Now, claims: &[Claim]) -> Lost {
         let mut lost = Lost::default();
-        let generations = self.generations.iter();
+        let generations = self.generations.iter().filter(|g| !g.has_ended(now));
         let owners: BTreeMap<_, _> = generations.map(|g| (g.subkeys.id(), g.key)).collect();
         for claim in claims {
             let owner = owners.get(&claim.generation).map(|&at| &self.keys[at].name);
@@ -131,6 +134,7 @@ impl Gate {
                 .floors
                 .extend(replay.floor().map(|floor| (id, floor)));
         }
+        memory.retires = self.retires.iter().map(|(&id, &at)| (id, at)).collect();
         let closes = self.closes.iter();
         memory.closes = closes
             .map(|((key, place), at)| ((**key).clone(), *place, *at))

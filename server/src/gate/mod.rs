@@ -11,6 +11,7 @@ mod memory;
 mod policy;
 mod rate;
 mod replay;
+mod retiring;
 mod selectors;
 mod verdict;
 
@@ -18,6 +19,7 @@ pub use admin::{Ended, Held};
 pub use claims::{Change, Claims, Place};
 pub use memory::{Claim, Forgotten, Lost, Memory};
 pub use replay::Replay;
+pub use retiring::{Retired, end as end_of_generation};
 pub use verdict::{Accepted, Counters, Ignored, Junk, Refusal, Refused, Verdict};
 
 use crate::config::{Policy, Service, Settings};
@@ -49,6 +51,7 @@ struct Generation {
     number: u32,
     subkeys: Subkeys,
     not_before: Option<Timestamp>,
+    /// The earlier of what the key's file says and of when it retires.
     not_after: Option<Timestamp>,
     bucket: Bucket,
 }
@@ -71,6 +74,9 @@ pub struct Gate {
     /// Whose floor was raised since [`Gate::forgotten`].
     raised: BTreeSet<GenerationId>,
     closes: BTreeMap<(Arc<KeyName>, Place), Timestamp>,
+    grace_ms: u64,
+    /// When older generations end, since a newer one was used.
+    retires: BTreeMap<GenerationId, Timestamp>,
     claims: Claims,
     counters: Counters,
 }
@@ -90,6 +96,8 @@ impl Gate {
             replay: BTreeMap::new(),
             raised: BTreeSet::new(),
             closes: BTreeMap::new(),
+            grace_ms: 0,
+            retires: BTreeMap::new(),
             claims: Claims::default(),
             counters: Counters::default(),
         };
@@ -130,6 +138,7 @@ impl Gate {
     fn install(&mut self, settings: &Settings, now: Now) {
         let config = &settings.config;
         self.skew_ms = u64::try_from(config.skew.as_millis()).unwrap_or(u64::MAX);
+        self.grace_ms = u64::try_from(config.rotation_grace.as_millis()).unwrap_or(u64::MAX);
         self.admit_gateway = config.admit_gateway;
         self.services.clone_from(&config.services);
         let mut old: BTreeMap<GenerationId, Bucket> = self
@@ -148,12 +157,13 @@ impl Gate {
                 let subkeys = Subkeys::derive(&generation.secret, &config.server_id);
                 let mut bucket = old.remove(&subkeys.id()).unwrap_or_default();
                 bucket.set_rate(per_minute, now.mono);
+                let retires = self.retires.get(&subkeys.id()).copied();
                 self.generations.push(Generation {
                     key: index,
                     number: generation.number,
                     subkeys,
                     not_before: generation.not_before,
-                    not_after: generation.not_after,
+                    not_after: retiring::end(generation.not_after, retires),
                     bucket,
                 });
             }
@@ -322,7 +332,7 @@ impl Gate {
         if generation.not_before.is_some_and(|first| now.wall < first) {
             return refused(service, false, Refusal::NotYetValid);
         }
-        if generation.not_after.is_some_and(|last| now.wall > last) {
+        if generation.has_ended(now) {
             return refused(service, false, Refusal::Expired);
         }
         let address = match policy::address_to_admit(&key.policy, source, &request) {
@@ -365,6 +375,7 @@ impl Gate {
                 accepted.closed(self.claims.withdraw(now.mono, &name, place), place);
             }
         }
+        accepted.retired = self.retire_older(index, now.wall);
         Verdict::Accepted(accepted)
     }
 
@@ -372,6 +383,7 @@ impl Gate {
     /// The packet stays in the replay cache: it is spent.
     pub fn undo(&mut self, accepted: &Accepted) {
         self.claims.undo(&accepted.key, &accepted.undo);
+        self.unretire(accepted);
     }
 }
 

@@ -2,6 +2,7 @@
 //! the log line alike.
 
 use super::claims::{Before, Change, Place};
+use super::retiring::Retired;
 use oneknock_shared::knock::{Malformed, Timestamp};
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::packet::{PacketId, Request};
@@ -169,6 +170,8 @@ pub struct Accepted {
     pub asked: Vec<(Place, Option<Duration>)>,
     /// The key's claims as they were, for [`super::Gate::undo`] and the ledger's.
     pub undo: Vec<Before>,
+    /// The older generations of the key whose end this first use brings forward.
+    pub retired: Vec<Retired>,
 }
 
 impl Accepted {
@@ -188,6 +191,7 @@ impl Accepted {
             changes: Vec::new(),
             asked: Vec::new(),
             undo: Vec::new(),
+            retired: Vec::new(),
         }
     }
 

@@ -11,18 +11,24 @@ mod history;
 mod lease;
 mod rows;
 mod store;
+mod uses;
 
 pub use history::{Entry, read as history};
+pub use uses::{Use, read as uses};
 
 use crate::files::{self, Owner};
-use crate::gate::{Accepted, Forgotten, Lost, Memory, Now};
+use crate::gate::{Accepted, Forgotten, Lost, Memory, Now, Place};
 use checkpoint::Checkpoints;
 use lease::{FILE_MODE, Lease, Noted};
 use nix::fcntl::OFlag;
 use oneknock_shared::knock::Timestamp;
+use oneknock_shared::name::KeyName;
+use oneknock_shared::secret::GenerationId;
 use rusqlite::Connection;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,8 +56,13 @@ pub enum Unusable {
     /// The folder is missing or cannot be read or written.
     #[error("the state in {0}: {1}")]
     Io(PathBuf, io::Error),
+    /// There is no such folder.
+    #[error(
+        "the state in {0} is missing: \"oneknockctl new-state\" makes a new one, if this machine's clock is right"
+    )]
+    Missing(PathBuf),
     /// Another daemon has it.
-    #[error("the state in {0} is in use by another oneknockd")]
+    #[error("the state in {0} is in use by a running oneknockd")]
     Locked(PathBuf),
     /// The database cannot be opened, though nothing says that it is damaged: the disk is
     /// full, or another program has locked it.
@@ -107,7 +118,10 @@ impl Ledger {
     /// [`Ledger::begin`].
     pub fn open(folder: &Path, now: Now) -> Result<(Self, Found), Unusable> {
         let failed = |error| Unusable::Io(folder.into(), error);
-        let meta = fs::metadata(folder).map_err(failed)?;
+        let meta = fs::metadata(folder).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Unusable::Missing(folder.into()),
+            _ => failed(error),
+        })?;
         let owner = Owner {
             uid: meta.uid(),
             gid: meta.gid(),
@@ -189,6 +203,25 @@ impl Ledger {
     /// Notes claims that ended before their time.
     pub fn lose(&mut self, lost: &Lost, now: Now) -> Result<(), Unrecorded> {
         Ok(rows::lose(&mut self.database, lost, now)?)
+    }
+
+    /// The places whose live claim one of these generations has opened or renewed last.
+    pub fn opened_by<T>(
+        &self,
+        generations: &BTreeMap<GenerationId, T>,
+    ) -> Result<Vec<(KeyName, Place)>, Unrecorded> {
+        Ok(uses::opened_by(&self.database, generations)?)
+    }
+
+    /// Every place that grants have opened, live or in the history: of a key, of one of its
+    /// generations, or to an address; of all without.
+    pub fn places(
+        &self,
+        key: Option<&KeyName>,
+        number: Option<u32>,
+        address: Option<IpAddr>,
+    ) -> Result<BTreeSet<Place>, Unrecorded> {
+        Ok(uses::places(&self.database, key, number, address)?)
     }
 
     /// Keeps the ledger small: forgets what the gate has forgotten, moves claims that have

@@ -55,11 +55,17 @@ pub fn load(database: &mut Connection, now: Now, same_boot: bool) -> Result<Memo
         })
     })?
     .collect::<Result<_>>()?;
+    let retires = all("SELECT identity, retires FROM generation WHERE retires IS NOT NULL")?
+        .query_map([], |row| {
+            Ok((GenerationId(row.get(0)?), timestamp(row, 1)?))
+        })?
+        .collect::<Result<_>>()?;
     Ok(Memory {
         seen,
         floors,
         closes,
         claims,
+        retires,
     })
 }
 
@@ -72,6 +78,10 @@ pub fn fill(database: &mut Connection, memory: &Memory, now: Now) -> Result<()> 
     }
     for &(generation, floor) in &memory.floors {
         raise_floor(&change, generation, floor)?;
+    }
+    for &(generation, at) in &memory.retires {
+        let row = generation_row(&change, generation, "")?;
+        retire(&change, row, Some(at))?;
     }
     for (key, place, at) in &memory.closes {
         close(&change, key.as_str(), *place, *at)?;
@@ -100,6 +110,10 @@ pub fn record(database: &mut Connection, batch: &[Accepted], now: Now) -> Result
 fn record_one(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<()> {
     let generation = used(change, accepted, now)?;
     remember(change, generation, accepted.at, accepted.id)?;
+    for retired in &accepted.retired {
+        let row = generation_row(change, retired.generation, accepted.key.as_str())?;
+        retire(change, row, Some(retired.at))?;
+    }
     let by = By {
         key: accepted.key.as_str(),
         generation,
@@ -132,6 +146,10 @@ fn undo_one(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<(
         generation,
         number: accepted.number,
     };
+    for retired in &accepted.retired {
+        let row = generation_row(change, retired.generation, accepted.key.as_str())?;
+        retire(change, row, None)?;
+    }
     for &(place, before) in &accepted.undo {
         change
             .prepare_cached("DELETE FROM claim WHERE key = ? AND service = ? AND address = ?")?
@@ -232,6 +250,13 @@ fn raise_floor(change: &Transaction<'_>, id: GenerationId, floor: Timestamp) -> 
     change
         .prepare_cached("UPDATE generation SET floor = max(?2, ifnull(floor, 0)) WHERE id = ?1")?
         .execute(params![row, ms(floor)])
+        .map(drop)
+}
+
+fn retire(change: &Transaction<'_>, row: i64, at: Option<Timestamp>) -> Result<()> {
+    change
+        .prepare_cached("UPDATE generation SET retires = ?2 WHERE id = ?1")?
+        .execute(params![row, at.map(ms)])
         .map(drop)
 }
 

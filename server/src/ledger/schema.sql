@@ -1,16 +1,18 @@
--- The ledger, version 1. Times: `at`, `opened`, `until`, `ended` in milliseconds since
+-- The ledger, version 2. Times: `at`, `opened`, `until`, `ended` in milliseconds since
 -- the Unix epoch; `ends` in milliseconds since the machine's start, as the kernel's own
 -- timeouts run.
 
 -- One secret at one server. `identity` tells it from every other and gives nothing of it
--- away. Nothing is accepted from it that is not later than its floor.
+-- away. Nothing is accepted from it that is not later than its floor. `retires`: its end,
+-- since a newer generation of its key was used.
 CREATE TABLE generation (
     id INTEGER PRIMARY KEY,
     identity BLOB NOT NULL UNIQUE CHECK (length(identity) = 16),
     key TEXT NOT NULL,
     floor INTEGER,
     used INTEGER,
-    used_from TEXT
+    used_from TEXT,
+    retires INTEGER
 ) STRICT;
 
 -- What was accepted and could still pass the time window. In the order of time, so that

@@ -13,7 +13,10 @@ use std::time::Duration;
 const NEW: &str = ".new-ledger.db";
 /// "oknk", so that no other program's database is taken for a ledger.
 const APPLICATION: i32 = 0x6f6b_6e6b;
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
+/// From version 1: the ends that were brought forward.
+const FROM_1: &str =
+    "BEGIN; ALTER TABLE generation ADD COLUMN retires INTEGER; PRAGMA user_version = 2; COMMIT";
 /// Pages of 4 KiB in the write-ahead log from which on a commit moves them itself.
 const LONG_LOG: u32 = 4_000;
 
@@ -146,8 +149,12 @@ fn try_open(folder: &Path, now: Now, same_boot: bool) -> Result<(Connection, Mem
     let read = || {
         let mut database = connect(&path)?;
         let number = |name: &str| database.pragma_query_value(None, name, |row| row.get(0));
-        let (application, version): (i32, i32) =
+        let (application, mut version): (i32, i32) =
             (number("application_id")?, number("user_version")?);
+        if (application, version) == (APPLICATION, 1) {
+            database.execute_batch(FROM_1)?;
+            version = VERSION;
+        }
         if (application, version) != (APPLICATION, VERSION) {
             return Ok(Err(format!("it is not a ledger of version {VERSION}")));
         }

@@ -32,6 +32,7 @@ fn key(name: &str) -> Key {
             secret: Secret::generate().unwrap(),
             not_before: None,
             not_after: None,
+            made: None,
         }],
     }
 }
@@ -75,7 +76,7 @@ impl Site {
         let mut gate = Gate::new(&self.settings, self.now);
         if let Found::State { memory, floor } = &found {
             gate.restore(memory);
-            gate.resume(&memory.claims);
+            gate.resume(self.now, &memory.claims);
             if let Some(floor) = floor {
                 gate.raise_floors(*floor);
             }
@@ -227,7 +228,7 @@ fn a_missing_or_damaged_state_is_never_taken_for_an_empty_one() {
         }),
         ("ledger.db is damaged", |f| {
             let db = Connection::open(f.join("ledger.db")).unwrap();
-            db.pragma_update(None, "user_version", 2).unwrap();
+            db.pragma_update(None, "user_version", 3).unwrap();
         }),
         ("ledger.db is damaged", |f| {
             let db = Connection::open(f.join("ledger.db")).unwrap();
@@ -326,7 +327,7 @@ fn another_key_under_an_old_name_inherits_no_claim_across_a_restart() {
         panic!()
     };
     let mut gate = Gate::new(&site.settings, site.now);
-    let lost = gate.resume(&memory.claims);
+    let lost = gate.resume(site.now, &memory.claims);
     assert_eq!(lost.claims.len(), 1);
     assert!(gate.memory().claims.is_empty());
 }
@@ -574,4 +575,70 @@ fn what_is_written_of_a_generation_gives_its_secret_not_away() {
         }
     }
     assert!(files >= 3, "{files}");
+}
+
+#[test]
+fn what_a_first_use_brings_forward_is_there_after_a_kill_and_in_a_new_database() {
+    let mut site = Site::new();
+    let end = Timestamp(T0 + 1_000_000_000);
+    site.settings.keys[0].generations[0].not_after = Some(end);
+    let newer = Generation::generate(8, site.now.wall).unwrap();
+    // In front: `packet` seals with the first.
+    site.settings.keys[0].generations.insert(0, newer);
+    let (mut ledger, mut gate, _) = site.start();
+    assert!(site.knock(&mut gate, &mut ledger, &site.open(60)));
+    let want = site.now.wall.0 + 24 * 3600 * 1000;
+    let retires = |memory: &Memory| {
+        memory
+            .retires
+            .iter()
+            .map(|(_, at)| at.0)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(retires(&gate.memory()), [want]);
+    ledger.renew(&gate.memory(), site.now).unwrap();
+    drop(ledger);
+    let (_ledger, gate, _) = site.start();
+    assert_eq!(retires(&gate.memory()), [want]);
+    let known = uses::read(&site.folder).unwrap();
+    assert!(
+        known
+            .values()
+            .any(|known| known.retires == Some(Timestamp(want)))
+    );
+}
+
+#[test]
+fn a_ledger_of_version_1_is_taken_up() {
+    let site = Site::new();
+    let (mut ledger, mut gate, _) = site.start();
+    let packet = site.open(60);
+    assert!(site.knock(&mut gate, &mut ledger, &packet));
+    ledger.close().unwrap();
+    let database = Connection::open(site.folder.join(FILE)).unwrap();
+    let old = "ALTER TABLE generation DROP COLUMN retires; PRAGMA user_version = 1";
+    database.execute_batch(old).unwrap();
+    drop(database);
+    let (mut ledger, mut gate, found) = site.start();
+    assert!(matches!(found, Found::State { .. }), "{found:?}");
+    assert!(!site.knock(&mut gate, &mut ledger, &packet));
+}
+
+#[test]
+fn places_are_those_of_live_grants_and_of_the_history() {
+    let mut site = Site::new();
+    let (mut ledger, mut gate, _) = site.start();
+    assert!(site.knock(&mut gate, &mut ledger, &site.open(60)));
+    let (laptop, phone): (KeyName, KeyName) = ("laptop".parse().unwrap(), "phone".parse().unwrap());
+    let count = |ledger: &Ledger, key, number| ledger.places(key, number, None).unwrap().len();
+    assert_eq!(count(&ledger, Some(&laptop), Some(7)), 1);
+    site.pass(61);
+    let (forgotten, now) = (gate.forgotten(site.now), site.now);
+    ledger.tidy(&forgotten, DAY, now).unwrap();
+    assert_eq!(count(&ledger, Some(&laptop), None), 1);
+    assert_eq!(count(&ledger, None, None), 1);
+    assert_eq!(count(&ledger, Some(&laptop), Some(8)), 0);
+    assert_eq!(count(&ledger, Some(&phone), None), 0);
+    let other = Some([192, 0, 2, 9].into());
+    assert!(ledger.places(None, None, other).unwrap().is_empty());
 }

@@ -33,6 +33,7 @@ fn settings() -> Settings {
         generations: vec![Generation {
             number: 1,
             secret: SECRET.parse().expect("a secret"),
+            made: None,
             not_before: None,
             not_after: None,
         }],
@@ -82,7 +83,7 @@ fuzz_target!(|data: &[u8]| {
                 let memory = gate.memory();
                 gate = Gate::new(&settings, now(wall, mono));
                 gate.restore(&memory);
-                gate.resume(&memory.claims);
+                gate.resume(now(wall, mono), &memory.claims);
                 continue;
             }
             // Something that was sent before, perhaps changed.

@@ -88,7 +88,8 @@ fn a_grant_that_survived_the_daemon_counts_as_its_keys() {
         place,
         until,
     };
-    site.gate.resume(&[claim]);
+    let now = site.now();
+    site.gate.resume(now, &[claim]);
     assert_eq!(site.knock(0, |_| ()), "ssh 192.0.2.7 laptop 500");
     site.pass(1);
     assert_eq!(site.knock(0, close), "ssh 192.0.2.7 shut");

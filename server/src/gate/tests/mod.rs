@@ -12,6 +12,7 @@ mod clocks;
 mod packets;
 mod policy;
 mod reload;
+mod retiring;
 
 const T0: u64 = 1_800_000_000_000;
 const LAPTOP: [u8; 4] = [192, 0, 2, 7];
@@ -35,6 +36,7 @@ fn key(name: &str, services: &[&str]) -> Key {
             secret: Secret::generate().unwrap(),
             not_before: None,
             not_after: None,
+            made: None,
         }],
     }
 }

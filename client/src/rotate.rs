@@ -1,0 +1,150 @@
+//! A door's new secret, over the ssh that the door already gives.
+//!
+//! | step | what the door's file holds | what the server takes |
+//! | --- | --- | --- |
+//! | before | old | old |
+//! | the server made a new one | old | old, new |
+//! | it is stored | old, new | old, new |
+//! | ssh went in with the new one alone, and ended the old one | old, new | new |
+//! | the old one is forgotten | new | new |
+//!
+//! Whoever knocks while the file holds both knocks with both, so that the door opens
+//! wherever a run breaks off; the next run begins where that one ended.
+
+use crate::cli::Rotate;
+use crate::door::{Door, Doors};
+use crate::error::{Error, hint, say};
+use crate::import;
+use crate::ssh::{self, Destination, Knocks};
+use oneknock_shared::invitation::Invitation;
+use std::ffi::OsString;
+use std::process::{Command, ExitStatus, Stdio};
+
+/// How often the old generation's end is asked for: where an earlier knock has left the
+/// door open, a knock with the new one that was lost is noticed only by the server.
+const TRIES: usize = 3;
+/// The status with which oneknockctl refuses.
+const REFUSED: i32 = 2;
+
+/// Rotates the key of a door.
+pub fn rotate(doors: &Doors, wanted: &Rotate) -> Result<(), Error> {
+    // Without the door there is nothing to lock.
+    doors.load(&wanted.name)?;
+    let _lock = doors.lock(&wanted.name)?;
+    let mut door = doors.load(&wanted.name)?;
+    if let Some(next) = &door.next {
+        let number = next.generation;
+        say(&format!(
+            "a rotation to generation {number} is under way: completing it"
+        ));
+        match finish(doors, &door, wanted) {
+            Err(error @ Error::Unfinished { .. }) => {
+                say(&error.to_string());
+                say("asking for another one");
+            }
+            other => return other,
+        }
+    }
+    door.next = Some(ask(&door, wanted)?);
+    doors.replace(&door)?;
+    finish(doors, &door, wanted)
+}
+
+/// Has the server make a new generation.
+fn ask(door: &Door, wanted: &Rotate) -> Result<Invitation, Error> {
+    let key = &door.invitation.key;
+    let order = format!("{} key rotate {key}", wanted.command);
+    let mut ssh = command(door, wanted, Knocks::WithAll, &order)?;
+    let mut child = ssh.stdout(Stdio::piped()).spawn().map_err(Error::Ssh)?;
+    let answer = child
+        .stdout
+        .take()
+        .map(|out| import::read(out, "the server's answer"));
+    let status = child.wait().map_err(Error::Ssh)?;
+    let failed = |why: String| Error::NotRotated {
+        door: door.name().clone(),
+        why,
+    };
+    if !status.success() {
+        return Err(failed(ended(status)));
+    }
+    let next = answer.unwrap_or_else(|| Err(failed("it said nothing".into())))?;
+    let of = &door.invitation;
+    if next.server_id != of.server_id || next.key != of.key {
+        return Err(failed("its answer is for another door".into()));
+    }
+    if next.generation <= of.generation {
+        return Err(failed("its answer is no newer secret".into()));
+    }
+    // Where it is found from here this door knows best: it has just led there.
+    Ok(Invitation {
+        name: of.name.clone(),
+        host: of.host.clone(),
+        port: of.port,
+        ..next
+    })
+}
+
+/// Goes in with the new generation alone, and has the server end the old one. The server
+/// refuses that where it has not seen the new one work.
+fn finish(doors: &Doors, door: &Door, wanted: &Rotate) -> Result<(), Error> {
+    let Some(next) = &door.next else {
+        return Ok(());
+    };
+    let (old, key) = (door.invitation.generation, &door.invitation.key);
+    let order = format!("{} key retire {key} --generation {old}", wanted.command);
+    let try_once = || {
+        let mut ssh = command(door, wanted, Knocks::WithNext, &order)?;
+        ssh.stdout(Stdio::null()).status().map_err(Error::Ssh)
+    };
+    let mut status = try_once()?;
+    for _ in 1..TRIES {
+        if status.code() == Some(REFUSED) {
+            status = try_once()?;
+        }
+    }
+    if !status.success() {
+        return Err(Error::Unfinished {
+            door: door.name().clone(),
+            generation: next.generation,
+            why: ended(status),
+        });
+    }
+    let done = Door {
+        invitation: next.clone(),
+        next: None,
+    };
+    doors.replace(&done)?;
+    say(&format!(
+        "door {} has a new secret, generation {}; the old one has ended",
+        door.name(),
+        next.generation
+    ));
+    if door.invitation.services != next.services {
+        hint("what it may open has changed: oneknock show tells");
+    }
+    Ok(())
+}
+
+fn ended(status: ExitStatus) -> String {
+    match status.code() {
+        Some(255) => "ssh did not get in, or the connection broke".into(),
+        Some(code) => format!("the server's command ended with status {code}"),
+        None => "ssh was killed".into(),
+    }
+}
+
+fn command(door: &Door, wanted: &Rotate, knocks: Knocks, order: &str) -> Result<Command, Error> {
+    let to = Destination {
+        user: wanted.user.clone(),
+        door: door.name().clone(),
+    };
+    // A connection that stands already would prove nothing.
+    let own = ["-o", "ControlMaster=no", "-o", "ControlPath=none"];
+    let mut more: Vec<OsString> = own.map(OsString::from).into();
+    more.extend(wanted.more.iter().cloned());
+    more.push(order.into());
+    let mut ssh = ssh::command(door, &to, knocks, &more)?;
+    ssh.stdin(Stdio::null());
+    Ok(ssh)
+}

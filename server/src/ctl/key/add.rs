@@ -1,0 +1,113 @@
+//! `oneknockctl key add`.
+
+use super::folder::Folder;
+use super::invite;
+use super::moment::Moment;
+use crate::config::{Generation, Key, Policy, ctl_command};
+use crate::ctl::{Failure, control, print};
+use crate::files::Existing;
+use oneknock_shared::name::{KeyName, ServiceName};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// The key's name, such as laptop.
+    name: KeyName,
+    /// A service that it may open; several times for several [default: all].
+    #[arg(long = "service", value_name = "SERVICE")]
+    services: Vec<ServiceName>,
+    /// It opens nothing before then: a time in UTC such as 2027-01-31T08:00:00Z, or from
+    /// now, such as 2d.
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<Moment>,
+    /// It opens nothing after then, written as for --not-before.
+    #[arg(long, value_name = "TIME")]
+    not_after: Option<Moment>,
+    /// The longest time that one knock of it opens a service, such as 1h, at most 30d.
+    #[arg(long, value_name = "TIME", value_parser = max_open)]
+    max_open: Option<Duration>,
+    /// Admit only an address that is signed into the packet: not from behind NAT.
+    #[arg(long)]
+    signed_address: bool,
+    /// Let it admit another address than the one that it knocks from.
+    #[arg(long)]
+    admit_others: bool,
+}
+
+fn max_open(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(30 * 24 * 3600);
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time.subsec_nanos() != 0 || time.is_zero() || time > longest {
+        return Err("must be whole seconds, from 1s to 30d".into());
+    }
+    Ok(time)
+}
+
+impl Add {
+    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
+        let (name, folder) = (&self.name, Folder::open(dir)?);
+        let now = Folder::now();
+        let mut policy = Policy::new(self.known_services(&folder)?);
+        policy.max_open_for = self.max_open;
+        policy.signed_address = self.signed_address;
+        policy.admit_others = self.admit_others;
+        let made = Generation::generate(1, now);
+        let mut generation = made.map_err(|e| Failure::new("cannot make a key", e))?;
+        generation.not_before = self.not_before.map(|moment| moment.after(now));
+        generation.not_after = self.not_after.map(|moment| moment.after(now));
+        let first = generation.not_before.unwrap_or(now);
+        if generation.not_after.is_some_and(|last| last < first) {
+            let what = "--not-after must be later than now and than --not-before";
+            return Err(Failure::Usage(what.into(), None));
+        }
+        let generations = vec![generation];
+        let turn = folder.turn()?;
+        let written = folder.write(&turn, name, (&policy, &generations), Existing::Keep);
+        drop(turn);
+        written.map_err(|error| {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                // Where the answer goes to a file, the shell has emptied that one by now.
+                let hint = format!(
+                    "\"{} key invite {name}\" prints its invitation again, also into a file that this call has emptied",
+                    ctl_command(dir)
+                );
+                let what = format!("key {name} is there already: it was not changed");
+                Failure::Usage(what, Some(hint))
+            } else {
+                Failure::io(&folder.path(name), &error)
+            }
+        })?;
+        let name = name.clone();
+        let key = Key {
+            name,
+            policy,
+            generations,
+        };
+        print(&invite::line(&folder.config, &key)?)?;
+        eprintln!(
+            "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\""
+        );
+        control::tell(dir, &format!("made key {}", self.name))
+    }
+
+    fn known_services(&self, folder: &Folder<'_>) -> Result<Vec<ServiceName>, Failure> {
+        let known: Vec<ServiceName> = folder.config.services.iter().map(|s| s.name).collect();
+        if let Some(unknown) = self.services.iter().find(|s| !known.contains(s)) {
+            let known: Vec<&str> = known.iter().map(ServiceName::as_str).collect();
+            return Err(Failure::Usage(
+                format!("there is no service {unknown}"),
+                Some(format!("there are: {}", known.join(", "))),
+            ));
+        }
+        let mut services = if self.services.is_empty() {
+            known
+        } else {
+            self.services.clone()
+        };
+        services.sort_unstable();
+        services.dedup();
+        Ok(services)
+    }
+}

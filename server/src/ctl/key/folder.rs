@@ -1,0 +1,138 @@
+//! Changes to key files: one at a time, each of them entirely or not at all.
+
+use super::super::Failure;
+use crate::clock::Clock;
+use crate::config::{self, Config, Generation, Key, Policy, ctl_command, key_text};
+use crate::files::{self, Existing, KEY_FILE_MODE, Owner};
+use crate::ledger::{self, Use};
+use nix::fcntl::OFlag;
+use oneknock_shared::knock::Timestamp;
+use oneknock_shared::name::KeyName;
+use oneknock_shared::secret::GenerationId;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Who holds this file's lock changes keys; beside the configuration.
+const LOCK: &str = ".lock";
+
+/// A configuration folder and the keys in it.
+#[derive(Debug)]
+pub struct Folder<'d> {
+    /// The configuration folder.
+    pub dir: &'d Path,
+    /// The main file.
+    pub config: Config,
+    owner: Owner,
+}
+
+/// The right to change keys; another call waits until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Turn {
+    _lock: File,
+}
+
+impl<'d> Folder<'d> {
+    /// Reads the main file.
+    pub fn open(dir: &'d Path) -> Result<Self, Failure> {
+        super::super::check_readable(dir)?;
+        let owner = Owner::wanted();
+        let config = config::load_config(dir, owner).map_err(Failure::Mistakes)?;
+        Ok(Self { dir, config, owner })
+    }
+
+    /// What this machine's clock says.
+    #[must_use]
+    pub fn now() -> Timestamp {
+        Clock::start().now().wall
+    }
+
+    /// A key's file.
+    #[must_use]
+    pub fn path(&self, name: &KeyName) -> PathBuf {
+        files::key_folder(self.dir).join(format!("{name}.toml"))
+    }
+
+    /// Waits until no other call changes keys, and removes what a killed one has left.
+    pub fn turn(&self) -> Result<Turn, Failure> {
+        let path = self.dir.join(LOCK);
+        let failed = |error: io::Error| Failure::io(&path, &error);
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let options = options.mode(0o600).custom_flags(flags.bits());
+        let lock = options.open(&path).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        files::remove_unfinished(&files::key_folder(self.dir)).map_err(failed)?;
+        Ok(Turn { _lock: lock })
+    }
+
+    /// Reads a key.
+    pub fn load(&self, name: &KeyName) -> Result<Key, Failure> {
+        let path = self.path(name);
+        if path.symlink_metadata().is_err() {
+            return Err(self.no_key(name));
+        }
+        config::load_key(&path, self.owner).map_err(Failure::Mistakes)
+    }
+
+    /// Reads every key, in the order of their names, and says what is wrong with others.
+    pub fn load_all(&self) -> Result<(Vec<Key>, Vec<config::Mistake>), Failure> {
+        let folder = files::key_folder(self.dir);
+        let entries = fs::read_dir(&folder).map_err(|e| Failure::io(&folder, &e))?;
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        let (mut keys, mut mistakes) = (Vec::new(), Vec::new());
+        for path in paths.iter().filter(|path| !files::is_hidden(path)) {
+            match config::load_key(path, self.owner) {
+                Ok(key) => keys.push(key),
+                Err(found) => mistakes.extend(found),
+            }
+        }
+        Ok((keys, mistakes))
+    }
+
+    /// Writes a key's file: a new one, or in the place of the old one.
+    pub fn write(
+        &self,
+        _turn: &Turn,
+        name: &KeyName,
+        (policy, generations): (&Policy, &[Generation]),
+        existing: Existing,
+    ) -> io::Result<()> {
+        let text = key_text(policy, generations);
+        let path = self.path(name);
+        files::write(&path, &text, self.owner, KEY_FILE_MODE, existing)
+    }
+
+    /// Removes a key's file.
+    pub fn remove(&self, _turn: &Turn, name: &KeyName) -> Result<(), Failure> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.no_key(name)),
+            Err(error) => Err(Failure::io(&path, &error)),
+        }
+    }
+
+    /// What the state knows of the use of generations.
+    pub fn uses(&self) -> Result<BTreeMap<GenerationId, Use>, Failure> {
+        let state = &self.config.state;
+        ledger::uses(state).map_err(|error| {
+            let what = format!("cannot see in {} which keys are in use", state.display());
+            Failure::new(what, error)
+        })
+    }
+
+    /// There is no such key.
+    pub fn no_key(&self, name: &KeyName) -> Failure {
+        let hint = format!(
+            "\"{} key list\" shows those there are",
+            ctl_command(self.dir)
+        );
+        Failure::Usage(format!("there is no key {name}"), Some(hint))
+    }
+}

@@ -1,0 +1,178 @@
+//! Ending the connections that a key's grants have let in.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use oneknock_tests::ssh::Sshd;
+use oneknock_tests::wire::{self, until_open, until_silent};
+use oneknock_tests::{Done, Host, Running, Site, binaries};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+fn lives(session: &mut Running) {
+    session.say("still there");
+    session.expect("got still there");
+}
+
+/// The laptop in a session whose grant is over, and the stranger in one of its own key.
+fn two_sessions(site: &Site) -> (Running, Running, Running) {
+    let keys = [site.key("laptop", &["ssh"]), site.key("phone", &["ssh"])];
+    let daemon = site.daemon();
+    let server = site.lab.server.v4.into();
+    let session = |host: &Host, key: &wire::Key| {
+        key.knock(host, server, &wire::open(Some("ssh"), 600));
+        until_open(host, server, 22);
+        let echo = "echo in; while read line; do echo got $line; done";
+        let ssh = ["ssh", "-4", "-F", site.sshd.config(), "server.lab", echo];
+        let mut session = Running::start("session", host.command(&ssh));
+        session.expect("in");
+        session
+    };
+    let of_laptop = session(&site.lab.laptop, &keys[0]);
+    site.ctl(&["revoke", "laptop"]).ok();
+    (daemon, of_laptop, session(&site.lab.stranger, &keys[1]))
+}
+
+/// The command succeeds and says that it has ended connections; what is left of closed
+/// ones counts too.
+fn cuts(done: Done) {
+    let said = done.err.clone();
+    done.ok();
+    let number = said
+        .lines()
+        .find_map(|l| l.strip_prefix("connections ended: "));
+    assert!(number.is_some_and(|number| number != "0"), "{said}");
+}
+
+#[test]
+fn cut_ends_the_sessions_that_a_key_let_in_and_no_other() {
+    let ways: [&[&str]; 5] = [
+        &["revoke", "laptop", "--cut"],
+        &["revoke", "198.51.100.7", "--cut"],
+        &["key", "remove", "laptop", "--force", "--cut"],
+        &["key", "rotate", "laptop", "--now", "--cut"],
+        &[
+            "key",
+            "retire",
+            "laptop",
+            "--generation",
+            "1",
+            "--force",
+            "--cut",
+        ],
+    ];
+    for (number, way) in ways.iter().enumerate() {
+        let site = Site::new(binaries!());
+        // Owned and watched by turns.
+        let guard = ["\"owned\"", "\"watched\""][number % 2];
+        site.set(&site.config(), "guard", guard);
+        let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
+        lives(&mut of_laptop);
+        cuts(site.ctl(way));
+        daemon.expect("connections=");
+        assert_ne!(of_laptop.end().code(), Some(0), "{way:?}");
+        lives(&mut of_stranger);
+    }
+}
+
+#[test]
+fn cut_of_all_and_without_a_daemon_and_of_nobody() {
+    let site = Site::new(binaries!());
+    let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
+    // Older than any grant: nobody let it in.
+    let none = site.ctl(&["revoke", "192.0.2.77", "--cut"]);
+    assert!(none.err.contains("connections ended: 0"), "{none}");
+    none.ok();
+    site.ctl(&["key", "remove", "laptop", "--force"]).ok();
+    lives(&mut of_laptop);
+    // What the key let in is known although the key is gone.
+    cuts(site.ctl(&["revoke", "laptop", "--cut"]));
+    assert_ne!(of_laptop.end().code(), Some(0));
+    lives(&mut of_stranger);
+    cuts(site.ctl(&["revoke", "--all", "--cut"]));
+    assert_ne!(of_stranger.end().code(), Some(0));
+    until_silent(&site.lab.stranger, site.lab.server.v4.into(), 22);
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    daemon.end();
+    let err = site
+        .ctl(&["key", "remove", "phone", "--force", "--cut"])
+        .fails(1);
+    assert!(err.contains("no daemon answers"), "{err}");
+}
+
+#[test]
+fn cut_ends_a_forwarded_session() {
+    let site = Site::with_services(binaries!(), &["ssh=tcp/22", "web=tcp/8080"]);
+    let key = site.key("laptop", &["web"]);
+    let other = site.key("phone", &["web"]);
+    let behind = site.lab.behind();
+    let sshd = Sshd::start(&site.lab, &behind);
+    site.lab.server.nft(
+        "table inet site {
+            chain pre {
+                type nat hook prerouting priority dstnat;
+                tcp dport 8080 dnat ip to 198.18.0.2:22
+            }
+        }",
+    );
+    let _daemon = site.daemon();
+    let server: IpAddr = site.lab.server.v4.into();
+    let echo = "echo in; while read line; do echo got $line; done";
+    let address = server.to_string();
+    let mut ssh = vec!["ssh", "-F", sshd.config(), "-p", "8080"];
+    for option in [
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+        "ServerAliveInterval=1",
+        "ServerAliveCountMax=2",
+    ] {
+        ssh.extend(["-o", option]);
+    }
+    ssh.extend([&address, echo]);
+    let session = |host: &Host, key: &wire::Key| {
+        key.knock(host, server, &wire::open(None, 600));
+        until_open(host, server, 8080);
+        let mut session = Running::start("forwarded", host.command(&ssh));
+        session.expect("in");
+        session
+    };
+    let mut of_laptop = session(&site.lab.laptop, &key);
+    let mut of_stranger = session(&site.lab.stranger, &other);
+    lives(&mut of_laptop);
+    site.ctl(&["revoke", "laptop", "--cut"]).ok();
+    assert_ne!(of_laptop.end().code(), Some(0));
+    lives(&mut of_stranger);
+    // Who is admitted again comes in again.
+    lives(&mut session(&site.lab.laptop, &key));
+}
+
+#[test]
+fn cut_ends_an_exchange_of_datagrams() {
+    let site = Site::with_services(binaries!(), &["ssh=tcp/22", "echo=udp/7"]);
+    let key = site.key("laptop", &["echo"]);
+    let server = &site.lab.server;
+    let echo = server.enter(|| UdpSocket::bind("0.0.0.0:7").unwrap());
+    std::thread::spawn(move || {
+        let mut bytes = [0; 100];
+        while let Ok((length, from)) = echo.recv_from(&mut bytes) {
+            let _ = echo.send_to(&bytes[..length], from);
+        }
+    });
+    let to = SocketAddr::new(server.v4.into(), 7);
+    let mut daemon = site.daemon();
+    key.knock(&site.lab.laptop, to.ip(), &wire::open(None, 60));
+    daemon.expect("key=laptop service=echo");
+    let socket = site
+        .lab
+        .laptop
+        .enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let patience = Some(Duration::from_millis(700));
+    socket.set_read_timeout(patience).unwrap();
+    let answers = || {
+        socket.send_to(b"x", to).unwrap();
+        socket.recv(&mut [0; 100]).is_ok()
+    };
+    assert!(answers());
+    site.ctl(&["revoke", "laptop"]).ok();
+    assert!(answers());
+    site.ctl(&["revoke", "laptop", "--cut"]).ok();
+    assert!(!answers());
+}
