@@ -18,6 +18,8 @@ enum Commit {
         key: KeyName,
         generation: GenerationId,
         packet: (Timestamp, PacketId),
+        /// Older generations that end then.
+        retired: Vec<(GenerationId, Timestamp)>,
         /// Opened until then, or closed.
         places: Vec<(Place, Option<Duration>)>,
     },
@@ -25,6 +27,7 @@ enum Commit {
     Claims {
         key: KeyName,
         generation: GenerationId,
+        retired: Vec<GenerationId>,
         places: Vec<(Place, Option<Duration>)>,
     },
     Forget {
@@ -40,6 +43,7 @@ struct Rows {
     floors: BTreeMap<GenerationId, Timestamp>,
     closes: BTreeMap<(KeyName, Place), Timestamp>,
     claims: BTreeMap<(KeyName, Place), (GenerationId, Duration)>,
+    retires: BTreeMap<GenerationId, Timestamp>,
 }
 
 impl Rows {
@@ -49,8 +53,10 @@ impl Rows {
                 key,
                 generation,
                 packet,
+                retired,
                 places,
             } => {
+                self.retires.extend(retired.iter().copied());
                 self.seen.entry(*generation).or_default().insert(*packet);
                 for &(place, until) in places {
                     let at = (key.clone(), place);
@@ -67,8 +73,10 @@ impl Rows {
             Commit::Claims {
                 key,
                 generation,
+                retired,
                 places,
             } => {
+                self.retires.retain(|id, _| !retired.contains(id));
                 for &(place, until) in places {
                     let at = (key.clone(), place);
                     match until {
@@ -195,6 +203,7 @@ impl Disk {
                 .map(|((k, p), &at)| (k.clone(), *p, at))
                 .collect(),
             claims: claims.collect(),
+            retires: rows.retires.iter().map(|(&g, &at)| (g, at)).collect(),
         };
         Some((memory, (end == End::PowerCut).then_some(self.lease)))
     }
@@ -208,6 +217,17 @@ impl Disk {
             .filter(|(_, seen)| !seen.is_empty());
         let seen = seen.map(|(generation, _)| *generation);
         seen.chain(self.written.floors.keys().copied()).collect()
+    }
+
+    pub fn retires(&self) -> &BTreeMap<GenerationId, Timestamp> {
+        &self.written.retires
+    }
+
+    /// The claims that one of these generations has opened.
+    pub fn opened_by(&self, generations: &BTreeSet<GenerationId>) -> BTreeSet<(KeyName, Place)> {
+        let claims = self.written.claims.iter();
+        let theirs = claims.filter(|(_, (by, _))| generations.contains(by));
+        theirs.map(|(claim, _)| claim.clone()).collect()
     }
 
     pub fn begin(&mut self, forgotten: &Forgotten, lease: Timestamp) {
@@ -229,6 +249,11 @@ impl Disk {
             key: (*accepted.key).clone(),
             generation: accepted.generation,
             packet: (at, accepted.id),
+            retired: accepted
+                .retired
+                .iter()
+                .map(|r| (r.generation, r.at))
+                .collect(),
             places: accepted.asked.iter().map(until).collect(),
         });
     }
@@ -237,6 +262,7 @@ impl Disk {
         self.commit(Commit::Claims {
             key: (*accepted.key).clone(),
             generation: accepted.generation,
+            retired: accepted.retired.iter().map(|r| r.generation).collect(),
             places: accepted.undo.clone(),
         });
     }

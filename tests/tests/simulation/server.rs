@@ -3,6 +3,7 @@
 
 use crate::disk::{Disk, End};
 use oneknock_shared::knock::Timestamp;
+use oneknock_shared::name::KeyName;
 use oneknock_tests::chance::Chance;
 use oneknockd::config::Settings;
 use oneknockd::gate::{Accepted, Change, Gate, Lost, Memory, Now, Place};
@@ -75,7 +76,7 @@ impl Server {
             self.gate.restore(&memory);
             self.begin(floor, now);
         }
-        let lost = self.gate.resume(&memory.claims);
+        let lost = self.gate.resume(now, &memory.claims);
         self.disk.lose(&lost);
         let lost = self.gate.reconfigure(settings, now);
         self.disk.lose(&lost);
@@ -135,8 +136,15 @@ impl Server {
     pub fn reload(&mut self, settings: &Settings, now: Now) {
         self.put_up(settings, now);
         self.reconcile(now);
+        let mut ended = self.gate.in_force(now);
         let lost = self.gate.reconfigure(settings, now);
         self.end(&lost, now);
+        let after = self.gate.in_force(now);
+        ended.retain(|id, _| !after.contains_key(id));
+        let opened = self.disk.opened_by(&ended.into_keys().collect());
+        let is_one = |key: &KeyName, place: &Place| opened.contains(&(key.clone(), *place));
+        let ended = self.gate.end(now, is_one);
+        self.end(&ended.lost, now);
     }
 
     /// The administrator ends what one address holds.

@@ -97,6 +97,7 @@ impl Site {
             secret,
             not_before: None,
             not_after: None,
+            made: None,
         }
     }
 
@@ -171,6 +172,11 @@ impl Site {
                 text
             }
             8 => self.change_services(chance),
+            9 if chance.percent(30) => {
+                let grace = *chance.pick(&[10, 300, 24 * 3600]);
+                self.settings.config.rotation_grace = Duration::from_secs(grace);
+                format!("rotation_grace is {grace} s")
+            }
             9 => {
                 let skew = *chance.pick(&[1, 10, 30, 30, 30, 30, 120, 600]);
                 self.settings.config.skew = Duration::from_secs(skew);

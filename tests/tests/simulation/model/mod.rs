@@ -16,9 +16,9 @@ use oneknock_shared::knock::{Knock, Timestamp};
 use oneknock_shared::name::KeyName;
 use oneknock_shared::packet::PacketId;
 use oneknock_shared::secret::GenerationId;
-use oneknockd::config::{Key, Settings};
+use oneknockd::config::{Generation, Key, Settings};
 use oneknockd::gate::{Now, Place};
-use past::{Close, Past};
+use past::{Close, Past, ms};
 use rate::Rate;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -69,8 +69,9 @@ pub struct Start<'s> {
     pub floor: Option<Timestamp>,
     /// The generations of which the disk has a record.
     pub known: &'s BTreeSet<GenerationId>,
-    /// What the gate has taken up. It may lose a claim whose generation is gone.
-    pub held: &'s BTreeSet<(Place, KeyName)>,
+    /// The older generations that a newer one's use has brought to an end, as the disk
+    /// has it.
+    pub retires: &'s BTreeMap<GenerationId, Timestamp>,
 }
 
 #[derive(Clone, Copy)]
@@ -84,6 +85,7 @@ struct Claim {
 pub struct Before {
     claims: Vec<((Place, KeyName), Option<Claim>)>,
     closes: Vec<((KeyName, Place), Option<Close>)>,
+    retired: Vec<GenerationId>,
 }
 
 pub struct Model {
@@ -100,6 +102,8 @@ pub struct Model {
     /// Closes that no tick has found old; whether the server knows each for sure.
     young_closes: BTreeMap<(u64, KeyName, Place), bool>,
     claims: BTreeMap<(Place, KeyName), Claim>,
+    /// When older generations end, since a newer one was used.
+    retires: BTreeMap<GenerationId, Timestamp>,
     /// What the daemon's clock said when it looked last.
     looked: Option<u64>,
 }
@@ -117,6 +121,7 @@ impl Model {
             closes: HashMap::new(),
             young_closes: BTreeMap::new(),
             claims: BTreeMap::new(),
+            retires: BTreeMap::new(),
             looked: None,
         };
         model.install(site, now);
@@ -155,13 +160,16 @@ impl Model {
         let claims = std::mem::take(&mut self.claims);
         let before = claims.keys().map(|(_, name)| self.ids_of(name));
         let before: Vec<_> = before.collect();
+        let mut ended = self.in_force(now);
         self.install(site, now);
+        ended.retain(|id| !self.in_force(now).contains(id));
         self.look(now, Look::Settings);
         let kept = claims.into_iter().zip(before).filter(|(claim, before)| {
             let (place, name) = &claim.0;
             let same = !before.is_disjoint(&self.ids_of(name));
             let key = self.key(name);
-            same && key.is_some_and(|k| k.policy.services.contains(&place.service))
+            let is_over = ended.contains(&claim.1.generation);
+            same && !is_over && key.is_some_and(|k| k.policy.services.contains(&place.service))
         });
         self.claims = kept.map(|(claim, _)| claim).collect();
     }
@@ -175,11 +183,9 @@ impl Model {
             self.forget();
             self.raise_floors(floor, start.known);
         }
-        let ids: HashSet<_> = self.ids.iter().flatten().collect();
-        let is_kept = |claim: &(Place, KeyName), c: &Claim| {
-            ids.contains(&c.generation) || start.held.contains(claim)
-        };
-        self.claims.retain(|claim, c| is_kept(claim, c));
+        self.retires.clone_from(start.retires);
+        let in_force = self.in_force(now);
+        self.claims.retain(|_, c| in_force.contains(&c.generation));
         self.reconfigure(site, now);
     }
 
@@ -187,7 +193,47 @@ impl Model {
     pub fn restart_without_state(&mut self, site: &Site, now: Now) {
         self.begin(site, now);
         self.claims.clear();
+        self.retires.clear();
         self.forget();
+    }
+
+    /// When a generation ends: as its key's file says, or sooner, since a newer one was used.
+    fn end_of(&self, id: GenerationId, generation: &Generation) -> Option<u64> {
+        let end = generation.not_after?.0;
+        Some(
+            self.retires
+                .get(&id)
+                .map_or(end, |retires| end.min(retires.0)),
+        )
+    }
+
+    /// The generations that have not ended.
+    fn in_force(&self, now: Now) -> HashSet<GenerationId> {
+        let keys = self.settings.keys.iter().zip(&self.ids);
+        let all = keys.flat_map(|(key, ids)| key.generations.iter().zip(ids));
+        let lasting =
+            all.filter(|(g, id)| self.end_of(**id, g).is_none_or(|end| now.wall.0 <= end));
+        lasting.map(|(_, id)| *id).collect()
+    }
+
+    /// A newer generation is used: older ones of the key that have an end retire, once.
+    fn retire(&mut self, now: Now, by: GenerationId) -> Vec<GenerationId> {
+        let keys = self.settings.keys.iter().zip(&self.ids);
+        let Some((key, ids)) = keys.into_iter().find(|(_, ids)| ids.contains(&by)) else {
+            return Vec::new();
+        };
+        let all = key.generations.iter().zip(ids);
+        let number = all
+            .clone()
+            .find(|(_, id)| **id == by)
+            .map(|(g, _)| g.number);
+        let older = all.filter(|(g, id)| {
+            Some(g.number) < number && g.not_after.is_some() && !self.retires.contains_key(id)
+        });
+        let older: Vec<GenerationId> = older.map(|(_, id)| *id).collect();
+        let at = Timestamp(now.wall.0 + ms(self.settings.config.rotation_grace));
+        self.retires.extend(older.iter().map(|id| (*id, at)));
+        older
     }
 
     fn begin(&mut self, site: &Site, now: Now) {
@@ -220,6 +266,7 @@ impl Model {
         let mut before = Before {
             claims: Vec::new(),
             closes: Vec::new(),
+            retired: self.retire(now, made.generation),
         };
         for &(place, time) in wishes {
             let claim = (place, made.key.clone());
@@ -271,6 +318,7 @@ impl Model {
             close.perhaps = close.perhaps.max(Some(at));
             self.young_closes.insert((at, of.0, of.1), false);
         }
+        self.retires.retain(|id, _| !before.retired.contains(id));
         if !is_recorded {
             self.accepted.remove(&made.id());
             self.refused.insert(made.id());

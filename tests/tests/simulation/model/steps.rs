@@ -57,7 +57,8 @@ impl Model {
         };
         let key = &self.settings.keys[k];
         let generation = &key.generations[g];
-        let is_over = |by: u64| generation.not_after.is_some_and(|last| wall > last.0 + by);
+        let end = self.end_of(made.generation, generation);
+        let is_over = |by: u64| end.is_some_and(|last| wall > last + by);
         if is_over(LOOKED_UP) {
             perhaps.push("selector");
         }

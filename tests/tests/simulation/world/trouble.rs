@@ -114,11 +114,10 @@ impl World {
             let wait = self.chance.below(60_000);
             self.after(wait, Event::Synchronised(self.run));
         } else {
-            let held = self.server.gate.held(now, None);
             let start = Start {
                 floor,
                 known: &self.server.disk.generations(),
-                held: &held.map(|h| (h.place, (*h.key).clone())).collect(),
+                retires: self.server.disk.retires(),
             };
             self.model.restart(&self.site, now, &start);
         }
