@@ -94,8 +94,7 @@ enum Command {
         all: bool,
         /// Also end the connections that such grants have let in, those too whose grant was
         /// over long ago: every connection from an address to a service that the history
-        /// has for it, also of others behind the same address. Their ports stay cut off for
-        /// a day.
+        /// has for it, also of others behind the same address.
         #[arg(long)]
         cut: bool,
     },

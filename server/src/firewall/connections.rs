@@ -11,6 +11,7 @@ use super::netlink::Netlink;
 use super::{elements, flows, sockets};
 use crate::config::{Config, Service};
 use oneknock_shared::name::ServiceName;
+use oneknock_shared::port::Transport;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
@@ -134,7 +135,10 @@ impl Connections {
             service.is_some_and(|name| meant(name, connection.remote))
         };
         let present = Present::look(netlink, config)?;
-        let ended = present.end(netlink, config, meant);
+        let mut ended = present.end(netlink, config, meant);
+        // A session that somebody wanted ended does not come back when its address is
+        // admitted again. Datagrams from one port for ever, as some send, are to pass then.
+        ended.cut.retain(|c| c.transport == Transport::Udp);
         self.note(ended)
     }
 
