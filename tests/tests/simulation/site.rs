@@ -172,8 +172,8 @@ impl Site {
                 text
             }
             8 => self.change_services(chance),
-            9 if chance.percent(30) => {
-                let grace = *chance.pick(&[10, 300, 24 * 3600]);
+            9 if chance.percent(60) => {
+                let grace = *chance.pick(&[1, 10, 60, 300, 24 * 3600]);
                 self.settings.config.rotation_grace = Duration::from_secs(grace);
                 format!("rotation_grace is {grace} s")
             }
@@ -226,7 +226,10 @@ impl Site {
                 generation.not_before = around(chance);
                 generation.not_after = around(chance).max(generation.not_before);
                 if chance.percent(40) {
-                    (generation.not_before, generation.not_after) = (None, None);
+                    // As a rotation has it: an end that only a newer one's use brings near.
+                    let overlap = Timestamp(wall.0 + chance.below(7 * 24 * 3_600_000));
+                    let end = chance.percent(70).then_some(overlap);
+                    (generation.not_before, generation.not_after) = (None, end);
                 }
                 let (number, not_before) = (generation.number, generation.not_before);
                 let not_after = generation.not_after;

@@ -85,7 +85,7 @@ struct Claim {
 pub struct Before {
     claims: Vec<((Place, KeyName), Option<Claim>)>,
     closes: Vec<((KeyName, Place), Option<Close>)>,
-    retired: Vec<GenerationId>,
+    pub retired: Vec<GenerationId>,
 }
 
 pub struct Model {

@@ -105,6 +105,12 @@ impl World {
         }
         let before = self.model.settle(now, made, word, &judged.wishes);
         if let (Some(before), Verdict::Accepted(accepted)) = (before, verdict) {
+            let ids = accepted.retired.iter().map(|retired| retired.generation);
+            if !ids.eq(before.retired.iter().copied()) {
+                let (is, right) = (&accepted.retired, &before.retired);
+                let text = format!("retired {is:?}, and right is {right:?}");
+                self.fail(Some(&made.key), None, &text);
+            }
             self.server.push(accepted);
             self.batch.push((number, judged.wishes, before));
         }
