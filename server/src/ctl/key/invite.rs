@@ -66,7 +66,11 @@ pub fn line(config: &Config, key: &Key) -> Result<Zeroizing<String>, Failure> {
                 ports: s.ports.clone(),
             })
             .collect(),
-        sequence: None,
+        sequence: config
+            .sequence
+            .as_ref()
+            .filter(|s| key.policy.services.contains(&s.service))
+            .map(|s| s.steps.clone()),
         made: newest.made,
         not_after: newest.not_after,
     };
