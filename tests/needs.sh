@@ -22,6 +22,8 @@ need tcpdump tcpdump
 need mkfs.ext4 e2fsprogs
 need mount mount
 need setpriv util-linux
+need systemd-analyze systemd
+need dbus-daemon dbus
 need cc gcc
 need c++ g++
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)

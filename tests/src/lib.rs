@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | [`lab`], [`host`] | the namespaces, and running things in them |
 //! | [`site`] | a server with its configuration, keys and daemon, ready to be knocked at |
+//! | [`boot`] | the server as a whole machine, with systemd, that is switched on and off |
 //! | [`process`], [`wait`] | programs that go on running; waiting with a deadline |
 //! | [`ssh`] | sshd with keys made on the spot, and ssh's own configuration |
 //! | [`clock`] | a daemon whose wall clock a test sets |
@@ -31,6 +32,7 @@
 // A knock is sent for what it does as often as for the packet that it gives back.
 #![allow(clippy::must_use_candidate)]
 
+pub mod boot;
 pub mod capture;
 pub mod chance;
 pub mod clock;

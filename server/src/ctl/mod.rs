@@ -7,6 +7,7 @@
 mod ask;
 mod clocks;
 mod control;
+mod guard;
 mod history;
 mod init;
 mod key;
@@ -124,6 +125,12 @@ enum Command {
     /// it reads, and rename it. Where no daemon runs the metrics say so, and the exit status
     /// is 0 all the same.
     Metrics,
+    /// Put the guard up, without the daemon.
+    ///
+    /// For the machine's start, before the network comes up: every guarded port is shut for
+    /// everybody who is not admitted already, and nobody new is until oneknockd runs.
+    /// Connections that are open live on. Looks at the configuration alone, not at the keys.
+    Guard,
     /// Take the guard down: every guarded port is as open as without oneknock.
     ///
     /// A running daemon takes it down itself, and ends.
@@ -206,6 +213,7 @@ pub fn main() -> ExitCode {
         Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
         Command::Watch { json } => control::watch(&cli.config, *json),
         Command::Metrics => control::metrics(&cli.config),
+        Command::Guard => guard::put_up(&cli.config),
         Command::Teardown => control::teardown(&cli.config),
     };
     let (status, what, hint) = match result {

@@ -2,6 +2,7 @@
 
 mod commands;
 mod guard;
+mod manager;
 mod reload;
 mod start;
 
@@ -15,6 +16,7 @@ use crate::ledger::{Ledger, Unrecorded, Unusable};
 use crate::listener::{BUFFER, CannotListen, Listener};
 use crate::log::{self, Log};
 use commands::Next;
+use manager::Manager;
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
@@ -37,7 +39,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(10);
 #[command(name = "oneknockd", version, after_long_help = crate::reasons::table())]
 /// Opens guarded ports to whoever knocks with a key.
 ///
-/// Runs in the foreground and logs to standard error. SIGHUP or "oneknockctl reload" rereads
+/// Runs in the foreground and logs to standard error; tells systemd when it is ready and,
+/// each second, that it is not stuck. SIGHUP or "oneknockctl reload" rereads
 /// configuration and keys; SIGTERM ends it and leaves the guard up, so that nothing is left
 /// open.
 ///
@@ -108,7 +111,9 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let manager = Manager::from_environment()?;
     let mut daemon = Daemon::start(cli, clock)?;
+    manager.ready()?;
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = interval(LOOK_EVERY);
@@ -123,7 +128,10 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
                 }
                 Err(error) => log::line(format_args!("a socket failed: {error}")),
             },
-            _ = tick.tick() => daemon.tick(),
+            _ = tick.tick() => {
+                daemon.tick();
+                manager.turns();
+            }
             _ = look.tick() => daemon.look(),
             // What was wrong is in the log.
             _ = hangup.recv() => drop(daemon.reload(cli)),
@@ -136,6 +144,7 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
             _ = interrupt.recv() => break,
         }
     }
+    manager.stopping();
     daemon.control.socket.finish().await;
     if daemon.waiting.is_none() {
         daemon.tidy(daemon.clock.now());
