@@ -1,17 +1,22 @@
 //! The sockets: datagrams in, nothing out.
 
-use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt};
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::task::Poll;
-use tokio::io::ReadBuf;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+/// So many datagrams are taken from a socket at once. One that is alone does not wait for
+/// others.
+pub const AT_ONCE: usize = 128;
+
 /// Larger than any packet, so that a longer datagram is seen as longer.
-pub const BUFFER: usize = 2048;
+const BUFFER: usize = 128;
 
 /// Bytes that may wait in a socket, as the kernel counts them: some thousand packets.
 const WAITING: usize = 4 << 20;
@@ -27,8 +32,69 @@ pub struct CannotListen {
 /// All sockets that the configuration names.
 #[derive(Debug)]
 pub struct Listener {
-    sockets: Vec<Rc<UdpSocket>>,
+    sockets: Vec<Rc<Socket>>,
     next: usize,
+}
+
+#[derive(Debug)]
+struct Socket {
+    udp: UdpSocket,
+    is_ipv6: bool,
+}
+
+/// The datagrams that have been received together.
+pub struct Received {
+    buffers: Box<[[u8; BUFFER]; AT_ONCE]>,
+    /// For IPv4 and for IPv6: the room for an address is as long, from then on, as the last
+    /// address that was in it.
+    headers: [MultiHeaders<SockaddrStorage>; 2],
+    found: Vec<(usize, IpAddr)>,
+}
+
+impl Received {
+    /// Room for them.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            buffers: Box::new([[0; BUFFER]; AT_ONCE]),
+            headers: [(); 2].map(|()| MultiHeaders::preallocate(AT_ONCE, None)),
+            found: Vec::with_capacity(AT_ONCE),
+        }
+    }
+
+    /// Each with where it came from, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &[u8])> {
+        let all = self.found.iter().zip(&*self.buffers);
+        all.map(|(&(length, source), buffer)| (source, &buffer[..length.min(BUFFER)]))
+    }
+
+    /// Takes what waits in the socket.
+    fn take(&mut self, socket: &Socket) -> io::Result<()> {
+        self.found.clear();
+        let mut slices = self.buffers.each_mut().map(|b| [IoSliceMut::new(b)]);
+        let headers = &mut self.headers[usize::from(socket.is_ipv6)];
+        let (fd, now) = (socket.udp.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+        for one in recvmmsg(fd, headers, &mut slices, now, None)? {
+            let source = one.address.and_then(|a| ip(&a, socket.is_ipv6));
+            let source = source.ok_or_else(|| io::Error::other("a datagram without a source"))?;
+            self.found.push((one.bytes, source));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Received {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn ip(address: &SockaddrStorage, is_ipv6: bool) -> Option<IpAddr> {
+    if is_ipv6 {
+        address.as_sockaddr_in6().map(|v6| v6.ip().into())
+    } else {
+        address.as_sockaddr_in().map(|v4| v4.ip().into())
+    }
 }
 
 impl Listener {
@@ -54,38 +120,32 @@ impl Listener {
         Ok(Self { sockets, next: 0 })
     }
 
-    /// The next datagram's length and source. The sockets take turns.
-    pub async fn receive(&mut self, buffer: &mut [u8; BUFFER]) -> io::Result<(usize, IpAddr)> {
+    /// Waits for datagrams and takes what one socket has. The sockets take turns.
+    pub async fn receive(&mut self, received: &mut Received) -> io::Result<()> {
         poll_fn(|cx| {
             for turn in 0..self.sockets.len() {
                 let at = (self.next + turn) % self.sockets.len();
-                let mut buffer = ReadBuf::new(buffer);
-                if let Poll::Ready(result) = self.sockets[at].poll_recv_from(cx, &mut buffer) {
-                    self.next = at + 1;
-                    return Poll::Ready(result.map(|from| (buffer.filled().len(), from.ip())));
+                let socket = &self.sockets[at];
+                while let Poll::Ready(ready) = socket.udp.poll_recv_ready(cx) {
+                    let take = || received.take(socket);
+                    let taken = ready.and_then(|()| socket.udp.try_io(Interest::READABLE, take));
+                    // Another look at the socket says when it is ready again.
+                    if !matches!(&taken, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                        self.next = at + 1;
+                        return Poll::Ready(taken);
+                    }
                 }
             }
             Poll::Pending
         })
         .await
     }
-
-    /// The next datagram's, if one has arrived already; never waits.
-    pub fn receive_more(&mut self, buffer: &mut [u8; BUFFER]) -> Option<(usize, IpAddr)> {
-        for turn in 0..self.sockets.len() {
-            let at = (self.next + turn) % self.sockets.len();
-            // An error comes again where it is waited for.
-            if let Ok((length, from)) = self.sockets[at].try_recv_from(buffer) {
-                self.next = at + 1;
-                return Some((length, from.ip()));
-            }
-        }
-        None
-    }
 }
 
-fn socket(address: SocketAddr) -> Result<Rc<UdpSocket>, CannotListen> {
-    bind(address).map(Rc::new).map_err(|error| CannotListen {
+fn socket(address: SocketAddr) -> Result<Rc<Socket>, CannotListen> {
+    let is_ipv6 = address.is_ipv6();
+    let bound = bind(address).map(|udp| Rc::new(Socket { udp, is_ipv6 }));
+    bound.map_err(|error| CannotListen {
         address,
         why: match error.kind() {
             io::ErrorKind::AddrInUse => "the port is taken; \"ss -lunp\" shows by whom".into(),
@@ -106,4 +166,59 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(StdSocket::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Receives until so many have come, each as its source and its bytes' number.
+    async fn all(listener: &mut Listener, count: usize) -> Vec<(IpAddr, usize)> {
+        let (mut received, mut all) = (Received::new(), Vec::new());
+        while all.len() < count {
+            let one = listener.receive(&mut received);
+            let one = tokio::time::timeout(Duration::from_secs(10), one).await;
+            one.expect("nothing came").unwrap();
+            all.extend(received.iter().map(|(from, bytes)| (from, bytes.len())));
+        }
+        all
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn each_datagram_has_its_own_source_and_length_whatever_came_before() {
+        let any = ["127.0.0.1:0", "[::1]:0"].map(|a| a.parse().unwrap());
+        let mut listener = Listener::bind(&any).unwrap();
+        let to = [0, 1].map(|at| listener.sockets[at].udp.local_addr().unwrap());
+        let from = ["127.0.0.2:0", "127.0.0.1:0"].map(|a| StdSocket::bind(a).unwrap());
+        let from_ipv6 = StdSocket::bind("[::1]:0").unwrap();
+        for round in 0..4 {
+            let mut want = Vec::new();
+            for size in [0, 112, 113, 128, 2000] {
+                let socket = &from[(size + round) % 2];
+                socket.send_to(&vec![1; size], to[0]).unwrap();
+                from_ipv6.send_to(&vec![1; size], to[1]).unwrap();
+                let source = socket.local_addr().unwrap().ip();
+                let ipv6 = from_ipv6.local_addr().unwrap().ip();
+                want.extend([(source, size.min(BUFFER)), (ipv6, size.min(BUFFER))]);
+            }
+            let mut found = all(&mut listener, want.len()).await;
+            found.sort_unstable();
+            want.sort_unstable();
+            assert_eq!(found, want);
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn more_than_go_at_once_come_in_their_order() {
+        let mut listener = Listener::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let to = listener.sockets[0].udp.local_addr().unwrap();
+        let from = StdSocket::bind("127.0.0.1:0").unwrap();
+        for number in 0..AT_ONCE + 5 {
+            from.send_to(&vec![0; number % 100], to).unwrap();
+        }
+        let found = all(&mut listener, AT_ONCE + 5).await;
+        let lengths = found.into_iter().map(|(_, length)| length);
+        assert!(lengths.eq((0..AT_ONCE + 5).map(|number| number % 100)));
+    }
 }

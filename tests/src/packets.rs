@@ -203,13 +203,15 @@ pub fn flood(host: &Host, packets: &[(IpAddr, Vec<u8>)], stop: &AtomicBool) -> u
 }
 
 /// A raw socket for whole packets to one host.
-struct Sender {
+#[derive(Debug)]
+pub struct Sender {
     socket: OwnedFd,
     to: IpAddr,
 }
 
 impl Sender {
-    fn to(to: IpAddr) -> Self {
+    /// Opens it, in the host whose thread this is.
+    pub fn to(to: IpAddr) -> Self {
         let family = match to {
             IpAddr::V4(_) => AddressFamily::Inet,
             IpAddr::V6(_) => AddressFamily::Inet6,
@@ -219,7 +221,8 @@ impl Sender {
         Self { socket, to }
     }
 
-    fn send(&self, packet: &[u8]) -> nix::Result<usize> {
+    /// Sends one packet as it is.
+    pub fn send(&self, packet: &[u8]) -> nix::Result<usize> {
         let fd = self.socket.as_raw_fd();
         match self.to {
             IpAddr::V4(to) => {

@@ -152,6 +152,13 @@ impl Listener {
         Self { socket }
     }
 
+    /// Listens at one address of `host`.
+    pub fn start_at(host: &Host, address: SocketAddr) -> Self {
+        let socket = host.enter(|| UdpSocket::bind(address)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { socket }
+    }
+
     /// All that has come since the last call.
     pub fn received(&self) -> Vec<String> {
         let mut bytes = [0; 2048];

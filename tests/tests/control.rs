@@ -62,7 +62,7 @@ fn status_tells_how_the_daemon_is() {
     wire::send(&site.lab.stranger, to, b"junk");
     daemon.expect("reason=replayed");
     wait::until_true("the junk is counted", || {
-        status(&site)["counters"]["junk"]["length"] == 1
+        status(&site)["counters"]["junk"]["kernel"] == 1
     });
     let status = status(&site);
     assert_eq!(status["listen"], json!(["0.0.0.0:45123", "[::]:45123"]));

@@ -148,10 +148,12 @@ fn rules_prints_what_the_daemon_loads() {
     let rules = site.ctl(&["rules"]).ok();
     let stranger = &site.lab.stranger;
     stranger.run_with(&["nft", "-j", "-f", "-"], &rules).ok();
+    stranger.nft(&site.ctl(&["rules", "--sieve"]).ok());
     let list = ["nft", "-s", "list", "table", "inet", "oneknock"];
     let printed = stranger.run(&list).ok();
     // In the first minute the daemon's own has the rules of the grace as well.
     let loaded = site.lab.server.run(&list).ok();
+    assert!(printed.contains("@selectors notrack accept"), "{printed}");
     for line in printed.lines().filter(|l| !l.trim().is_empty()) {
         assert!(loaded.contains(line), "{line}\n--- loaded:\n{loaded}");
     }

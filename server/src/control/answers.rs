@@ -110,7 +110,8 @@ pub struct Guarded {
 pub struct Counted {
     /// Accepted.
     pub accepted: u64,
-    /// Anybody can send these: of another length, of no key, with a wrong HMAC.
+    /// Anybody can send these: of another length, of no key, with a wrong HMAC. Those of
+    /// `kernel` did not reach the daemon; counted since the guard was put up last.
     pub junk: BTreeMap<String, u64>,
     /// Made with a key, but too old, too new or seen before.
     pub ignored: BTreeMap<String, u64>,

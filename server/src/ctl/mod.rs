@@ -66,7 +66,12 @@ enum Command {
     /// from then on. Stop the daemon first.
     NewState,
     /// Print the ruleset that the daemon loads, as JSON for "nft -j -f -".
-    Rules,
+    Rules {
+        /// The rest of it, which JSON cannot say, as text for "nft -f -": what refuses junk
+        /// to the knock port, from a set that the running daemon fills.
+        #[arg(long)]
+        sieve: bool,
+    },
     /// Say how the running daemon is: since when, where it listens, what it counted.
     Status {
         /// One JSON object.
@@ -205,7 +210,7 @@ pub fn main() -> ExitCode {
         Command::Check => check(&cli),
         Command::History(history) => history.run(&cli.config),
         Command::NewState => state::new(&cli.config),
-        Command::Rules => rules(&cli),
+        Command::Rules { sieve } => rules(&cli, *sieve),
         Command::Status { json } => control::status(&cli.config, *json),
         Command::Grants { json } => control::grants(&cli.config, *json),
         Command::Reload => control::reload(&cli.config),
@@ -261,9 +266,12 @@ fn check(cli: &Cli) -> Result<(), Failure> {
     }
 }
 
-fn rules(cli: &Cli) -> Result<(), Failure> {
+fn rules(cli: &Cli, sieve: bool) -> Result<(), Failure> {
     check_readable(&cli.config)?;
     let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
+    if sieve {
+        return print(firewall::sieve_script(&settings.config.listen).trim_end());
+    }
     let how = How {
         table: TableIs::Made,
         grace: true,

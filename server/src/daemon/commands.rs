@@ -63,7 +63,8 @@ impl Daemon {
         next
     }
 
-    fn status(&self, now: Now) -> Status {
+    fn status(&mut self, now: Now) -> Status {
+        let counters = self.counted();
         let config = &self.settings.config;
         let guard = if self.firewall.is_owned() {
             Guard::Owned
@@ -92,13 +93,16 @@ impl Daemon {
             keys: self.settings.keys.len(),
             grants: live.values().sum(),
             waits_for_clock: self.waiting.is_some(),
-            counters: self.counted(),
+            counters,
         }
     }
 
-    fn counted(&self) -> Counted {
+    fn counted(&mut self) -> Counted {
+        // Where the kernel does not say, it has refused nothing that is known of.
+        let sifted_out = self.firewall.sifted_out().unwrap_or(0);
         let counters = self.gate.counters();
         let junk = [
+            ("kernel", sifted_out),
             ("length", counters.length),
             ("selector", counters.selector),
             ("mac", counters.mac),

@@ -98,6 +98,7 @@ impl Daemon {
     /// Puts the guard up as the settings want it, with the grants that the gate knows.
     pub(super) fn restore(&mut self) -> Result<(), FirewallError> {
         let before = self.firewall.put_up(&self.settings.config, false)?;
+        self.sift_anew();
         self.reconcile(&before)
     }
 

@@ -4,6 +4,7 @@ mod commands;
 mod guard;
 mod manager;
 mod reload;
+mod sift;
 mod start;
 
 use crate::clock::{Clock, Synchronised};
@@ -13,10 +14,11 @@ use crate::firewall::{Firewall, FirewallError};
 use crate::gate::{Accepted, Change, Gate, Now, Verdict};
 use crate::gateways;
 use crate::ledger::{Ledger, Unrecorded, Unusable};
-use crate::listener::{BUFFER, CannotListen, Listener};
+use crate::listener::{CannotListen, Listener, Received};
 use crate::log::{self, Log};
 use commands::Next;
 use manager::Manager;
+use sift::Sifting;
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
@@ -26,10 +28,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// So many datagrams are judged before what they ask for is done.
-const AT_ONCE: usize = 64;
 /// So many changes are made in the firewall at once: one transaction of the kernel's.
-const CHANGES: usize = 64;
+const CHANGES: usize = crate::firewall::AT_ONCE;
 /// How often the guard is looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often the state is tidied.
@@ -118,21 +118,21 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut buffer = [0; BUFFER];
+    let mut received = Received::new();
     loop {
         tokio::select! {
-            received = daemon.listener.receive(&mut buffer) => match received {
-                Ok((length, source)) => {
-                    daemon.datagram(source, &buffer[..length]);
-                    daemon.more(&mut buffer);
-                }
+            result = daemon.listener.receive(&mut received) => match result {
+                Ok(()) => daemon.datagrams(&received),
                 Err(error) => log::line(format_args!("a socket failed: {error}")),
             },
             _ = tick.tick() => {
                 daemon.tick();
                 manager.turns();
             }
-            _ = look.tick() => daemon.look(),
+            _ = look.tick() => {
+                daemon.look();
+                daemon.sift();
+            }
             // What was wrong is in the log.
             _ = hangup.recv() => drop(daemon.reload(cli)),
             request = daemon.control.socket.next() => {
@@ -159,6 +159,7 @@ struct Daemon {
     gate: Gate,
     ledger: Ledger,
     firewall: Firewall,
+    sifting: Sifting,
     log: Log,
     /// Packets that are accepted, and neither recorded nor granted yet.
     batch: Vec<Accepted>,
@@ -173,12 +174,9 @@ struct Daemon {
 impl Daemon {
     /// What has arrived together is recorded and granted together; what comes alone does
     /// not wait for more.
-    fn more(&mut self, buffer: &mut [u8; BUFFER]) {
-        for _ in 1..AT_ONCE {
-            let Some((length, source)) = self.listener.receive_more(buffer) else {
-                break;
-            };
-            self.datagram(source, &buffer[..length]);
+    fn datagrams(&mut self, received: &Received) {
+        for (source, bytes) in received.iter() {
+            self.datagram(source, bytes);
         }
         self.settle();
     }

@@ -67,6 +67,7 @@ impl Daemon {
             self.listener = listener;
         }
         let lost = self.reconfigure();
+        self.sift_anew();
         if let Err(error) = self.ledger.lose(&lost, self.clock.now()) {
             log::line(format_args!(
                 "the history misses how grants of keys that were changed ended: {error}"

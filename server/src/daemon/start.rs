@@ -1,5 +1,6 @@
 //! The start: from what is on disk and in the kernel to a daemon that is ready.
 
+use super::sift::Sifting;
 use super::{Cli, Daemon, Stopped};
 use crate::clock::{Clock, Synchronised};
 use crate::config::{Guard, Settings};
@@ -38,6 +39,7 @@ impl Daemon {
             listener,
             ledger,
             firewall,
+            sifting: Sifting::default(),
             log: Log::default(),
             batch: Vec::new(),
             waiting: None,
@@ -49,6 +51,7 @@ impl Daemon {
         let memory = daemon.take_up(found, now)?;
         daemon.resume(&memory, &before, now)?;
         daemon.remember(true);
+        daemon.sift();
         daemon.announce("ready");
         Ok(daemon)
     }
@@ -99,6 +102,11 @@ impl Daemon {
     }
 
     pub(super) fn announce(&self, word: &str) {
+        if let Some(why) = self.firewall.no_sieve() {
+            log::line(format_args!(
+                "junk to the knock port is not refused in the kernel, but here, at a higher price: {why}"
+            ));
+        }
         let config = &self.settings.config;
         let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         let services: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Grants over netlink: one batch for each packet's changes, and no process started.
+//! Grants over netlink: one batch for what has arrived together, and no process started.
 //!
 //! Adding a present element refreshes nothing on many kernels, and deleting an absent
 //! one fails the batch; so a grant is `add`, `delete`, `add` in one transaction, which
@@ -13,32 +13,39 @@ use netlink_packet_netfilter::nftables::{
     SetElementMessage,
 };
 use oneknock_shared::port::Transport;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Changes in one batch: three messages each, well below what one send may hold.
-const AT_ONCE: usize = 64;
+/// Elements in one batch: a message of so many stays below what its length field can say,
+/// with the longest names too.
+pub const AT_ONCE: usize = 256;
 /// How long a connection that is cut stays so.
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 /// An element may end between the messages of its batch; then the batch is sent again.
 const TRIES: usize = 3;
 
-/// Makes the changes, up to 64 at a time; each such part entirely or not at all.
+/// Makes the changes, up to 256 at a time; each such part entirely or not at all.
 /// `NotFound` where the table or a set is not there.
 pub fn apply(netlink: &mut Netlink, changes: &[Change]) -> io::Result<()> {
     for part in changes.chunks(AT_ONCE) {
-        let steps: Vec<Step> = part.iter().flat_map(steps).collect();
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match netlink.commit(&steps) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
-                other => break other?,
-            }
-        }
+        let steps = steps(part);
+        retried(|| netlink.commit(&steps))?;
     }
     Ok(())
+}
+
+/// Commits a batch that is sent again where an element has ended within it.
+pub fn retried(mut commit: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match commit() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
+            other => return other,
+        }
+    }
 }
 
 /// Drops the packets of these connections from now on, for a month: connection tracking
@@ -73,13 +80,15 @@ fn cut_step(connection: &Connection, is_cut: bool) -> Step {
     let more = [protocol, 0, 0, 0, a, b, 0, 0, c, d, 0, 0];
     let key = [octets(connection.remote), more.to_vec()].concat();
     let key = SetElementAttribute::Key(DataAttribute::Value(key));
-    let set = cut_name(connection.remote.is_ipv6()).to_owned();
+    let set = cut_name(connection.remote.is_ipv6());
     if !is_cut {
-        return Step::change(NfTablesMessage::DeleteSetElement(one(set, vec![key])));
+        return Step::change(NfTablesMessage::DeleteSetElement(many(
+            set,
+            vec![vec![key]],
+        )));
     }
-    let ms = u64::try_from(MONTH.as_millis()).unwrap_or(u64::MAX);
-    let attributes = vec![key, SetElementAttribute::Timeout(ms)];
-    Step::create(NfTablesMessage::NewSetElement(one(set, attributes)))
+    let attributes = vec![key, timeout(MONTH)];
+    Step::create(NfTablesMessage::NewSetElement(many(set, vec![attributes])))
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -89,49 +98,77 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn one(set: String, attributes: Vec<SetElementAttribute>) -> SetElementMessage {
+/// Elements of a set, each as its attributes.
+pub fn many(set: &str, elements: Vec<Vec<SetElementAttribute>>) -> SetElementMessage {
+    let elements = elements.into_iter().map(ListAttribute::Element);
     SetElementMessage {
         attributes: vec![
             SetElementList::Table(TABLE.into()),
-            SetElementList::Set(set),
-            SetElementList::Elements(vec![ListAttribute::Element(attributes)]),
+            SetElementList::Set(set.into()),
+            SetElementList::Elements(elements.collect()),
         ],
     }
 }
 
-fn steps(change: &Change) -> Vec<Step> {
-    match change {
-        Change::Admit { place, key, time } => {
-            let new = || add(place, *time, key.as_str());
-            vec![new(), delete(place), new()]
+/// For how long an element stays; never for ever, which zero would be.
+pub fn timeout(time: Duration) -> SetElementAttribute {
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    SetElementAttribute::Timeout(ms)
+}
+
+/// What becomes of a place: admitted for a time, with a comment, or not.
+type Wanted<'c> = Option<(Duration, &'c str)>;
+
+/// What brings the sets to where the changes, one after the other, would bring them.
+fn steps(changes: &[Change]) -> Vec<Step> {
+    let mut last: BTreeMap<Place, Wanted> = BTreeMap::new();
+    for change in changes {
+        match change {
+            Change::Admit { place, key, time } => {
+                last.insert(*place, Some((*time, key.as_str())));
+            }
+            Change::Shut { place } => {
+                last.insert(*place, None);
+            }
         }
-        // The add makes the delete safe where the element has ended by itself.
-        Change::Shut { place } => vec![add(place, Duration::from_secs(1), ""), delete(place)],
     }
+    let mut sets: BTreeMap<String, Vec<(Place, Wanted)>> = BTreeMap::new();
+    for (place, with) in last {
+        let set = set_name(place.service, place.address.is_ipv6());
+        sets.entry(set).or_default().push((place, with));
+    }
+    let mut steps = Vec::with_capacity(3 * sets.len());
+    for (set, places) in sets {
+        // The first add makes the delete safe where an element has ended by itself, or
+        // never was.
+        let any = places.iter().map(|(place, with)| {
+            let with = with.unwrap_or((Duration::from_secs(1), ""));
+            element(place, Some(with))
+        });
+        let bare = places.iter().map(|(place, _)| element(place, None));
+        let stay = places.iter().filter(|(_, with)| with.is_some());
+        let stay: Vec<_> = stay.map(|(place, with)| element(place, *with)).collect();
+        let new = |elements| Step::create(NfTablesMessage::NewSetElement(many(&set, elements)));
+        steps.push(new(any.collect()));
+        let gone = NfTablesMessage::DeleteSetElement(many(&set, bare.collect()));
+        steps.push(Step::change(gone));
+        if !stay.is_empty() {
+            steps.push(new(stay));
+        }
+    }
+    steps
 }
 
-fn add(place: &Place, time: Duration, comment: &str) -> Step {
-    let element = element(place, Some((time, comment)));
-    Step::create(NfTablesMessage::NewSetElement(element))
-}
-
-fn delete(place: &Place) -> Step {
-    Step::change(NfTablesMessage::DeleteSetElement(element(place, None)))
-}
-
-fn element(place: &Place, with: Option<(Duration, &str)>) -> SetElementMessage {
+fn element(place: &Place, with: Wanted) -> Vec<SetElementAttribute> {
     let key = DataAttribute::Value(octets(place.address));
     let mut attributes = vec![SetElementAttribute::Key(key)];
     if let Some((time, comment)) = with {
-        // Zero would be for ever.
-        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-        attributes.push(SetElementAttribute::Timeout(ms));
+        attributes.push(timeout(time));
         if !comment.is_empty() {
             attributes.push(SetElementAttribute::UserData(user_data(comment)));
         }
     }
-    let set = set_name(place.service, place.address.is_ipv6());
-    one(set, attributes)
+    attributes
 }
 
 /// An element's comment as nft keeps it: type 0, length with the final zero, text, zero.
@@ -145,11 +182,11 @@ fn user_data(comment: &str) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::firewall::netlink;
+    use oneknock_shared::name::KeyName;
     use std::sync::Arc;
 
     fn encode(first: u32, changes: &[Change]) -> (Vec<u8>, u32) {
-        let steps: Vec<Step> = changes.iter().flat_map(steps).collect();
-        netlink::encode(first, &steps)
+        netlink::encode(first, &steps(changes))
     }
 
     fn place() -> Place {
@@ -202,6 +239,36 @@ mod tests {
         let (bytes, _) = encode(1, &[admit(Duration::from_nanos(1))]);
         let timeout = [0, 0, 0, 0, 0, 0, 0, 1, 9];
         assert!(bytes.windows(9).any(|window| window == timeout));
+    }
+
+    #[test]
+    fn of_several_changes_to_a_place_the_last_holds() {
+        let shut = Change::Shut { place: place() };
+        let long = || admit(Duration::from_secs(30));
+        let one = encode(1, &[long()]);
+        assert_eq!(
+            encode(1, &[shut.clone(), admit(Duration::from_secs(9)), long()]),
+            one
+        );
+        assert_eq!(encode(1, &[long(), shut.clone()]), encode(1, &[shut]));
+    }
+
+    #[test]
+    fn as_many_as_go_at_once_fit_into_a_message() {
+        let key: KeyName = "k".repeat(64).parse().unwrap();
+        let key = Arc::new(key);
+        let service = "abcdefghijklmnop".parse().unwrap();
+        let changes = (0..AT_ONCE).map(|n| Change::Admit {
+            place: Place {
+                service,
+                address: std::net::Ipv6Addr::from(n as u128).into(),
+            },
+            key: Arc::clone(&key),
+            time: Duration::MAX,
+        });
+        let (bytes, last) = encode(1, &changes.collect::<Vec<_>>());
+        assert_eq!(last, 4, "begin, add, delete, add");
+        assert!(bytes.len() < 2 * usize::from(u16::MAX), "{}", bytes.len());
     }
 
     #[test]

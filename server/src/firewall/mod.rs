@@ -9,22 +9,26 @@ mod netlink;
 mod nft;
 mod ruleset;
 mod shape;
+mod sieve;
 mod sockets;
 mod standing;
 
+pub use elements::AT_ONCE;
 pub use names::TABLE;
 pub use nft::NftFailed;
 pub use ruleset::{How, TableIs, ruleset};
+pub use sieve::script as sieve_script;
 pub use standing::{Element, Standing};
 
 use crate::config::{Config, Guard, Service};
 use crate::gate::{Change, Place};
 use connections::Connections;
-use names::set_name;
+use names::{KNOCK, SIEVE, set_name};
 use netlink::Netlink;
 use oneknock_shared::name::{KeyName, ServiceName};
+use oneknock_shared::selector::Selector;
 use shape::Shape;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -96,6 +100,8 @@ pub struct Firewall {
     shape: Shape,
     generation: u32,
     connections: Connections,
+    /// Why there is no sieve; the gate does its work then.
+    no_sieve: Option<NftFailed>,
 }
 
 /// How often the guard is put up when something takes it down at the same moment.
@@ -114,6 +120,7 @@ impl Firewall {
             shape: Shape::default(),
             generation: 0,
             connections: Connections::default(),
+            no_sieve: None,
         })
     }
 
@@ -216,9 +223,12 @@ impl Firewall {
             }
             Ok(()) => {}
         }
+        self.no_sieve = nft::apply_text(&sieve::script(&config.listen)).err();
         self.own()?;
+        let mut counts = ruleset::counts(&rules);
+        counts.extend(sieve::counts(&config.listen));
         let whole = Shape::read(&mut self.netlink)?
-            .filter(|(shape, _)| shape.is_sound() && shape.rules() == ruleset::counts(&rules));
+            .filter(|(shape, _)| shape.is_sound() && self.has_rules(&shape.rules(), &counts));
         let is_whole = whole.is_some();
         // One that is not whole must not be taken for what it should be.
         (self.shape, self.generation) = whole.unwrap_or_default();
@@ -231,6 +241,37 @@ impl Firewall {
             grants: grants.collect(),
         };
         Ok((before, is_whole))
+    }
+
+    fn has_rules(&self, is: &BTreeMap<String, usize>, wanted: &BTreeMap<String, usize>) -> bool {
+        let matters = |chain: &str| self.no_sieve.is_none() || ![SIEVE, KNOCK].contains(&chain);
+        let only = |of: &BTreeMap<String, usize>| -> Vec<(String, usize)> {
+            let of = of.iter().filter(|(chain, _)| matters(chain));
+            of.map(|(chain, rules)| (chain.clone(), *rules)).collect()
+        };
+        only(is) == only(wanted)
+    }
+
+    /// Why junk is not refused in the kernel, where it is not: the gate refuses it then, at
+    /// a higher price.
+    #[must_use]
+    pub fn no_sieve(&self) -> Option<&NftFailed> {
+        self.no_sieve.as_ref()
+    }
+
+    /// How many datagrams to the knock port were refused in the kernel since the rules were
+    /// made.
+    pub fn sifted_out(&mut self) -> Result<u64, FirewallError> {
+        Ok(sieve::refused(&mut self.netlink)?)
+    }
+
+    /// Lets packets with these selectors through to the daemon, each for so long from now.
+    /// No selector twice. A part of it may be done where it fails.
+    pub fn sift(&mut self, selectors: &[(Selector, Duration)]) -> Result<(), FirewallError> {
+        if self.no_sieve.is_some() {
+            return Ok(());
+        }
+        Ok(sieve::fill(&mut self.netlink, selectors)?)
     }
 
     /// Takes the table, where that is wanted and it is there.

@@ -9,6 +9,12 @@ pub const TABLE: &str = "oneknock";
 pub const GUARD: &str = "guard";
 /// Sees what is delivered here, after any redirect, by whichever routing table.
 pub const INPUT: &str = "guard-input";
+/// Sees what is sent to the knock port before connection tracking does.
+pub const SIEVE: &str = "sieve";
+/// What becomes of it.
+pub const KNOCK: &str = "knock";
+/// The selectors in force: what a packet of a known key begins with.
+pub const SELECTORS: &str = "selectors";
 /// After connection tracking (-200), before destination NAT (-100): what a container
 /// publishes is guarded too.
 pub const PRIORITY: i32 = -150;

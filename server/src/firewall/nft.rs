@@ -45,6 +45,11 @@ fn run(args: &[&str], input: &[u8]) -> Result<(), NftFailed> {
     }))
 }
 
+/// Applies a script as one transaction: all of it, or nothing.
+pub fn apply_text(script: &str) -> Result<(), NftFailed> {
+    run(&["-f", "-"], script.as_bytes())
+}
+
 /// Applies commands as one transaction: all of them, or none.
 pub fn apply(commands: &Nftables<'_>) -> Result<(), NftFailed> {
     let json = serde_json::to_vec(commands)?;

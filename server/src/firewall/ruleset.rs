@@ -1,6 +1,7 @@
 //! The guard as typed JSON: what stands in the table `inet oneknock`, and why.
 
-use super::names::{GUARD, INPUT, PRIORITY, TABLE, cut_name, mark, set_name};
+use super::names::{GUARD, INPUT, KNOCK, PRIORITY, SELECTORS, SIEVE, TABLE};
+use super::names::{cut_name, mark, set_name};
 use super::standing::Standing;
 use crate::config::{Config, Service};
 use nftables::batch::Batch;
@@ -88,11 +89,14 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
         batch.add(NfListObject::Chain(chain(name.clone())));
         chains.push(name);
     }
-    let old = &standing.chains;
     for name in &chains {
         flush(&mut batch, name.clone());
     }
-    for name in old.iter().filter(|name| !chains.contains(name)) {
+    // The sieve has a script of its own.
+    chains.extend([SIEVE.to_owned(), KNOCK.to_owned()]);
+    sets.push(SELECTORS.to_owned());
+    let gone = || standing.chains.iter().filter(|name| !chains.contains(name));
+    for name in gone() {
         flush(&mut batch, name.clone());
     }
     for service in services {
@@ -106,7 +110,7 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
             batch.add(rule(base.into(), statements));
         }
     }
-    for name in old.iter().filter(|name| !chains.contains(name)) {
+    for name in gone() {
         batch.delete(NfListObject::Chain(chain(name.clone())));
     }
     let mut commands = batch.to_nftables().objects.into_owned();

@@ -1,7 +1,7 @@
 //! What the table holds, read from the kernel itself: nft 1.0.6 lists a persistent table
 //! that nobody owns wrongly as JSON, and starting it takes longer than all of this.
 
-use super::names::{GUARD, TABLE, mark_of_another};
+use super::names::{GUARD, SELECTORS, TABLE, mark_of_another};
 use super::netlink::{Attribute, Netlink, attributes};
 use netlink_packet_netfilter::nftables::{
     ChainMessage, NfTablesMessage, SetAttribute, SetElementList, SetElementMessage, SetMessage,
@@ -78,7 +78,9 @@ impl Standing {
             if name.starts_with("__") {
                 continue;
             }
-            standing.elements.extend(elements(netlink, &name)?);
+            if name != SELECTORS {
+                standing.elements.extend(elements(netlink, &name)?);
+            }
             standing.sets.push(name);
         }
         Ok(standing)

@@ -27,6 +27,7 @@ use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::packet::{Packet, Request};
 use oneknock_shared::secret::{GenerationId, Subkeys};
+use oneknock_shared::selector::{Selector, Slot};
 use rate::Bucket;
 use selectors::{Owner, Selectors};
 use std::collections::{BTreeMap, BTreeSet};
@@ -230,6 +231,20 @@ impl Gate {
         self.forget_closes(oldest);
     }
 
+    /// The minutes, as slots, for which selectors are in the table: those in force and the
+    /// next. After a step of the clock, those that have come into force are among them.
+    pub fn slots(&mut self, now: Now) -> BTreeSet<u64> {
+        if !self.selectors.covers(now.wall, self.skew_ms) {
+            self.tick(now);
+        }
+        self.selectors.slots()
+    }
+
+    /// The selectors of all generations for these minutes.
+    pub fn selectors(&self) -> impl Iterator<Item = (Selector, Slot)> {
+        self.selectors.all()
+    }
+
     /// Nothing older than this passes the time window.
     fn oldest(&self, now: Now) -> Timestamp {
         Timestamp(now.wall.0.saturating_sub(self.skew_ms))
@@ -270,7 +285,7 @@ impl Gate {
         if !self.selectors.covers(now.wall, self.skew_ms) {
             self.tick(now);
         }
-        let window = oneknock_shared::selector::Slot::around(now.wall, self.skew_ms);
+        let window = Slot::around(now.wall, self.skew_ms);
         let owners = self.selectors.probe(packet.selector());
         let mut found = false;
         for &Owner { generation, slot } in owners {

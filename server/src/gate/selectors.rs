@@ -3,7 +3,7 @@
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::Subkeys;
 use oneknock_shared::selector::{Selector, Slot};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 /// The table is filled this far ahead, in milliseconds.
@@ -61,6 +61,17 @@ impl Selectors {
                 owners.push(Owner { generation, slot });
             }
         }
+    }
+
+    /// The slots that are in the table.
+    pub fn slots(&self) -> BTreeSet<u64> {
+        self.slots.iter().cloned().flatten().collect()
+    }
+
+    /// Every selector in the table, with its slot; where two are equal, with each.
+    pub fn all(&self) -> impl Iterator<Item = (Selector, Slot)> {
+        let all = self.owners.iter();
+        all.flat_map(|(selector, owners)| owners.iter().map(|owner| (*selector, owner.slot)))
     }
 
     /// Whose it may be: none, one, or (two selectors may be equal) more.

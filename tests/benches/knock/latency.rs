@@ -1,0 +1,50 @@
+//! How long a single knock takes.
+
+use crate::probe::{self, Set};
+use crate::site::{Measured, other, own};
+use crate::stats::Samples;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Between two trials: the daemon sleeps again, as it does at home.
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// From the moment before the packet is sent, beside the server, until the address is in
+/// the kernel's set.
+pub fn to_set(measured: &Measured, trials: usize, first: usize) -> Samples {
+    let keys = measured.subkeys();
+    let mut set = Set::of(&measured.site.lab.server);
+    measured.near.enter(|| {
+        let sender = measured.sender();
+        let trial = |number: usize| {
+            let from = other(first + number);
+            let packet = measured.knock(&keys, from, 600);
+            sleep(PAUSE);
+            let start = Instant::now();
+            sender.send(&packet).unwrap();
+            probe::until_in_set(&mut set, from, start)
+        };
+        (0..trials).map(trial).collect()
+    })
+}
+
+/// From the same moment until a SYN is answered, with a new SYN every 20 µs.
+pub fn to_answer(measured: &Measured, trials: usize) -> Samples {
+    let keys = measured.subkeys();
+    let mut set = Set::of(&measured.site.lab.server);
+    measured.near.enter(|| {
+        let sender = measured.sender();
+        let trial = |number: usize| {
+            let from = own(number);
+            while set.has(from) {
+                sleep(PAUSE);
+            }
+            let packet = measured.knock(&keys, from, 1);
+            sleep(PAUSE);
+            let start = Instant::now();
+            sender.send(&packet).unwrap();
+            probe::until_answered(from, measured.ssh(), start, Duration::from_micros(20))
+        };
+        (0..trials).map(trial).collect()
+    })
+}

@@ -1,0 +1,174 @@
+//! The stopwatch's two ends: when an address is in the kernel's set, and when a SYN is
+//! answered. Neither asks the daemon anything.
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect,
+    getpeername, socket,
+};
+use oneknock_tests::Host;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Nothing that is measured takes longer; what does has failed.
+pub const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Asks the kernel for elements of the set `ssh4`.
+pub struct Set {
+    socket: File,
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(4 + value.len()).unwrap();
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// What makes an attribute a list of others.
+const NESTED: u16 = 0x8000;
+/// `NFT_MSG_GETSETELEM` of nftables' subsystem.
+const GET_ELEMENTS: u16 = 10 << 8 | 13;
+const REQUEST: u16 = 1;
+const DUMP: u16 = 0x300;
+const DONE: u16 = 3;
+
+fn question(flags: u16, elements: &[u8]) -> Vec<u8> {
+    // Family inet, version, no resource.
+    let mut body = vec![1, 0, 0, 0];
+    body.extend(attribute(1, b"oneknock\0"));
+    body.extend(attribute(2, b"ssh4\0"));
+    body.extend(elements);
+    let mut bytes = u32::try_from(16 + body.len())
+        .unwrap()
+        .to_ne_bytes()
+        .to_vec();
+    bytes.extend(GET_ELEMENTS.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend(body);
+    bytes
+}
+
+impl Set {
+    pub fn of(server: &Host) -> Self {
+        let raw = server.enter(|| {
+            let (kind, flags) = (SockType::Raw, SockFlag::empty());
+            let protocol = SockProtocol::NetlinkNetFilter;
+            socket(AddressFamily::Netlink, kind, flags, protocol).unwrap()
+        });
+        Self { socket: raw.into() }
+    }
+
+    /// Whether the address is in the set now.
+    pub fn has(&mut self, address: Ipv4Addr) -> bool {
+        let key = attribute(1 | NESTED, &attribute(1, &address.octets()));
+        let elements = attribute(3 | NESTED, &attribute(1 | NESTED, &key));
+        self.socket
+            .write_all(&question(REQUEST, &elements))
+            .unwrap();
+        let mut answer = [0; 4096];
+        let length = self.socket.read(&mut answer).unwrap();
+        // The kernel's number of an error is 2.
+        length >= 6 && answer[4..6] != 2_u16.to_ne_bytes()
+    }
+
+    /// How many there are.
+    pub fn count(&mut self) -> usize {
+        self.socket
+            .write_all(&question(REQUEST | DUMP, &[]))
+            .unwrap();
+        let (mut count, mut answer) = (0, vec![0; 64 * 1024]);
+        loop {
+            let length = self.socket.read(&mut answer).unwrap();
+            let mut rest = &answer[..length];
+            while rest.len() >= 16 {
+                let size = u32::from_ne_bytes(rest[..4].try_into().unwrap());
+                let size = usize::try_from(size).unwrap();
+                if rest[4..6] == DONE.to_ne_bytes() {
+                    return count;
+                }
+                count += elements(&rest[20..size]);
+                rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// How many elements the list in a message has.
+fn elements(mut attributes: &[u8]) -> usize {
+    let mut count = 0;
+    let mut depth_of_list = false;
+    while attributes.len() >= 4 {
+        let length = usize::from(u16::from_ne_bytes(attributes[..2].try_into().unwrap()));
+        let kind = u16::from_ne_bytes(attributes[2..4].try_into().unwrap()) & !NESTED;
+        if kind == 3 && !depth_of_list {
+            depth_of_list = true;
+            attributes = &attributes[4..length];
+            continue;
+        }
+        count += usize::from(depth_of_list);
+        attributes = attributes
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+    }
+    count
+}
+
+/// How long until the address is in the set, from `start`.
+pub fn until_in_set(set: &mut Set, address: Ipv4Addr, start: Instant) -> Option<Duration> {
+    while start.elapsed() < PATIENCE {
+        if set.has(address) {
+            return Some(start.elapsed());
+        }
+    }
+    None
+}
+
+/// A connection attempt that waits for nothing.
+struct Attempt {
+    socket: OwnedFd,
+}
+
+impl Attempt {
+    fn new(from: Ipv4Addr, to: SocketAddrV4) -> Self {
+        let (kind, flags) = (SockType::Stream, SockFlag::SOCK_NONBLOCK);
+        let socket = socket(AddressFamily::Inet, kind, flags, None).unwrap();
+        let from = SockaddrIn::from(SocketAddrV4::new(from, 0));
+        bind(socket.as_raw_fd(), &from).unwrap();
+        // "In progress" is how it begins.
+        let _ = connect(socket.as_raw_fd(), &SockaddrIn::from(to));
+        Self { socket }
+    }
+
+    fn is_answered(&self) -> bool {
+        getpeername::<SockaddrStorage>(self.socket.as_raw_fd()).is_ok()
+    }
+}
+
+/// How long until a SYN is answered, from `start`, by a new attempt every so often. To be
+/// called inside a host that has the address `from`.
+pub fn until_answered(
+    from: Ipv4Addr,
+    to: SocketAddrV4,
+    start: Instant,
+    every: Duration,
+) -> Option<Duration> {
+    while start.elapsed() < PATIENCE {
+        let begun = Instant::now();
+        let attempt = Attempt::new(from, to);
+        loop {
+            if attempt.is_answered() {
+                return Some(start.elapsed());
+            }
+            if begun.elapsed() >= every {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+    }
+    None
+}

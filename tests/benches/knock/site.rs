@@ -1,0 +1,139 @@
+//! What is measured: a server with its daemon, and a host beside it that knocks.
+
+use oneknock_shared::knock::Knock;
+use oneknock_shared::packet;
+use oneknock_shared::secret::{Subkeys, random};
+use oneknock_tests::packets::{self, Sender, UDP};
+use oneknock_tests::site::PORT;
+use oneknock_tests::wire::{self, Key};
+use oneknock_tests::{Binaries, Host, Running, Site, wait};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+pub struct Measured {
+    pub site: Site,
+    /// On the server's own wire, with addresses of its own to knock and connect from.
+    pub near: Host,
+    pub daemon: Option<Running>,
+    pub key: Key,
+}
+
+/// So many addresses that a connection can be made from has the host beside the server.
+pub const OWN: u32 = 64;
+
+pub fn own(number: usize) -> Ipv4Addr {
+    let number = u32::try_from(number).unwrap() % OWN;
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(192, 0, 2, 100)) + number)
+}
+
+/// An address that nobody has, another for each number below 16 million.
+pub fn other(number: usize) -> Ipv4Addr {
+    let number = u32::try_from(number).unwrap();
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(20, 0, 0, 0)) + number)
+}
+
+impl Measured {
+    /// A server with so many keys, of which one is without limits to speak of.
+    pub fn new(binaries: Binaries, keys: usize) -> Self {
+        let site = Site::new(binaries);
+        let near = site.lab.neighbour();
+        let addresses = (0..usize::try_from(OWN).unwrap()).map(own);
+        let lines = addresses.map(|a| format!("addr add {a}/24 dev eth0\n"));
+        near.ip_batch(&lines.collect::<String>());
+        let key = site.key("laptop", &["ssh"]);
+        let file = site.key_file("laptop");
+        site.set(&file, "grants", "1000000");
+        site.set(&file, "knocks_per_minute", "10000000");
+        site.set(&site.config(), "skew", "\"10min\"");
+        let text = fs::read_to_string(&file).unwrap();
+        for number in 1..keys {
+            let secret = oneknock_shared::secret::Secret::generate().unwrap();
+            let old = key.invitation.secret.to_base64();
+            let other = text.replace(&*old, &secret.to_base64());
+            let path = site.key_file(&format!("key{number}"));
+            fs::copy(&file, &path).unwrap();
+            fs::write(&path, other).unwrap();
+        }
+        Self {
+            site,
+            near,
+            daemon: None,
+            key,
+        }
+    }
+
+    /// Starts the daemon; gives how long until it was ready.
+    pub fn start(&mut self) -> Duration {
+        let begun = Instant::now();
+        self.daemon = Some(self.site.daemon());
+        begun.elapsed()
+    }
+
+    pub fn server(&self) -> Ipv4Addr {
+        self.site.lab.server.v4
+    }
+
+    pub fn ssh(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.server(), 22)
+    }
+
+    pub fn subkeys(&self) -> Subkeys {
+        let invitation = &self.key.invitation;
+        Subkeys::derive(&invitation.secret, &invitation.server_id)
+    }
+
+    /// A whole IP packet with a knock of the key's for its own source.
+    pub fn knock(&self, keys: &Subkeys, from: Ipv4Addr, seconds: u16) -> Vec<u8> {
+        let knock: Knock = wire::open(Some("ssh"), seconds);
+        let packet = packet::seal(keys, &knock, random().unwrap());
+        self.datagram(from, &packet)
+    }
+
+    /// A whole IP packet to the knock port.
+    pub fn datagram(&self, from: Ipv4Addr, bytes: &[u8]) -> Vec<u8> {
+        let (from, to) = (IpAddr::from(from), IpAddr::from(self.server()));
+        packets::whole(
+            from,
+            to,
+            UDP,
+            &packets::udp((from, 4000), (to, PORT), bytes),
+        )
+    }
+
+    /// A sender of whole packets beside the server; to be used inside that host's thread.
+    pub fn sender(&self) -> Sender {
+        Sender::to(self.server().into())
+    }
+
+    fn schedstat(&self) -> Duration {
+        let pid = self.daemon.as_ref().unwrap().pid();
+        // Of every thread: nanoseconds on a processor.
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let one = |task: std::io::Result<fs::DirEntry>| -> Option<u64> {
+            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse().ok()
+        };
+        Duration::from_nanos(tasks.filter_map(one).sum())
+    }
+
+    /// What of a processor the daemon uses while `what` runs: time used, time passed.
+    pub fn processor<T>(&self, what: impl FnOnce() -> T) -> (Duration, Duration, T) {
+        let (used, begun) = (self.schedstat(), Instant::now());
+        let done = what();
+        (self.schedstat().saturating_sub(used), begun.elapsed(), done)
+    }
+
+    pub fn status(&self) -> serde_json::Value {
+        let status = self.site.ctl(&["status", "--json"]).ok();
+        serde_json::from_str(&status).unwrap()
+    }
+
+    /// Waits until what was sent is read; gives how much of it found the socket full.
+    pub fn until_read(&self) -> u64 {
+        let dropped = wire::until_read(&self.site.lab.server, PORT);
+        // What was read last is settled before the daemon answers anything.
+        wait::until("an answer", || Some(self.status()));
+        dropped
+    }
+}
