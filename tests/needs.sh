@@ -24,6 +24,8 @@ need mount mount
 need setpriv util-linux
 need systemd-analyze systemd
 need dbus-daemon dbus
+need dpkg-shlibdeps dpkg-dev
+need lintian lintian
 need cc gcc
 need c++ g++
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)

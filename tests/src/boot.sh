@@ -45,6 +45,8 @@ done
 # hardware or for other kernel state than the network's.
 if [ ! -e etc/oneknock-lab ]; then
     rm -rf etc/systemd/system/* etc/rc?.d/* etc/oneknock var/lib/oneknock
+    # An image for containers may forbid packages to start anything.
+    rm -f usr/sbin/policy-rc.d
     : >etc/fstab
     for unit in \
         systemd-udevd.service systemd-udev-trigger.service systemd-udevd-control.socket \

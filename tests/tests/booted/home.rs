@@ -1,9 +1,10 @@
 //! A server at home: a machine of its own, and sshd on it.
 
+use crate::packages;
 use oneknock_tests::boot::Machine;
 use oneknock_tests::ssh::Sshd;
 use oneknock_tests::wire::{self, Probe};
-use oneknock_tests::{Binaries, Lab, binaries, wait};
+use oneknock_tests::{Lab, wait};
 use std::path::{Path, PathBuf};
 
 pub const DAEMON: &str = "oneknockd.service";
@@ -25,30 +26,28 @@ pub fn dist(name: &str) -> PathBuf {
 }
 
 impl<'l> Home<'l> {
-    /// Booted, with programs, units and configuration, and a key on the laptop; nothing is
+    /// Booted, with the package, a configuration, and a key on the laptop; nothing is
     /// enabled.
     pub fn new(lab: &'l Lab) -> Self {
+        let home = Self::bare(lab);
+        home.install(&packages::server("1.0-1"));
+        home.configure();
+        home
+    }
+
+    /// Booted, as Debian left it.
+    pub fn bare(lab: &'l Lab) -> Self {
         let sshd = Sshd::start(lab, &lab.server);
         let mut machine = Machine::new(lab);
         machine.boot();
-        let Binaries {
-            oneknockd,
-            oneknockctl,
-            ..
-        } = binaries!();
-        machine.copy(Path::new(oneknockd), "/usr/sbin/oneknockd", 0o755);
-        machine.copy(Path::new(oneknockctl), "/usr/sbin/oneknockctl", 0o755);
-        for unit in [DAEMON, GUARD] {
-            let to = format!("/usr/lib/systemd/system/{unit}");
-            machine.copy(&dist(unit), &to, 0o644);
-        }
-        let users = "/usr/lib/sysusers.d/oneknock.conf";
-        machine.copy(&dist("oneknock.sysusers"), users, 0o644);
-        machine.run(&["systemd-sysusers"]).ok();
-        machine.run(&["systemctl", "daemon-reload"]).ok();
-        let home = Self { machine, sshd, lab };
-        home.configure();
-        home
+        Self { machine, sshd, lab }
+    }
+
+    /// As a person installs a package's file. Gives what was said.
+    pub fn install(&self, package: &Path) -> String {
+        let file = "/root/package.deb";
+        self.machine.copy(package, file, 0o644);
+        self.machine.run(&["dpkg", "--install", file]).ok()
     }
 
     /// A configuration, and a key that the laptop has.

@@ -4,5 +4,6 @@
 mod home;
 mod life;
 mod others;
+mod packages;
 mod start;
 mod units;
