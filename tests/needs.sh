@@ -26,6 +26,8 @@ need systemd-analyze systemd
 need dbus-daemon dbus
 need dpkg-shlibdeps dpkg-dev
 need lintian lintian
+need zsh zsh
+need fish fish
 need cc gcc
 need c++ g++
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)

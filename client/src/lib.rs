@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`cli`] | the command line |
+//! | [`complete`] | what a shell completes |
 //! | [`commands`] | what each command does and prints |
 //! | [`door`] | a server and the key to it, as a file of this user's own |
 //! | [`private`] | files that are this user's alone |
@@ -23,6 +24,7 @@ pub mod address;
 pub mod age;
 pub mod cli;
 pub mod commands;
+pub mod complete;
 pub mod door;
 pub mod error;
 pub mod import;
@@ -46,6 +48,7 @@ use std::process::ExitCode;
 /// tried. `oneknock ssh` gives ssh's own, and 127 where there is no ssh.
 #[must_use]
 pub fn main() -> ExitCode {
+    complete::answer_a_shell();
     let result = match cli::Cli::try_parse() {
         Ok(cli) => commands::run(cli.command),
         Err(asked) if !asked.use_stderr() => {

@@ -6,6 +6,7 @@
 
 mod ask;
 mod clocks;
+mod complete;
 mod control;
 mod guard;
 mod history;
@@ -203,6 +204,7 @@ pub fn check_readable(dir: &Path) -> Result<(), Failure> {
 /// Runs a command and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
+    complete::answer_a_shell();
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Init(init) => init.run(&cli.config),
