@@ -26,6 +26,8 @@ need systemd-analyze systemd
 need dbus-daemon dbus
 need dpkg-shlibdeps dpkg-dev
 need lintian lintian
+need man man-db
+need groff groff-base
 need zsh zsh
 need fish fish
 need cc gcc

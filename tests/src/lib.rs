@@ -25,6 +25,7 @@
 //! | [`weather`] | a link that loses and reorders |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
 //! | [`packets`] | fragments, extension headers and segments that no system would send |
+//! | [`manual`] | the manual's pages, from the definitions of the command lines |
 //! | [`capture`] | what really passed on the wire |
 
 // A lab that cannot be built is a failed test: a panic is how a test says so.
@@ -38,6 +39,7 @@ pub mod chance;
 pub mod clock;
 pub mod host;
 pub mod lab;
+pub mod manual;
 pub mod packets;
 pub mod power;
 pub mod process;

@@ -45,6 +45,9 @@ const TIDY_EVERY: Duration = Duration::from_secs(10);
 /// open.
 ///
 /// Of packets without a known key nothing is logged: anybody can send those without end.
+///
+/// Exit status: 0 after SIGTERM or "oneknockctl teardown", 1 it could not start, 2 the
+/// command line, the configuration or a key is wrong.
 pub struct Cli {
     /// Where oneknockd.toml and keys/ are.
     #[arg(long, value_name = "DIR", default_value = "/etc/oneknock")]

@@ -38,6 +38,7 @@ fn build(version: &str) -> PathBuf {
         ("oneknock", oneknock),
         ("oneknockd", oneknockd),
         ("oneknockctl", oneknockctl),
+        ("manuals", env!("CARGO_BIN_EXE_manuals")),
     ] {
         symlink(file, programs.join(name)).unwrap();
     }
