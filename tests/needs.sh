@@ -19,6 +19,7 @@ need ip iproute2
 need sshd openssh-server
 need ssh openssh-client
 need tcpdump tcpdump
+need strace strace
 need mkfs.ext4 e2fsprogs
 need mount mount
 need setpriv util-linux

@@ -13,7 +13,7 @@ use tokio::net::UdpSocket;
 
 /// So many datagrams are taken from a socket at once. One that is alone does not wait for
 /// others.
-pub const AT_ONCE: usize = 128;
+pub const AT_ONCE: usize = 64;
 
 /// Larger than any packet, so that a longer datagram is seen as longer.
 const BUFFER: usize = 128;

@@ -35,6 +35,8 @@ use std::time::Duration;
 
 /// The database's name in the state's folder.
 const FILE: &str = "ledger.db";
+/// After so many packets the write-ahead log is moved, whatever the time.
+const MOVE_AFTER: usize = 2_000;
 /// How often the history is cut.
 const CUT_EVERY: Duration = Duration::from_secs(3600);
 
@@ -46,6 +48,8 @@ pub struct Ledger {
     database: Connection,
     lease: Lease,
     checkpoints: Checkpoints,
+    /// Packets since the log was last moved.
+    unmoved: usize,
     cut: Duration,
     _lock: File,
 }
@@ -172,6 +176,7 @@ impl Ledger {
             database,
             lease,
             checkpoints: Checkpoints::start(folder),
+            unmoved: 0,
             cut: Duration::ZERO,
             _lock: lock,
         };
@@ -191,7 +196,17 @@ impl Ledger {
         if let Some(last) = batch.iter().map(|accepted| accepted.at).max() {
             self.lease.cover(last)?;
         }
-        Ok(rows::record(&mut self.database, batch, now)?)
+        rows::record(&mut self.database, batch, now)?;
+        self.unmoved += batch.len();
+        if self.unmoved >= MOVE_AFTER {
+            self.move_log();
+        }
+        Ok(())
+    }
+
+    fn move_log(&mut self) {
+        self.unmoved = 0;
+        self.checkpoints.ask();
     }
 
     /// Takes back what recorded packets opened or closed, since it could not be made so.
@@ -238,7 +253,7 @@ impl Ledger {
             rows::cut(&mut self.database, keep, now)?;
             self.cut = now.mono.saturating_add(CUT_EVERY);
         }
-        self.checkpoints.ask();
+        self.move_log();
         Ok(())
     }
 

@@ -215,21 +215,12 @@ struct By<'k> {
 
 /// The generation's row, made where there is none, with its last use.
 fn used(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<i64> {
+    let key = accepted.key.as_str();
+    let row = generation_row(change, accepted.generation, key)?;
     change
-        .prepare_cached(
-            "INSERT INTO generation (identity, key, used, used_from) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (identity) DO UPDATE SET key = ?2, used = ?3, used_from = ?4
-             RETURNING id",
-        )?
-        .query_row(
-            params![
-                accepted.generation.0,
-                accepted.key.as_str(),
-                ms(now.wall),
-                accepted.source.to_string()
-            ],
-            |row| row.get(0),
-        )
+        .prepare_cached("UPDATE generation SET key = ?2, used = ?3, used_from = ?4 WHERE id = ?1")?
+        .execute(params![row, key, ms(now.wall), accepted.source.to_string()])?;
+    Ok(row)
 }
 
 fn generation_row(change: &Transaction<'_>, id: GenerationId, key: &str) -> Result<i64> {
@@ -241,8 +232,9 @@ fn generation_row(change: &Transaction<'_>, id: GenerationId, key: &str) -> Resu
         return Ok(row);
     }
     change
-        .prepare_cached("INSERT INTO generation (identity, key) VALUES (?, ?) RETURNING id")?
-        .query_row(params![id.0, key], |row| row.get(0))
+        .prepare_cached("INSERT INTO generation (identity, key) VALUES (?, ?)")?
+        .execute(params![id.0, key])?;
+    Ok(change.last_insert_rowid())
 }
 
 fn raise_floor(change: &Transaction<'_>, id: GenerationId, floor: Timestamp) -> Result<()> {

@@ -83,15 +83,17 @@ fn recorded(measured: &Measured) -> usize {
     history.unwrap().len()
 }
 
-/// Runs `what` while packets flood in; gives how many a second came, and what `what` gave.
+/// Runs `what` while `from` sends packets to the server, which may be `from` itself; gives
+/// how many a second came, and what `what` gave.
 pub fn during<T>(
     measured: &Measured,
+    from: &oneknock_tests::Host,
     packets: &[Vec<u8>],
     rate: usize,
     what: impl FnOnce() -> T,
 ) -> (f64, T) {
     let flood = |stop: &AtomicBool| {
-        measured.site.lab.stranger.enter(|| {
+        from.enter(|| {
             let begun = Instant::now();
             let sent = send_at(&measured.sender(), packets, rate, stop);
             sent as f64 / begun.elapsed().as_secs_f64()

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 #![allow(missing_docs)]
 
+mod client;
 mod junk;
 mod latency;
 mod load;
@@ -58,7 +59,8 @@ fn main() {
         let packets: Vec<_> = (0..60_000)
             .map(|n| measured.knock(&keys, site::other(5_000_000 + n), 600))
             .collect();
-        let (rate, samples) = load::during(&measured, &packets, 1_000, || {
+        let from = &measured.site.lab.stranger;
+        let (rate, samples) = load::during(&measured, from, &packets, 1_000, || {
             latency::to_set(&measured, 1_000, 0)
         });
         say(
@@ -67,21 +69,58 @@ fn main() {
         );
     }
     if is_wanted("flood") {
-        for kind in [Kind::Junk, Kind::Forged] {
+        for (kind, inside) in [(Kind::Forged, true)] {
             let mut measured = Measured::new(binaries!(), 1);
             measured.start();
             let packets = junk::packets(&measured, kind, 100_000);
-            for rate in [50_000, 100_000, 200_000, 300_000, 0] {
-                let (rate, (used, passed, samples)) =
-                    load::during(&measured, &packets, rate, || {
-                        measured.processor(|| latency::to_answer(&measured, 40))
+            let lab = &measured.site.lab;
+            let from = if inside { &lab.server } else { &lab.stranger };
+            for rate in [0, 0, 0] {
+                let (rate, ((used, passed, ()), samples)) =
+                    load::during(&measured, from, &packets, rate, || {
+                        let still = || std::thread::sleep(std::time::Duration::from_secs(2));
+                        (measured.processor(still), latency::to_answer(&measured, 40))
                     });
                 let share = 100.0 * used.as_secs_f64() / passed.as_secs_f64();
                 say(
-                    &format!("{kind:?} at {rate:.0}/s, daemon uses {share:.1} %"),
+                    &format!("{kind:?} {inside} at {rate:.0}/s, daemon uses {share:.1} %"),
                     &samples,
                 );
             }
+        }
+    }
+    if is_wanted("client") {
+        let oneknock = binaries!().oneknock;
+        let mut measured = Measured::new(binaries!(), 1);
+        client::door(&measured);
+        say(
+            "oneknock open: to the packet",
+            &client::to_packet(&measured, oneknock, 200),
+        );
+        measured
+            .site
+            .set(&measured.site.config(), "skew", "\"30s\"");
+        measured.start();
+        let (ours, bare) = client::ssh(&measured, oneknock, 20);
+        say("oneknock ssh home true", &ours);
+        say("ssh true", &bare);
+        let address = measured.server().to_string();
+        let bytes = 1 << 30;
+        for _ in 0..3 {
+            println!(
+                "nc {:?}",
+                client::relay(&measured, "/usr/bin/nc", &[&address, "4445"], 4445, bytes)
+            );
+            println!(
+                "proxy {:?}",
+                client::relay(
+                    &measured,
+                    oneknock,
+                    &["proxy", "home", &address, "4444"],
+                    4444,
+                    bytes
+                )
+            );
         }
     }
     if is_wanted("keys") {

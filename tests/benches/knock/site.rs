@@ -36,12 +36,12 @@ pub fn other(number: usize) -> Ipv4Addr {
 impl Measured {
     /// A server with so many keys, of which one is without limits to speak of.
     pub fn new(binaries: Binaries, keys: usize) -> Self {
-        let site = Site::new(binaries);
+        let site = Site::with_services(binaries, &["ssh=tcp/22", "bulk=tcp/4444"]);
         let near = site.lab.neighbour();
         let addresses = (0..usize::try_from(OWN).unwrap()).map(own);
         let lines = addresses.map(|a| format!("addr add {a}/24 dev eth0\n"));
         near.ip_batch(&lines.collect::<String>());
-        let key = site.key("laptop", &["ssh"]);
+        let key = site.key("laptop", &["ssh", "bulk"]);
         let file = site.key_file("laptop");
         site.set(&file, "grants", "1000000");
         site.set(&file, "knocks_per_minute", "10000000");
