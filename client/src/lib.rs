@@ -14,6 +14,7 @@
 //! | [`knock`] | one fresh packet to one address |
 //! | [`schedule`] | when to knock, and when to try the port; no clock in it |
 //! | [`open`] | knock and try until the port answers |
+//! | [`progress`] | what a person sees while the door is waited for |
 //! | [`relay`] | standard input and output to the connection and back |
 //! | [`ssh`] | ssh's arguments and configuration |
 //! | [`rotate`] | a door's new secret |
@@ -31,6 +32,7 @@ pub mod import;
 pub mod knock;
 pub mod open;
 pub mod private;
+pub mod progress;
 pub mod relay;
 pub mod resolve;
 pub mod rotate;
