@@ -205,7 +205,10 @@ pub fn check_readable(dir: &Path) -> Result<(), Failure> {
 #[must_use]
 pub fn main() -> ExitCode {
     complete::answer_a_shell();
-    let cli = Cli::parse();
+    let cli: Cli = match crate::usage::parse("oneknockctl") {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     let result = match &cli.command {
         Command::Init(init) => init.run(&cli.config),
         Command::Key(command) => command.run(&cli.config),

@@ -85,7 +85,10 @@ pub fn main() -> ExitCode {
 /// As [`main`], by this clock.
 #[must_use]
 pub fn main_with(clock: Clock) -> ExitCode {
-    let cli = <Cli as clap::Parser>::parse();
+    let cli: Cli = match crate::usage::parse("oneknockd") {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
