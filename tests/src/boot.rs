@@ -1,7 +1,7 @@
-//! The server as a whole machine: systemd is its first process, Debian's own files lie
-//! below what it writes, its network is the lab's. It can be switched off and on again.
+//! A host as a whole machine: systemd is its first process, Debian's own files lie below
+//! what it writes, its network is the lab's. It can be switched off and on again.
 
-use crate::host::{self, Done};
+use crate::host::{self, Done, Host};
 use crate::lab::Lab;
 use crate::process::Running;
 use crate::wait;
@@ -18,7 +18,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// so that nothing is left of it whatever ends the test.
 #[derive(Debug)]
 pub struct Machine<'l> {
-    lab: &'l Lab,
+    host: &'l Host,
     dir: PathBuf,
     on: Option<On>,
     disk: Running,
@@ -32,9 +32,9 @@ struct On {
 }
 
 impl<'l> Machine<'l> {
-    /// A machine that is off, in the place of the lab's server.
-    pub fn new(lab: &'l Lab) -> Self {
-        let dir = lab.dir().join("machine");
+    /// A machine that is off, in the place of one of the lab's hosts.
+    pub fn new(lab: &Lab, host: &'l Host) -> Self {
+        let dir = lab.dir().join(format!("machine-{}", host.namespace()));
         fs::create_dir_all(dir.join("disk")).unwrap();
         fs::write(dir.join("boot.sh"), SCRIPT).unwrap();
         let script = r#"
@@ -43,10 +43,11 @@ impl<'l> Machine<'l> {
         let disk = dir.join("disk");
         let words = ["unshare", "--mount", "--propagation", "private"];
         let script = ["sh", "-c", script, "sh", disk.to_str().unwrap()];
-        let mut disk = Running::start("disk", lab.server.command(&[&words[..], &script].concat()));
+        let command = host.command(&[&words[..], &script].concat());
+        let mut disk = Running::start("disk", command);
         disk.expect("on");
         Self {
-            lab,
+            host,
             dir,
             on: None,
             disk,
@@ -58,7 +59,7 @@ impl<'l> Machine<'l> {
         assert!(self.on.is_none(), "it is on");
         let holder = self.disk.pid().to_string();
         let script = self.dir.join("boot.sh");
-        let command = self.lab.server.command(&[
+        let command = self.host.command(&[
             "nsenter",
             "--mount",
             "--target",
@@ -66,7 +67,7 @@ impl<'l> Machine<'l> {
             "sh",
             script.to_str().unwrap(),
             self.dir.to_str().unwrap(),
-            self.lab.server.namespace(),
+            self.host.namespace(),
         ]);
         let running = Running::start("boot", command);
         let children = format!("/proc/{0}/task/{0}/children", running.pid());
@@ -104,7 +105,7 @@ impl<'l> Machine<'l> {
     pub fn switch_off(&mut self) {
         assert!(self.on.take().is_some(), "it is off");
         self.remove_group();
-        self.lab.server.nft("flush ruleset");
+        self.host.nft("flush ruleset");
     }
 
     /// Runs a program on it to its end, as root, with nothing of this process's environment.
@@ -190,7 +191,7 @@ impl<'l> Machine<'l> {
                 [ -e "$1/$2" ] || exit 0
                 sleep 0.1
             done"#;
-        let (folder, name) = (self.dir.join("cgroup"), self.lab.server.namespace());
+        let (folder, name) = (self.dir.join("cgroup"), self.host.namespace());
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
         command.args(["sh", folder.to_str().unwrap(), name]);

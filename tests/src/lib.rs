@@ -15,7 +15,7 @@
 //! | --- | --- |
 //! | [`lab`], [`host`] | the namespaces, and running things in them |
 //! | [`site`] | a server with its configuration, keys and daemon, ready to be knocked at |
-//! | [`boot`] | the server as a whole machine, with systemd, that is switched on and off |
+//! | [`boot`] | a host as a whole machine, with systemd, that is switched on and off |
 //! | [`process`], [`wait`] | programs that go on running; waiting with a deadline |
 //! | [`ssh`] | sshd with keys made on the spot, and ssh's own configuration |
 //! | [`clock`] | a daemon whose wall clock a test sets |

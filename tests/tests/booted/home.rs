@@ -38,7 +38,7 @@ impl<'l> Home<'l> {
     /// Booted, as Debian left it.
     pub fn bare(lab: &'l Lab) -> Self {
         let sshd = Sshd::start(lab, &lab.server);
-        let mut machine = Machine::new(lab);
+        let mut machine = Machine::new(lab, &lab.server);
         machine.boot();
         Self { machine, sshd, lab }
     }

@@ -5,5 +5,6 @@ mod home;
 mod life;
 mod others;
 mod packages;
+mod readme;
 mod start;
 mod units;

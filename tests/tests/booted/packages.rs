@@ -54,7 +54,8 @@ fn build(version: &str) -> PathBuf {
     folder
 }
 
-fn package(name: &str, version: &str) -> PathBuf {
+/// A package of this version.
+pub fn package(name: &str, version: &str) -> PathBuf {
     let files = fs::read_dir(folder(version)).unwrap();
     let mut files = files.map(|file| file.unwrap().path());
     let prefix = format!("{name}_{version}_");
@@ -140,8 +141,9 @@ fn a_package_that_is_installed_guards_nothing_and_one_that_is_purged_leaves_noth
     let before = machine.run(&traces).out;
     home.install(&server("1.0-1"));
     assert_eq!(machine.property(DAEMON, "ActiveState"), "inactive");
-    // Even if it is started: there is nothing to make a guard of.
-    home.systemctl(&["start", DAEMON]);
+    // There is nothing to make a guard of, and whoever thinks that there is one learns it.
+    assert_ne!(machine.run(&["systemctl", "start", DAEMON]).code, Some(0));
+    machine.until_logged(DAEMON, "make it with: oneknockctl init", 1);
     let v4 = lab.server.v4.into();
     assert_eq!(wire::probe(&lab.stranger, v4, 22), Probe::Open);
 
