@@ -4,7 +4,7 @@ use crate::packages;
 use oneknock_tests::boot::Machine;
 use oneknock_tests::ssh::Sshd;
 use oneknock_tests::wire::{self, Probe};
-use oneknock_tests::{Lab, wait};
+use oneknock_tests::{Lab, Running, wait};
 use std::path::{Path, PathBuf};
 
 pub const DAEMON: &str = "oneknockd.service";
@@ -74,6 +74,15 @@ impl<'l> Home<'l> {
         let ssh = ["oneknock", "ssh", "home", "-F", self.sshd.config()];
         let ssh = [&ssh[..], &["echo in"]].concat();
         assert_eq!(self.lab.laptop.run(&ssh).ok(), "in\n");
+    }
+
+    /// A session that answers `got X` to each line X that it is told.
+    pub fn session(&self) -> Running {
+        let script = "echo in; while read line; do echo got $line; done";
+        let ssh = ["oneknock", "ssh", "home", "-F", self.sshd.config(), script];
+        let mut session = Running::start("session", self.lab.laptop.command(&ssh));
+        session.expect("in");
+        session
     }
 
     /// The port is silent for a stranger.

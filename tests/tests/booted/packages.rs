@@ -100,10 +100,7 @@ fn an_upgrade_under_a_running_server_loses_no_grant_and_no_session() {
     let machine = &home.machine;
     home.enable();
     home.gets_in();
-    let script = "echo in; while read line; do echo got $line; done";
-    let ssh = ["oneknock", "ssh", "home", "-F", home.sshd.config(), script];
-    let mut session = oneknock_tests::Running::start("session", lab.laptop.command(&ssh));
-    session.expect("in");
+    let mut session = home.session();
 
     let before = machine.main_pid(DAEMON);
     let config = fs::read(machine.file(CONFIG)).unwrap();
