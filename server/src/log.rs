@@ -9,6 +9,7 @@ use crate::config::one_line;
 use crate::gate::{Accepted, Refused, Verdict};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::iter;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -21,6 +22,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Lines that wait for a slow reader. When as many wait, further ones are lost and
 /// counted: a log that nobody reads must not hold the daemon up.
 const WAITING: usize = 1024;
+/// So many more than one are written together.
+const AT_ONCE: usize = 63;
 
 enum Entry {
     Line(String),
@@ -37,23 +40,28 @@ static WRITER: LazyLock<SyncSender<Entry>> = LazyLock::new(|| {
 /// Lines lost since the last one that was written.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
+/// Whole lines, as many as wait, by one call each time.
 fn write_all(entries: &Receiver<Entry>) {
-    for entry in entries {
-        // Where standard error is closed there is nowhere to say so.
-        match entry {
-            Entry::Line(text) => {
-                let lost = LOST.swap(0, Ordering::Relaxed);
-                if lost > 0 {
-                    let _ = writeln!(
-                        io::stderr(),
-                        "oneknockd: lines lost before this one: {lost}"
-                    );
+    for first in entries {
+        let mut text = Vec::new();
+        let mut flushed = Vec::new();
+        for entry in iter::once(first).chain(entries.try_iter().take(AT_ONCE)) {
+            match entry {
+                Entry::Line(line) => {
+                    let lost = LOST.swap(0, Ordering::Relaxed);
+                    if lost > 0 {
+                        let _ = writeln!(text, "oneknockd: lines lost before this one: {lost}");
+                    }
+                    // A Vec takes whatever is written to it.
+                    let _ = writeln!(text, "oneknockd: {line}");
                 }
-                let _ = writeln!(io::stderr(), "oneknockd: {text}");
+                Entry::Flush(done) => flushed.push(done),
             }
-            Entry::Flush(done) => {
-                let _ = done.send(());
-            }
+        }
+        // Where standard error is closed there is nowhere to say so.
+        let _ = io::stderr().write_all(&text);
+        for done in flushed {
+            let _ = done.send(());
         }
     }
 }
