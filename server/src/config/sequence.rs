@@ -7,10 +7,11 @@ use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::secret::{NoRandomness, random};
 use std::time::Duration;
 
-const SECOND: Duration = Duration::from_secs(1);
 /// How long the next step may take where the configuration does not say: longer than TCP
 /// takes to send a SYN for the third and fourth time, so that these do no harm.
 const STEP: Duration = Duration::from_secs(10);
+/// A client that is in doubt walks again within this time, and completes what it began.
+const MIN_STEP: Duration = Duration::from_secs(5);
 const MAX_STEP: Duration = Duration::from_secs(60);
 /// How long a sequence opens where the configuration does not say, and at most.
 const OPEN_FOR: Duration = Duration::from_secs(20);
@@ -29,9 +30,10 @@ pub struct Sequence {
     pub service: ServiceName,
     /// The steps: 4 to 8 single ports.
     pub steps: Vec<Ports>,
-    /// How long each step may take after the one before: 1 s to 1 min.
+    /// How long each step may take after the one before: 5 s to 1 min.
     pub step_time: Duration,
-    /// How long it opens the service: 1 s to 5 min, shorter than the service's own limit.
+    /// How long it opens the service: at least a step's time, at most 5 min, and shorter than
+    /// the service's own limit.
     pub open_for: Duration,
     /// Ports that anybody may use: no misstep.
     pub public: Vec<Ports>,
@@ -54,8 +56,8 @@ pub fn read(
 ) -> Option<Sequence> {
     let service: Option<ServiceName> = section.text("service", "\"ssh\"");
     let steps: Option<Vec<Ports>> = section.list("ports", "[\"tcp/…\", \"udp/…\", …]");
-    let step_time = section.duration_or("step_time", SECOND..=MAX_STEP, STEP);
-    let open_for = section.duration_or("open_for", SECOND..=MAX_OPEN_FOR, OPEN_FOR);
+    let step_time = section.duration_or("step_time", MIN_STEP..=MAX_STEP, STEP);
+    let open_for = section.duration_or("open_for", MIN_STEP..=MAX_OPEN_FOR, OPEN_FOR);
     let public: Option<Vec<Ports>> = section.list_or_none("public");
     if let (Some(steps), Some(services), Some(public)) = (&steps, services, &public) {
         for what in faults(
@@ -68,6 +70,12 @@ pub fn read(
         ) {
             section.note("ports", what);
         }
+    }
+    if let (Some(step_time), Some(open_for)) = (step_time, open_for)
+        && open_for < step_time
+    {
+        // Until a step has ended it comes again, and opens nothing anew.
+        section.note("open_for", "must not be shorter than step_time");
     }
     if let (Some(name), Some(services)) = (service, services) {
         match services.iter().find(|s| s.name == name) {

@@ -6,6 +6,7 @@ mod manager;
 mod reload;
 mod sift;
 mod start;
+mod walked;
 
 use crate::clock::{Clock, Synchronised};
 use crate::config::{Mistake, Settings};
@@ -19,6 +20,7 @@ use crate::log::{self, Log};
 use commands::Next;
 use manager::Manager;
 use sift::Sifting;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
@@ -174,6 +176,8 @@ struct Daemon {
     tidied: Duration,
     /// The guard is not looked after before then.
     look_again: Duration,
+    /// Where the guard is watched: whom the port sequence had admitted when last seen.
+    walked_in: BTreeSet<IpAddr>,
     control: Control,
 }
 

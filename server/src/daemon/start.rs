@@ -45,6 +45,7 @@ impl Daemon {
             waiting: None,
             tidied: now.mono,
             look_again: now.mono,
+            walked_in: std::collections::BTreeSet::new(),
             control,
         };
         daemon.gate.set_gateways(gateways::read());
