@@ -104,6 +104,7 @@ impl Daemon {
     pub(super) fn restore(&mut self) -> Result<(), FirewallError> {
         let before = self.firewall.put_up(&self.settings.config, false)?;
         self.sift_anew();
+        self.roll_anew();
         self.reconcile(&before)
     }
 

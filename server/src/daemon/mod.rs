@@ -4,6 +4,7 @@ mod commands;
 mod guard;
 mod manager;
 mod reload;
+mod rolling;
 mod sift;
 mod start;
 mod walked;
@@ -135,6 +136,7 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
             },
             _ = tick.tick() => {
                 daemon.tick();
+                daemon.roll();
                 manager.turns();
             }
             _ = look.tick() => {
@@ -178,6 +180,7 @@ struct Daemon {
     look_again: Duration,
     /// Where the guard is watched: whom the port sequence had admitted when last seen.
     walked_in: BTreeSet<IpAddr>,
+    rolling: rolling::Rolling,
     control: Control,
 }
 

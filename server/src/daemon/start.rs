@@ -46,6 +46,7 @@ impl Daemon {
             tidied: now.mono,
             look_again: now.mono,
             walked_in: std::collections::BTreeSet::new(),
+            rolling: super::rolling::Rolling::default(),
             control,
         };
         daemon.gate.set_gateways(gateways::read());
@@ -53,6 +54,7 @@ impl Daemon {
         daemon.resume(&memory, &before, now)?;
         daemon.remember(true);
         daemon.sift();
+        daemon.roll();
         daemon.announce("ready");
         Ok(daemon)
     }

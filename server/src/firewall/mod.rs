@@ -18,7 +18,7 @@ pub use elements::AT_ONCE;
 pub use names::TABLE;
 pub use nft::NftFailed;
 pub use ruleset::{How, TableIs, ruleset};
-pub use sequence::alone as sequence_alone;
+pub use sequence::{RollingStep, alone as sequence_alone};
 pub use sieve::script as sieve_script;
 pub use standing::{Element, Standing};
 
@@ -278,6 +278,16 @@ impl Firewall {
             return Ok(());
         }
         Ok(sieve::fill(&mut self.netlink, selectors)?)
+    }
+
+    /// Lets ports be steps of rolling sequences, besides those that are; all, or none.
+    pub fn roll(&mut self, steps: &[RollingStep]) -> Result<(), FirewallError> {
+        Ok(sequence::fill(&mut self.netlink, steps)?)
+    }
+
+    /// Lets no port be a step of a rolling sequence any more.
+    pub fn roll_nothing(&mut self) -> Result<(), FirewallError> {
+        Ok(sequence::empty(&mut self.netlink)?)
     }
 
     /// Who is admitted by the port sequence, and for how long still.
