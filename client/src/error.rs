@@ -171,6 +171,8 @@ pub enum Error {
         port: u16,
         /// This machine's time, in UTC.
         clock: String,
+        /// An address says that nothing takes knocks there.
+        knock_refused: bool,
         /// One for each address.
         troubles: Vec<String>,
     },
@@ -311,11 +313,23 @@ impl Error {
                 vec!["the door opens with either; run it again to complete it".into()]
             }
             Self::Ssh(_) => vec!["install OpenSSH's client".into()],
-            Self::NotOpen { port, clock, .. } => vec![
-                format!("is the server up, and does its router forward udp/{port} and the service's port to it?"),
-                format!("is the clock right? Here it is {clock}"),
-                "at the server, oneknockctl why and oneknockd's log say why a knock of a known key was refused; where they say nothing, the packet did not arrive, or its key is not the server's any more".into(),
-            ],
+            Self::NotOpen {
+                port,
+                clock,
+                knock_refused,
+                ..
+            } => {
+                let at_server = format!(
+                    "does oneknockd run at the server? The answer came that nothing takes knocks on udp/{port}; at the server, oneknockctl status tells"
+                );
+                let rest = [
+                    format!("is the server up, and does its router forward udp/{port} and the service's port to it?"),
+                    format!("is the clock right? Here it is {clock}"),
+                    "at the server, oneknockctl why and oneknockd's log say why a knock of a known key was refused; where they say nothing, the packet did not arrive, or its key is not the server's any more".into(),
+                ];
+                let first = knock_refused.then_some(at_server);
+                first.into_iter().chain(rest).collect()
+            }
             Self::NothingListens { port, .. } => vec![
                 format!("the knock was probably accepted, and the service is down: is it running at the server, on tcp/{port}?"),
                 format!("a router in front that does not pass tcp/{port} on may refuse it in the server's place"),
