@@ -23,6 +23,14 @@ need strace strace
 need mkfs.ext4 e2fsprogs
 need mount mount
 need setpriv util-linux
+need systemd-analyze systemd
+need dbus-daemon dbus
+need dpkg-shlibdeps dpkg-dev
+need lintian lintian
+need man man-db
+need groff groff-base
+need zsh zsh
+need fish fish
 need cc gcc
 need c++ g++
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)

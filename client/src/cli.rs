@@ -11,6 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// One signed packet, and the server's hidden port opens for this machine.
+///
+/// Exit status: 0 done, 1 tried and failed, 2 the command line or a door is wrong and nothing
+/// was tried. Of "oneknock ssh" it is ssh's own, and 127 where there is no ssh.
 #[derive(Debug, Parser)]
 #[command(name = "oneknock", version)]
 #[command(after_help = "Begin with: oneknock import, then oneknock ssh DOOR")]

@@ -9,6 +9,7 @@ use crate::error::{Error, hint, say};
 use crate::import::{self, Imported};
 use crate::knock::{self, Knocker};
 use crate::open::{Round, Shut};
+use crate::progress::Progress;
 use crate::relay;
 use crate::resolve::{Family, resolve};
 use crate::rotate;
@@ -286,10 +287,15 @@ async fn connect(
     port: u16,
     timeout: Duration,
 ) -> Result<TcpStream, Error> {
+    let progress = Progress::new(format!(
+        "knocking at {}: tcp/{port} does not answer yet",
+        door.name()
+    ));
     let fell_back = || {
+        progress.take_away();
         say("the signed address did not open the door: trying the packet's source instead");
     };
-    let opened = round.open(port, timeout, fell_back).await;
+    let opened = progress.during(round.open(port, timeout, fell_back)).await;
     let shut = |Shut {
                     refused,
                     knock_refused,

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`cli`] | the command line |
+//! | [`complete`] | what a shell completes |
 //! | [`commands`] | what each command does and prints |
 //! | [`door`] | a server and the key to it, as a file of this user's own |
 //! | [`private`] | files that are this user's alone |
@@ -13,6 +14,7 @@
 //! | [`knock`] | one fresh packet to one address |
 //! | [`schedule`] | when to knock, and when to try the port; no clock in it |
 //! | [`open`] | knock and try until the port answers |
+//! | [`progress`] | what a person sees while the door is waited for |
 //! | [`relay`] | standard input and output to the connection and back |
 //! | [`ssh`] | ssh's arguments and configuration |
 //! | [`rotate`] | a door's new secret |
@@ -23,12 +25,14 @@ pub mod address;
 pub mod age;
 pub mod cli;
 pub mod commands;
+pub mod complete;
 pub mod door;
 pub mod error;
 pub mod import;
 pub mod knock;
 pub mod open;
 pub mod private;
+pub mod progress;
 pub mod relay;
 pub mod resolve;
 pub mod rotate;
@@ -46,6 +50,7 @@ use std::process::ExitCode;
 /// tried. `oneknock ssh` gives ssh's own, and 127 where there is no ssh.
 #[must_use]
 pub fn main() -> ExitCode {
+    complete::answer_a_shell();
     let result = match cli::Cli::try_parse() {
         Ok(cli) => commands::run(cli.command),
         Err(asked) if !asked.use_stderr() => {

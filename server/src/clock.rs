@@ -109,6 +109,10 @@ fn is_synchronised() -> io::Result<bool> {
     let output = Command::new("timedatectl")
         .args(["show", "--property=NTPSynchronized", "--value"])
         .output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(io::Error::other(said));
+    }
     Ok(output.stdout.trim_ascii() == b"yes")
 }
 

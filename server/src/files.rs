@@ -2,7 +2,7 @@
 //! read, and written so that they are complete, private and durable, or not there.
 
 use nix::fcntl::OFlag;
-use nix::unistd::Group;
+use nix::unistd::{Group, User};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -18,8 +18,10 @@ pub const KEY_FOLDER_MODE: u32 = 0o750;
 /// Mode of a key file.
 pub const KEY_FILE_MODE: u32 = 0o640;
 
-/// Who owns what oneknock keeps: root, and the group `oneknock` where the machine has
-/// one (the daemon's), else the group root.
+/// What the daemon's user is called, and its group, where the machine has them.
+const DAEMON: &str = "oneknock";
+
+/// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// The user's number.
@@ -29,12 +31,26 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// What this machine wants.
+    /// Who owns configuration and keys: root, and the daemon's group where the machine has
+    /// one, else the group root. The daemon reads them, and cannot change them.
     #[must_use]
     pub fn wanted() -> Self {
-        let group = Group::from_name("oneknock").ok().flatten();
+        let group = Group::from_name(DAEMON).ok().flatten();
         let gid = group.map_or(0, |g| g.gid.as_raw());
         Self { uid: 0, gid }
+    }
+
+    /// Who owns the state, which the daemon writes: its user where the machine has one,
+    /// else root.
+    #[must_use]
+    pub fn of_state() -> Self {
+        match User::from_name(DAEMON).ok().flatten() {
+            Some(user) => Self {
+                uid: user.uid.as_raw(),
+                gid: user.gid.as_raw(),
+            },
+            None => Self::wanted(),
+        }
     }
 
     fn name(self) -> String {
@@ -228,7 +244,7 @@ pub fn write(
         .prefix(UNFINISHED)
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(folder)?;
-    fchown(file.as_file(), Some(owner.uid), Some(owner.gid))?;
+    give(file.as_file(), owner)?;
     file.as_file()
         .set_permissions(Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
@@ -255,6 +271,20 @@ pub fn changed_ms(path: &Path) -> Option<u64> {
     Some(seconds * 1000 + u64::try_from(meta.ctime_nsec()).ok()? / 1_000_000)
 }
 
+/// Gives an open file to its owner; where it is his, nothing is asked of the kernel, which
+/// lets root alone give files away.
+pub fn give(file: &File, owner: Owner) -> io::Result<()> {
+    let meta = file.metadata()?;
+    let is = Owner {
+        uid: meta.uid(),
+        gid: meta.gid(),
+    };
+    if is == owner {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid), Some(owner.gid))
+}
+
 /// Makes a folder with this owner and mode; one that is there is left as it is.
 /// Returns whether it was made.
 pub fn make_folder(path: &Path, owner: Owner, mode: u32) -> io::Result<bool> {
@@ -267,7 +297,7 @@ pub fn make_folder(path: &Path, owner: Owner, mode: u32) -> io::Result<bool> {
         Err(error) => return Err(error),
     }
     let folder = File::open(path)?;
-    fchown(&folder, Some(owner.uid), Some(owner.gid))?;
+    give(&folder, owner)?;
     folder.set_permissions(Permissions::from_mode(mode))?;
     Ok(true)
 }

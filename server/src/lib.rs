@@ -24,3 +24,4 @@ pub mod ledger;
 pub mod listener;
 pub mod log;
 pub mod reasons;
+pub mod usage;

@@ -10,6 +10,7 @@ use crate::gate::{Accepted, Held, Place, Refused, Verdict};
 use oneknock_shared::name::KeyName;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, LazyLock};
@@ -22,6 +23,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Lines that wait for a slow reader. When as many wait, further ones are lost and
 /// counted: a log that nobody reads must not hold the daemon up.
 const WAITING: usize = 1024;
+/// So many more than one are written together.
+const AT_ONCE: usize = 63;
 
 enum Entry {
     Line(String),
@@ -38,23 +41,28 @@ static WRITER: LazyLock<SyncSender<Entry>> = LazyLock::new(|| {
 /// Lines lost since the last one that was written.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
+/// Whole lines, as many as wait, by one call each time.
 fn write_all(entries: &Receiver<Entry>) {
-    for entry in entries {
-        // Where standard error is closed there is nowhere to say so.
-        match entry {
-            Entry::Line(text) => {
-                let lost = LOST.swap(0, Ordering::Relaxed);
-                if lost > 0 {
-                    let _ = writeln!(
-                        io::stderr(),
-                        "oneknockd: lines lost before this one: {lost}"
-                    );
+    for first in entries {
+        let mut text = Vec::new();
+        let mut flushed = Vec::new();
+        for entry in iter::once(first).chain(entries.try_iter().take(AT_ONCE)) {
+            match entry {
+                Entry::Line(line) => {
+                    let lost = LOST.swap(0, Ordering::Relaxed);
+                    if lost > 0 {
+                        let _ = writeln!(text, "oneknockd: lines lost before this one: {lost}");
+                    }
+                    // A Vec takes whatever is written to it.
+                    let _ = writeln!(text, "oneknockd: {line}");
                 }
-                let _ = writeln!(io::stderr(), "oneknockd: {text}");
+                Entry::Flush(done) => flushed.push(done),
             }
-            Entry::Flush(done) => {
-                let _ = done.send(());
-            }
+        }
+        // Where standard error is closed there is nowhere to say so.
+        let _ = io::stderr().write_all(&text);
+        for done in flushed {
+            let _ = done.send(());
         }
     }
 }
@@ -154,7 +162,7 @@ pub fn accepted(accepted: &Accepted) -> Vec<String> {
 }
 
 /// So many lines at the most tell what happened to many grants at once.
-const AT_ONCE: usize = 100;
+const MOST_TOLD: usize = 100;
 
 /// The lines of grants that ended before their time, without anybody having asked for just
 /// that: a reload or a start ended them.
@@ -183,9 +191,9 @@ pub fn restored(held: &[Held]) -> Vec<String> {
 }
 
 fn at_once(count: usize, lines: impl Iterator<Item = String>) -> Vec<String> {
-    let more = count.saturating_sub(AT_ONCE);
+    let more = count.saturating_sub(MOST_TOLD);
     let more = (more > 0).then(|| format!("and of such grants more: {more}"));
-    lines.take(AT_ONCE).chain(more).collect()
+    lines.take(MOST_TOLD).chain(more).collect()
 }
 
 /// The lines of an accepted packet whose changes could not be recorded or made: the

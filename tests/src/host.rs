@@ -215,7 +215,8 @@ fn ip(args: &[&str]) {
     finish(command, format!("ip {}", args.join(" ")), "").ok();
 }
 
-fn finish(mut command: Command, called: String, input: &str) -> Done {
+/// Runs a program to its end, with `input` as its standard input.
+pub(crate) fn finish(mut command: Command, called: String, input: &str) -> Done {
     command.stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|e| panic!("{called}: {e}"));

@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | [`lab`], [`host`] | the namespaces, and running things in them |
 //! | [`site`] | a server with its configuration, keys and daemon, ready to be knocked at |
+//! | [`boot`] | a host as a whole machine, with systemd, that is switched on and off |
 //! | [`process`], [`wait`] | programs that go on running; waiting with a deadline |
 //! | [`ssh`] | sshd with keys made on the spot, and ssh's own configuration |
 //! | [`clock`] | a daemon whose wall clock a test sets |
@@ -24,6 +25,7 @@
 //! | [`weather`] | a link that loses and reorders |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
 //! | [`packets`] | fragments, extension headers and segments that no system would send |
+//! | [`manual`] | the manual's pages, from the definitions of the command lines |
 //! | [`capture`] | what really passed on the wire |
 
 // A lab that cannot be built is a failed test: a panic is how a test says so.
@@ -31,11 +33,13 @@
 // A knock is sent for what it does as often as for the packet that it gives back.
 #![allow(clippy::must_use_candidate)]
 
+pub mod boot;
 pub mod capture;
 pub mod chance;
 pub mod clock;
 pub mod host;
 pub mod lab;
+pub mod manual;
 pub mod packets;
 pub mod power;
 pub mod process;

@@ -1,12 +1,13 @@
 //! `oneknockd.toml`.
 
 use super::Mistake;
+use super::always::{self, Network};
 use super::reader::{Reader, Section};
 use oneknock_shared::name::{Host, KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::secret::ServerId;
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub struct Config {
     pub control_group: Option<String>,
     /// Whether this machine's own default gateway may be admitted.
     pub admit_gateway: bool,
+    /// Who never needs to knock; no two overlap.
+    pub always: Vec<Network>,
     /// What is guarded; at least one, no name and no port twice.
     pub services: Vec<Service>,
 }
@@ -133,6 +136,12 @@ impl Config {
         warnings
     }
 
+    /// Whether an address never needs to knock.
+    #[must_use]
+    pub fn never_knocks(&self, address: IpAddr) -> bool {
+        self.always.iter().any(|network| network.contains(address))
+    }
+
     /// The service of that name.
     #[must_use]
     pub fn service(&self, name: ServiceName) -> Option<&Service> {
@@ -157,6 +166,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let control = file.text_if::<PathBuf>("control");
         let control_group = file.text_if::<GroupName>("control_group");
         let admit_gateway = file.flag("admit_gateway");
+        let always = file.table_if("always", "always.", always::read);
         let services = file.tables("service", service);
         if let (Some(listen), Some(services)) = (&listen, &services) {
             check_listen(file, listen, services);
@@ -191,6 +201,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             control,
             control_group: control_group?.map(|group| group.0),
             admit_gateway: admit_gateway?,
+            always: always?.unwrap_or_default(),
             services: services?,
         })
     })
@@ -377,6 +388,7 @@ admit_gateway = {gateway}
         },
         gateway = config.admit_gateway,
     );
+    text.push_str(&always::text(&config.always));
     for service in &config.services {
         let ports: Vec<String> = service.ports.iter().map(|p| format!("\"{p}\"")).collect();
         // Writing to a String cannot fail.
@@ -432,6 +444,7 @@ impl Config {
             rotation_grace: ROTATION_GRACE,
             guard: Guard::default(),
             admit_gateway: false,
+            always: Vec::new(),
             services: Vec::new(),
         }
     }

@@ -1,10 +1,12 @@
 //! What the administrator wrote: `oneknockd.toml` and one file for each key, read as a
 //! whole or not at all, with every mistake at once.
 
+mod always;
 mod key;
 mod main_file;
 mod reader;
 
+pub use always::Network;
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, Service, default_control, main_text, parse as parse_config};
 

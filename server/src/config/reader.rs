@@ -42,6 +42,7 @@ impl<'f> Reader<'f> {
                     reader: &reader,
                     table: table.get_ref(),
                     span: None,
+                    prefix: "",
                     used: BTreeSet::new(),
                 };
                 let value = read(&mut section);
@@ -75,6 +76,8 @@ pub struct Section<'r, 'f> {
     reader: &'r Reader<'f>,
     table: &'r DeTable<'f>,
     span: Option<Range<usize>>,
+    /// What a mistake's key is called with, where that is not clear from its line.
+    prefix: &'static str,
     used: BTreeSet<&'static str>,
 }
 
@@ -85,7 +88,8 @@ impl<'r, 'f> Section<'r, 'f> {
             .table
             .get(key)
             .map_or(self.span.clone(), |v| Some(v.span()));
-        self.reader.note(span, format!("{key}: {what}"));
+        let prefix = self.prefix;
+        self.reader.note(span, format!("{prefix}{key}: {what}"));
     }
 
     fn optional(&mut self, key: &'static str) -> Option<&'r Spanned<DeValue<'f>>> {
@@ -108,17 +112,16 @@ impl<'r, 'f> Section<'r, 'f> {
     where
         T::Err: Display,
     {
+        let note = |what: &dyn Display| {
+            let prefix = self.prefix;
+            self.reader
+                .note(Some(value.span()), format!("{prefix}{key}: {what}"));
+        };
         let Some(text) = value.get_ref().as_str() else {
-            self.reader.note(
-                Some(value.span()),
-                format!("{key}: must be a text in quotes"),
-            );
+            note(&"must be a text in quotes");
             return None;
         };
-        let noted = |error| {
-            self.reader
-                .note(Some(value.span()), format!("{key}: {error}"));
-        };
+        let noted = |error| note(&error);
         text.parse().map_err(noted).ok()
     }
 
@@ -168,6 +171,28 @@ impl<'r, 'f> Section<'r, 'f> {
             self.note(key, format!("is empty; write for example {example}"));
             return None;
         }
+        self.elements(key, array)
+    }
+
+    /// A list of texts, none where the key is not there.
+    pub fn list_or_none<T: FromStr>(&mut self, key: &'static str) -> Option<Vec<T>>
+    where
+        T::Err: Display,
+    {
+        let Some(value) = self.optional(key) else {
+            return Some(Vec::new());
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            self.note(key, "must be a list");
+            return None;
+        };
+        self.elements(key, array)
+    }
+
+    fn elements<T: FromStr>(&self, key: &str, array: &[Spanned<DeValue<'_>>]) -> Option<Vec<T>>
+    where
+        T::Err: Display,
+    {
         // Every element is looked at, so that each mistake is found.
         let values: Vec<Option<T>> = array.iter().map(|value| self.parse(key, value)).collect();
         values.into_iter().collect()
@@ -287,6 +312,7 @@ impl<'r, 'f> Section<'r, 'f> {
                 reader: self.reader,
                 table,
                 span: Some(value.span()),
+                prefix: "",
                 used: BTreeSet::new(),
             };
             values.push(read(&mut section));
@@ -295,13 +321,41 @@ impl<'r, 'f> Section<'r, 'f> {
         values.into_iter().collect()
     }
 
+    /// The table `[key]` where it is there, read with `read`.
+    #[expect(clippy::option_option, reason = "absent and wrong are two things here")]
+    pub fn table_if<T>(
+        &mut self,
+        key: &'static str,
+        prefix: &'static str,
+        read: impl FnOnce(&mut Section<'_, 'f>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        let Some(value) = self.optional(key) else {
+            return Some(None);
+        };
+        let Some(table) = value.get_ref().as_table() else {
+            self.note(key, format!("must be written as [{key}]"));
+            return None;
+        };
+        let mut section = Section {
+            reader: self.reader,
+            table,
+            span: Some(value.span()),
+            prefix,
+            used: BTreeSet::new(),
+        };
+        let found = read(&mut section);
+        section.finish();
+        found.map(Some)
+    }
+
     /// Notes every key that was not asked for.
     fn finish(self) {
         for key in self.table.keys() {
             if !self.used.contains(key.get_ref().as_ref()) {
                 let known: Vec<&str> = self.used.iter().copied().collect();
                 let what = format!(
-                    "{}: is unknown here; known are {}",
+                    "{}{}: is unknown here; known are {}",
+                    self.prefix,
                     key.get_ref(),
                     known.join(", ")
                 );

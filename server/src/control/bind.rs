@@ -114,11 +114,18 @@ fn listen(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     if let Some(group) = group {
-        chown(path, None, Some(group))?;
+        chown(path, None, Some(group)).map_err(|error| give_hint(&error))?;
     }
     fs::set_permissions(path, Permissions::from_mode(mode(group)))?;
     socket.listen(16)?;
     UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))
+}
+
+fn give_hint(error: &io::Error) -> io::Error {
+    let what = format!(
+        "the socket cannot be given to control_group ({error}): besides root only a member of a group can, and systemd has to let him: SupplementaryGroups=GROUP and SystemCallFilter=@chown in \"systemctl edit oneknockd\""
+    );
+    io::Error::new(error.kind(), what)
 }
 
 fn mode(group: Option<u32>) -> u32 {

@@ -77,7 +77,7 @@ impl Init {
         let keys = files::key_folder(dir);
         files::make_folder(dir, owner, 0o755).map_err(|e| failed(dir, e))?;
         files::make_folder(&keys, owner, KEY_FOLDER_MODE).map_err(|e| failed(&keys, e))?;
-        Ledger::create(&config.state, owner)
+        Ledger::create(&config.state, Owner::of_state())
             .map_err(|error| Failure::new("the configuration was not written", error))?;
         // Last, so that a configuration never stands without what it needs.
         files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, e))?;

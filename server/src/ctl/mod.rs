@@ -6,7 +6,9 @@
 
 mod ask;
 mod clocks;
+mod complete;
 mod control;
+mod guard;
 mod history;
 mod init;
 mod key;
@@ -131,6 +133,12 @@ enum Command {
     /// it reads, and rename it. Where no daemon runs the metrics say so, and the exit status
     /// is 0 all the same.
     Metrics,
+    /// Put the guard up, without the daemon.
+    ///
+    /// For the machine's start, before the network comes up: every guarded port is shut for
+    /// everybody who is not admitted already, and nobody new is until oneknockd runs.
+    /// Connections that are open live on. Looks at the configuration alone, not at the keys.
+    Guard,
     /// Take the guard down: every guarded port is as open as without oneknock.
     ///
     /// A running daemon takes it down itself, and ends.
@@ -206,7 +214,11 @@ pub fn check_readable(dir: &Path) -> Result<(), Failure> {
 /// Runs a command and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    complete::answer_a_shell();
+    let cli: Cli = match crate::usage::parse("oneknockctl") {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     if let Some(mistake) = config::no_folder(&cli.config) {
         eprintln!("oneknockctl: {mistake}");
         return ExitCode::from(2);
@@ -225,6 +237,7 @@ pub fn main() -> ExitCode {
         Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
         Command::Watch { json } => control::watch(&cli.config, *json),
         Command::Metrics => control::metrics(&cli.config),
+        Command::Guard => guard::put_up(&cli.config),
         Command::Teardown => control::teardown(&cli.config),
     };
     let (status, what, hint) = match result {

@@ -22,7 +22,7 @@ pub fn new(dir: &Path) -> Result<(), Failure> {
         ),
         error => Failure::new("there is no new state", error),
     };
-    crate::files::make_folder(folder, Owner::wanted(), 0o700)
+    crate::files::make_folder(folder, Owner::of_state(), 0o700)
         .map_err(|error| Failure::new(folder.display(), error))?;
     let (mut ledger, found) = Ledger::open(folder, now).map_err(failed)?;
     let Found::Nothing(why) = found else {

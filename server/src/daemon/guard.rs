@@ -68,7 +68,10 @@ impl Daemon {
         self.gate.tick(self.clock.now());
         self.remember(false);
         let (gate, now) = (&self.gate, self.clock.now());
-        let admitted = |service, address| gate.admits(now, Place { service, address });
+        let config = &self.settings.config;
+        let admitted = |service, address| {
+            config.never_knocks(address) || gate.admits(now, Place { service, address })
+        };
         match self.firewall.cut(&self.settings.config, admitted) {
             Ok(0) => {}
             Ok(count) => log::line(format_args!(

@@ -2,6 +2,7 @@
 
 mod commands;
 mod guard;
+mod manager;
 mod reload;
 mod sift;
 mod start;
@@ -16,6 +17,7 @@ use crate::ledger::{Ledger, Unrecorded, Unusable};
 use crate::listener::{CannotListen, Listener, Received};
 use crate::log::{self, Log};
 use commands::Next;
+use manager::Manager;
 use sift::Sifting;
 use std::fmt::Display;
 use std::io;
@@ -37,11 +39,15 @@ const TIDY_EVERY: Duration = Duration::from_secs(10);
 #[command(name = "oneknockd", version, after_long_help = crate::reasons::table())]
 /// Opens guarded ports to whoever knocks with a key.
 ///
-/// Runs in the foreground and logs to standard error. SIGHUP or "oneknockctl reload" rereads
+/// Runs in the foreground and logs to standard error; tells systemd when it is ready and,
+/// each second, that it is not stuck. SIGHUP or "oneknockctl reload" rereads
 /// configuration and keys; SIGTERM ends it and leaves the guard up, so that nothing is left
 /// open.
 ///
 /// Of packets without a known key nothing is logged: anybody can send those without end.
+///
+/// Exit status: 0 after SIGTERM or "oneknockctl teardown", 1 it could not start, 2 the
+/// command line, the configuration or a key is wrong.
 pub struct Cli {
     /// Where oneknockd.toml and keys/ are.
     #[arg(long, value_name = "DIR", default_value = "/etc/oneknock")]
@@ -79,7 +85,10 @@ pub fn main() -> ExitCode {
 /// As [`main`], by this clock.
 #[must_use]
 pub fn main_with(clock: Clock) -> ExitCode {
-    let cli = <Cli as clap::Parser>::parse();
+    let cli: Cli = match crate::usage::parse("oneknockd") {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -108,7 +117,9 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let manager = Manager::from_environment()?;
     let mut daemon = Daemon::start(cli, clock)?;
+    manager.ready()?;
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = interval(LOOK_EVERY);
@@ -120,7 +131,10 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
                 Ok(()) => daemon.datagrams(&received),
                 Err(error) => log::line(format_args!("a socket failed: {error}")),
             },
-            _ = tick.tick() => daemon.tick(),
+            _ = tick.tick() => {
+                daemon.tick();
+                manager.turns();
+            }
             _ = look.tick() => {
                 daemon.look();
                 daemon.sift();
@@ -136,6 +150,7 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
             _ = interrupt.recv() => break,
         }
     }
+    manager.stopping();
     daemon.control.socket.finish().await;
     if daemon.waiting.is_none() {
         daemon.tidy(daemon.clock.now());

@@ -3,10 +3,10 @@
 use super::names::{GUARD, INPUT, KNOCK, PRIORITY, SELECTORS, SIEVE, TABLE};
 use super::names::{cut_name, mark, set_name};
 use super::standing::Standing;
-use crate::config::{Config, Service};
+use crate::config::{Config, Network, Service};
 use nftables::batch::Batch;
 use nftables::expr::{BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey};
-use nftables::expr::{NamedExpression, Payload, PayloadField, Range, SetItem, Verdict};
+use nftables::expr::{NamedExpression, Payload, PayloadField, Prefix, Range, SetItem, Verdict};
 use nftables::schema::{Chain, Element, FlushObject, NfCmd, NfListObject, NfObject, Nftables};
 use nftables::schema::{Rule, Set, SetFlag, SetType, SetTypeValue, Table};
 use nftables::stmt::{Accept, Counter, Drop, JumpTarget, Match, Operator, Statement, VerdictMap};
@@ -106,7 +106,7 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
     }
     batch.add(rule(GUARD.into(), elsewhere()));
     for base in [GUARD, INPUT] {
-        for statements in guard(services) {
+        for statements in guard(config) {
             batch.add(rule(base.into(), statements));
         }
     }
@@ -136,7 +136,7 @@ fn elsewhere() -> Vec<Statement<'static>> {
 }
 
 /// What leads past the guard, in order, and then the doors.
-fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
+fn guard(config: &Config) -> Vec<Vec<Statement<'static>>> {
     let accept = || Statement::Accept(Some(Accept {}));
     let flags = |wanted: &[&'static str]| {
         let wanted = wanted.iter().map(|f| text(f)).collect();
@@ -153,6 +153,7 @@ fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
         vec![equal(who, text(&format!("@{}", cut_name(is_ipv6)))), drop]
     };
     let mut rules = vec![vec![equal(meta(MetaKey::Iifname), text("lo")), accept()]];
+    rules.extend(always(&config.always));
     rules.extend([
         cut("ip", false),
         cut("ip6", true),
@@ -178,9 +179,31 @@ fn guard(services: &[Service]) -> Vec<Vec<Statement<'static>>> {
         ],
         vec![Statement::VerdictMap(VerdictMap {
             key: concat(vec![meta(MetaKey::L4proto), payload("th", "dport")]),
-            data: NamedExpression::Set(doors(services)).into_expr(),
+            data: NamedExpression::Set(doors(&config.services)).into_expr(),
         })],
     ]);
+    rules
+}
+
+/// Who never needs to knock.
+fn always(networks: &[Network]) -> Vec<Vec<Statement<'static>>> {
+    let mut rules = Vec::new();
+    for (protocol, is_ipv6) in [("ip", false), ("ip6", true)] {
+        let mut items = Vec::new();
+        for network in networks.iter().filter(|n| n.first().is_ipv6() == is_ipv6) {
+            let prefix = Prefix {
+                addr: Box::new(text(&network.first().to_string())),
+                len: network.bits().into(),
+            };
+            let prefix = NamedExpression::Prefix(prefix).into_expr();
+            items.push(SetItem::Element(prefix));
+        }
+        if !items.is_empty() {
+            let among = NamedExpression::Set(items).into_expr();
+            let is_one = equal(payload(protocol, "saddr"), among);
+            rules.push(vec![is_one, Statement::Accept(Some(Accept {}))]);
+        }
+    }
     rules
 }
 

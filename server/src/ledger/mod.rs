@@ -135,14 +135,14 @@ impl Ledger {
             uid: meta.uid(),
             gid: meta.gid(),
         };
-        let lock = open_lock(&folder.join("lock")).map_err(failed)?;
+        let lock = open_lock(&folder.join("lock"), owner).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Unusable::Locked(folder.into())),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let mut loose = modes::look(folder);
-        modes::tighten(&loose).map_err(failed)?;
+        modes::tighten(&mut loose).map_err(failed)?;
         // What lies in a folder that others could write, they could have put there.
         let is_open = loose.iter().any(|l| l.writable && l.path == folder);
         let distrusted = |names: &[&str]| {
@@ -305,15 +305,21 @@ impl Ledger {
     }
 }
 
-/// Opens the lock, following no link and waiting for nobody; writes nothing.
-fn open_lock(path: &Path) -> io::Result<File> {
+/// Opens the lock, following no link and waiting for nobody; writes nothing. One that is
+/// made is the folder's owner's: root may make it, and the daemon have it later.
+fn open_lock(path: &Path, owner: Owner) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let lock = options
-        .mode(FILE_MODE)
-        .custom_flags(flags.bits())
-        .open(path)?;
+    options.read(true).write(true).mode(FILE_MODE);
+    options.custom_flags(flags.bits());
+    let lock = match options.clone().create_new(true).open(path) {
+        Ok(made) => {
+            files::give(&made, owner)?;
+            made
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path)?,
+        Err(error) => return Err(error),
+    };
     if lock.metadata()?.is_file() {
         Ok(lock)
     } else {

@@ -51,7 +51,9 @@ pub fn look(folder: &Path) -> Vec<Loose> {
             return None;
         }
         let mode = meta.mode() & 0o7777;
-        let writable = mode & WRITABLE != 0 || meta.uid() != of_folder.uid();
+        // What is root's, root has put there.
+        let is_strangers = ![0, of_folder.uid()].contains(&meta.uid());
+        let writable = mode & WRITABLE != 0 || is_strangers;
         (mode & 0o077 != 0 || writable).then_some(Loose {
             path,
             writable,
@@ -62,14 +64,22 @@ pub fn look(folder: &Path) -> Vec<Loose> {
     loose.collect()
 }
 
-/// Gives them the mode that they should have. The folder comes first: once it is private
-/// nobody else gets at the rest.
-pub fn tighten(loose: &[Loose]) -> io::Result<()> {
-    loose.iter().try_for_each(|loose| {
-        // A link in its place would lead the change elsewhere.
-        if fs::symlink_metadata(&loose.path)?.is_symlink() {
-            return Ok(());
+/// Gives them the mode that they should have, and keeps those of the list that it was done
+/// to. The folder comes first: once it is private nobody else gets at the rest. That others
+/// can read a file on is no reason not to start.
+pub fn tighten(loose: &mut Vec<Loose>) -> io::Result<()> {
+    let mut mended = Vec::new();
+    for one in loose.drain(..) {
+        // A link in its place would lead the change elsewhere; a reader of the history may
+        // have taken the log away as it ended.
+        if fs::symlink_metadata(&one.path).is_ok_and(|meta| !meta.is_symlink()) {
+            match fs::set_permissions(&one.path, Permissions::from_mode(one.wanted)) {
+                Ok(()) => mended.push(one),
+                Err(error) if one.writable => return Err(error),
+                Err(_) => {}
+            }
         }
-        fs::set_permissions(&loose.path, Permissions::from_mode(loose.wanted))
-    })
+    }
+    *loose = mended;
+    Ok(())
 }

@@ -1,0 +1,2 @@
+# The program knows its own commands and names.
+source <(COMPLETE=bash oneknock)

@@ -1,0 +1,37 @@
+//! What a shell completes: commands and options of themselves, and the names of doors.
+
+use crate::cli::Cli;
+use crate::door::Doors;
+use clap::{Command, CommandFactory};
+use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate};
+use oneknock_shared::name::KeyName;
+use std::any::TypeId;
+
+/// Answers a shell that asks for completions, as the environment's `COMPLETE` says, and ends
+/// then. To be called before anything else.
+pub fn answer_a_shell() {
+    CompleteEnv::with_factory(|| with_doors(Cli::command())).complete();
+}
+
+fn with_doors(command: Command) -> Command {
+    // The only name that is not of a door that is there.
+    let is_new = command.get_name() == "import";
+    let command = command.mut_args(|arg| {
+        let is_door = arg.get_value_parser().type_id() == TypeId::of::<KeyName>();
+        if (is_door && !is_new) || arg.get_id() == "words" {
+            arg.add(ArgValueCandidates::new(doors))
+        } else {
+            arg
+        }
+    });
+    command.mut_subcommands(with_doors)
+}
+
+/// Where they cannot be read there are none to offer; the command itself says why.
+fn doors() -> Vec<CompletionCandidate> {
+    let doors = Doors::of_this_user().and_then(|doors| doors.all());
+    let doors = doors.unwrap_or_default().into_iter().flatten();
+    doors
+        .map(|door| CompletionCandidate::new(door.name().to_string()))
+        .collect()
+}

@@ -1,0 +1,124 @@
+//! The daemon's life under systemd: from enabling it to stopping it.
+
+use crate::home::{CONFIG, DAEMON, GUARD, Home};
+use oneknock_tests::wire::{self, Probe};
+use oneknock_tests::{Lab, binaries, wait};
+use std::fs;
+
+#[test]
+fn installed_enabled_knocked_at_reloaded_and_stopped() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    let machine = &home.machine;
+    home.enable();
+    assert_eq!(machine.property(DAEMON, "ActiveState"), "active");
+    assert_eq!(machine.property(GUARD, "ActiveState"), "active");
+    home.is_shut();
+    home.gets_in();
+    home.has_the_grant();
+
+    // One user, one capability, and no way to more.
+    let pid = machine.main_pid(DAEMON);
+    let status = fs::read_to_string(machine.file(&format!("/proc/{pid}/status"))).unwrap();
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} in {status}")).trim()
+    };
+    let id = machine.run(&["id", "-u", "oneknock"]).ok();
+    assert_eq!(line("Uid:"), [id.trim(); 4].join("\t"));
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(line(set), "0000000000001000", "{set}");
+    }
+    assert_eq!(line("NoNewPrivs:"), "1");
+    assert_eq!(line("Seccomp:"), "2");
+    let may = ["(", "-user", "oneknock", "-o", "-perm", "/022", ")"];
+    let find = [&["find", "/etc/oneknock"][..], &may].concat();
+    assert_eq!(machine.run(&find).ok(), "");
+
+    let right = fs::read_to_string(machine.file(CONFIG)).unwrap();
+    machine.write(CONFIG, format!("{right}\nmistake = 1\n"), 0o640);
+    assert_ne!(machine.run(&["systemctl", "reload", DAEMON]).code, Some(0));
+    machine.until_logged(DAEMON, "mistake", 1);
+    machine.write(CONFIG, &right, 0o640);
+    home.systemctl(&["reload", DAEMON]);
+    assert_eq!(machine.main_pid(DAEMON), pid);
+
+    home.systemctl(&["stop", DAEMON]);
+    machine.until_logged(DAEMON, "oneknockd: stopped", 1);
+    assert_eq!(machine.property(DAEMON, "Result"), "success");
+    home.is_shut();
+    // The grant is the kernel's.
+    assert_eq!(
+        wire::probe(&lab.laptop, lab.server.v4.into(), 22),
+        Probe::Open
+    );
+    home.systemctl(&["start", DAEMON]);
+    home.has_the_grant();
+}
+
+#[test]
+fn after_a_kill_it_is_back_with_its_grants() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    home.enable();
+    home.gets_in();
+    let machine = &home.machine;
+    let pid = machine.main_pid(DAEMON);
+    machine.run(&["kill", "-KILL", &pid.to_string()]).ok();
+    home.is_shut();
+    home.until_another_than(pid);
+    home.has_the_grant();
+    lab.laptop.run(&["oneknock", "close", "home"]).ok();
+    home.is_shut();
+    home.gets_in();
+}
+
+#[test]
+fn a_stuck_daemon_is_ended_and_started_again() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    let machine = &home.machine;
+    let drop_in = "/etc/systemd/system/oneknockd.service.d/test.conf";
+    machine.write(drop_in, "[Service]\nWatchdogSec=3s\n", 0o644);
+    home.systemctl(&["daemon-reload"]);
+    home.enable();
+    let pid = machine.main_pid(DAEMON);
+    // As long as it turns it is left alone, for longer than the watchdog's patience.
+    let heard = || {
+        let at = machine.property(DAEMON, "WatchdogTimestampMonotonic");
+        at.parse::<u64>().unwrap()
+    };
+    let first = heard();
+    wait::until_true("turns for longer than that", || heard() > first + 4_000_000);
+    assert_eq!(machine.main_pid(DAEMON), pid);
+    machine.run(&["kill", "-STOP", &pid.to_string()]).ok();
+    machine.until_logged(DAEMON, "Watchdog timeout", 1);
+    home.until_another_than(pid);
+    home.is_shut();
+    home.gets_in();
+}
+
+#[test]
+fn all_that_needs_the_kernels_leave_is_done_from_the_sandbox() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    let machine = &home.machine;
+    home.enable();
+    // Twice of what was asked for, as the kernel counts it, and beyond its usual limit.
+    let sockets = machine
+        .run(&["ss", "--listening", "--udp", "--memory"])
+        .ok();
+    assert_eq!(sockets.matches("rb8388608").count(), 2, "{sockets}");
+    // To find connections, and to end them.
+    let mut session = home.session();
+    let cut = ["oneknockctl", "revoke", "laptop", "--cut"];
+    machine.run(&cut).ok();
+    machine.until_logged(DAEMON, "cut key laptop: connections=", 1);
+    assert!(!machine.log(DAEMON).contains("connections=0"));
+    session.end();
+    home.is_shut();
+    let log = machine.log(DAEMON);
+    for trouble in ["denied", "not permitted", "cannot"] {
+        assert!(!log.contains(trouble), "{log}");
+    }
+}

@@ -1,0 +1,101 @@
+//! What others on the same machine do: nftables.service, the clock's service, a group.
+
+use crate::home::{CONFIG, DAEMON, Home};
+use oneknock_tests::{Lab, binaries};
+use std::fs;
+
+#[test]
+fn nftables_service_begins_anew_and_the_guard_is_there() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    home.systemctl(&["enable", "--now", "nftables"]);
+    home.enable();
+    home.gets_in();
+    let flushes = [["reload", "nftables"], ["restart", "nftables"]];
+    for flush in flushes {
+        home.systemctl(&flush);
+        home.is_shut();
+        home.has_the_grant();
+        home.gets_in();
+    }
+    // The daemon is dead: nobody owns the guard, and these take it down for a moment.
+    home.systemctl(&["kill", "--signal=KILL", DAEMON]);
+    home.systemctl(&["stop", DAEMON]);
+    for flush in flushes {
+        home.systemctl(&flush);
+        home.until_shut();
+    }
+    home.systemctl(&["stop", "nftables"]);
+    home.systemctl(&["start", "nftables"]);
+    home.until_shut();
+    home.systemctl(&["start", DAEMON]);
+    home.gets_in();
+}
+
+#[test]
+fn a_watched_guard_is_back_after_nftables_service_has_reloaded() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    home.systemctl(&["enable", "--now", "nftables"]);
+    let text = fs::read_to_string(home.machine.file(CONFIG)).unwrap();
+    let watched = text.replace("guard = \"owned\"", "guard = \"watched\"");
+    assert_ne!(text, watched);
+    home.machine.write(CONFIG, watched, 0o640);
+    home.enable();
+    home.gets_in();
+    home.systemctl(&["reload", "nftables"]);
+    let log = "another program has changed the guard";
+    home.machine.until_logged(DAEMON, log, 1);
+    home.is_shut();
+    home.has_the_grant();
+}
+
+#[test]
+fn with_its_state_lost_it_asks_whether_the_clock_is_right_also_from_its_sandbox() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    let machine = &home.machine;
+    machine.run(&["rm", "-r", "/var/lib/oneknock"]).ok();
+    home.enable();
+    machine.until_logged(DAEMON, "until the clock is synchronised", 1);
+    // timedated is started by the question, and only by it.
+    machine.until("systemd-timedated", "ActiveState", "active");
+    assert!(!machine.log(DAEMON).contains("cannot ask"));
+    let status = machine.run(&["oneknockctl", "status"]).ok();
+    assert!(status.contains("clock"), "{status}");
+    home.is_shut();
+
+    // Whose clock is right says so, as root; the state is the daemon's all the same.
+    home.systemctl(&["stop", DAEMON]);
+    machine.run(&["rm", "-r", "/var/lib/oneknock"]).ok();
+    machine.run(&["oneknockctl", "new-state"]).ok();
+    home.systemctl(&["start", DAEMON]);
+    assert!(!machine.log(DAEMON).contains("Permission denied"));
+    home.has_no_state_but_its_own();
+}
+
+#[test]
+fn a_group_that_is_let_in_may_ask() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    let machine = &home.machine;
+    let text = fs::read_to_string(machine.file(CONFIG)).unwrap();
+    let text = format!("control_group = \"users\"\n{text}");
+    machine.write(CONFIG, text, 0o640);
+    assert_ne!(machine.run(&["systemctl", "start", DAEMON]).code, Some(0));
+    machine.until_logged(DAEMON, "SupplementaryGroups=GROUP", 1);
+    home.is_shut();
+    let drop_in = "/etc/systemd/system/oneknockd.service.d/group.conf";
+    let lines = "[Service]\nSupplementaryGroups=users\nSystemCallFilter=@chown\n";
+    machine.write(drop_in, lines, 0o644);
+    home.systemctl(&["daemon-reload"]);
+    home.enable();
+    let ask = [
+        "setpriv",
+        "--reuid=nobody",
+        "--regid=users",
+        "--clear-groups",
+    ];
+    let ask = [&ask[..], &["oneknockctl", "status"]].concat();
+    assert!(machine.run(&ask).ok().contains("45123"));
+}

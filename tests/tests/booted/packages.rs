@@ -1,0 +1,179 @@
+//! The packages: built, installed, upgraded under a running server, removed, purged.
+
+use crate::home::{CONFIG, DAEMON, Home, dist};
+use oneknock_tests::wire::{self, Probe};
+use oneknock_tests::{Binaries, Lab, binaries};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// The folder with the packages of this version, of the programs that are tested; built
+/// when it is first asked for.
+fn folder(version: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = built
+        .entry(version.into())
+        .or_insert_with(|| build(version));
+    folder.clone()
+}
+
+fn build(version: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("debs")
+        .join(version);
+    let programs = folder.join("programs");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&programs).unwrap();
+    let Binaries {
+        oneknock,
+        oneknockd,
+        oneknockctl,
+        ..
+    } = binaries!();
+    for (name, file) in [
+        ("oneknock", oneknock),
+        ("oneknockd", oneknockd),
+        ("oneknockctl", oneknockctl),
+        ("manuals", env!("CARGO_BIN_EXE_manuals")),
+    ] {
+        symlink(file, programs.join(name)).unwrap();
+    }
+    let mut command = Command::new(dist("build-debs"));
+    command.args(["--version", version, "--built"]);
+    command.arg(&programs).arg(&folder);
+    // To compress them well takes longer than all the rest.
+    command.env("DPKG_DEB_COMPRESSOR_TYPE", "gzip");
+    command.env("DPKG_DEB_COMPRESSOR_LEVEL", "1");
+    let done = command.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    folder
+}
+
+/// A package of this version.
+pub fn package(name: &str, version: &str) -> PathBuf {
+    let files = fs::read_dir(folder(version)).unwrap();
+    let mut files = files.map(|file| file.unwrap().path());
+    let prefix = format!("{name}_{version}_");
+    let is_it = |file: &PathBuf| {
+        let name = file.file_name().unwrap().to_string_lossy();
+        name.starts_with(&prefix)
+    };
+    files.find(is_it).unwrap()
+}
+
+/// The server's package.
+pub fn server(version: &str) -> PathBuf {
+    package("oneknockd", version)
+}
+
+/// The client's package.
+pub fn client(version: &str) -> PathBuf {
+    package("oneknock", version)
+}
+
+#[test]
+fn lintian_finds_no_error_in_a_package() {
+    for package in [client("1.0-1"), server("1.0-1")] {
+        let mut command = Command::new("lintian");
+        command.args([
+            "--allow-root",
+            "--fail-on",
+            "error",
+            "--tag-display-limit",
+            "0",
+        ]);
+        let done = command.arg(&package).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success(), "{}: {said}", package.display());
+    }
+}
+
+#[test]
+fn an_upgrade_under_a_running_server_loses_no_grant_and_no_session() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    let machine = &home.machine;
+    home.enable();
+    home.gets_in();
+    let mut session = home.session();
+
+    let before = machine.main_pid(DAEMON);
+    let config = fs::read(machine.file(CONFIG)).unwrap();
+    home.install(&server("1.1-1"));
+    assert_ne!(machine.main_pid(DAEMON), before);
+    assert_eq!(machine.property(DAEMON, "ActiveState"), "active");
+    assert_eq!(fs::read(machine.file(CONFIG)).unwrap(), config);
+    home.has_the_grant();
+    let v4 = lab.server.v4.into();
+    assert_eq!(wire::probe(&lab.laptop, v4, 22), Probe::Open);
+    home.is_shut();
+    session.say("through the upgrade");
+    session.expect("got through the upgrade");
+
+    // Once more, and as after a failure: nothing changes.
+    machine.run(&["dpkg-reconfigure", "oneknockd"]).ok();
+    home.install(&server("1.1-1"));
+    home.has_the_grant();
+    home.is_shut();
+    home.gets_in();
+}
+
+#[test]
+fn a_package_that_is_installed_guards_nothing_and_one_that_is_purged_leaves_nothing() {
+    let lab = Lab::new(binaries!());
+    let home = Home::bare(&lab);
+    let machine = &home.machine;
+    let traces = [
+        "sh",
+        "-c",
+        "find /etc /usr /var/lib /var/cache /run -name '*oneknock*' -print;
+         getent passwd oneknock; getent group oneknock; nft list tables;
+         systemctl list-units --all --plain --no-legend '*oneknock*'",
+    ];
+    let before = machine.run(&traces).out;
+    home.install(&server("1.0-1"));
+    assert_eq!(machine.property(DAEMON, "ActiveState"), "inactive");
+    // There is nothing to make a guard of, and whoever thinks that there is one learns it.
+    assert_ne!(machine.run(&["systemctl", "start", DAEMON]).code, Some(0));
+    machine.until_logged(DAEMON, "make it with: oneknockctl init", 1);
+    let v4 = lab.server.v4.into();
+    assert_eq!(wire::probe(&lab.stranger, v4, 22), Probe::Open);
+
+    home.configure();
+    home.enable();
+    home.gets_in();
+    home.is_shut();
+    machine.run(&["dpkg", "--remove", "oneknockd"]).ok();
+    // Nobody could open the door any more.
+    assert_eq!(wire::probe(&lab.stranger, v4, 22), Probe::Open);
+    assert!(machine.file(CONFIG).exists());
+
+    home.install(&server("1.0-1"));
+    home.enable();
+    home.gets_in();
+    home.is_shut();
+    machine.run(&["dpkg", "--purge", "oneknockd"]).ok();
+    assert_eq!(wire::probe(&lab.stranger, v4, 22), Probe::Open);
+    assert_eq!(machine.run(&traces).out, before);
+    // To purge what is gone is no failure.
+    machine.run(&["dpkg", "--purge", "oneknockd"]).ok();
+}
+
+#[test]
+fn keys_that_were_made_before_the_package_was_there_are_taken() {
+    let lab = Lab::new(binaries!());
+    let home = Home::bare(&lab);
+    let Binaries { oneknockctl, .. } = binaries!();
+    let by_hand = "/usr/local/sbin/oneknockctl";
+    home.machine.copy(Path::new(oneknockctl), by_hand, 0o755);
+    home.configure();
+    home.install(&server("1.0-1"));
+    home.enable();
+    home.gets_in();
+    home.has_no_state_but_its_own();
+}

@@ -1,0 +1,65 @@
+//! `oneknockctl guard`: the guard without the daemon.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use oneknock_tests::wire::Probe;
+use oneknock_tests::{Site, binaries};
+
+#[test]
+fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let server = site.lab.server.v4.into();
+    let mut session = site.session(&["ssh", "server.lab"]);
+    let said = site.ctl(&["guard"]);
+    assert_eq!(said.code, Some(0), "{said}");
+    assert!(said.err.contains("the guard is up"), "{said}");
+    assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+    session.say("older than the guard");
+    session.expect("got older than the guard");
+
+    let mut daemon = site.daemon();
+    site.oneknock(&["open", "home"]).ok();
+    // The daemon knows best.
+    let said = site.ctl(&["guard"]);
+    assert!(said.err.contains("a running oneknockd keeps"), "{said}");
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.end();
+    let said = site.ctl(&["guard"]);
+    assert!(said.err.contains("was up"), "{said}");
+    assert!(site.admits("ssh", site.lab.laptop.v4.into()));
+    assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+}
+
+#[test]
+fn a_hung_daemons_guard_is_its_own() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let daemon = site.daemon();
+    site.set(&site.config(), "control", "\"/nonexistent/control\"");
+    let said = site.ctl(&["guard"]);
+    assert_eq!(said.code, Some(0), "{said}");
+    assert!(said.err.contains("owns the guard: it is up"), "{said}");
+    drop(daemon);
+}
+
+#[test]
+fn a_key_with_a_mistake_hinders_no_guard_and_a_configuration_with_one_does() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    site.set(&site.key_file("laptop"), "mistake", "1");
+    let server = site.lab.server.v4.into();
+    site.set(&site.config(), "mistake", "1");
+    let said = site.ctl(&["guard"]).fails(2);
+    assert!(said.contains("mistake"), "{said}");
+    assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), text.replace("mistake = 1\n", "")).unwrap();
+    site.ctl(&["guard"]).ok();
+    assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+
+    let (config, setpriv) = (site.dir.to_str().unwrap(), "--bounding-set=-net_admin");
+    let without = ["setpriv", setpriv, "oneknockctl", "guard", "--config"];
+    let without = [&without[..], &[config]].concat();
+    let said = site.lab.server.run(&without).fails(1);
+    assert!(said.contains("by root alone"), "{said}");
+}

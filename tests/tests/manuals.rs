@@ -1,0 +1,59 @@
+//! The manual's pages are complete, and troff takes them without a word.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use clap::{Command, CommandFactory};
+use oneknock_tests::manual::pages;
+use std::process;
+
+/// Every command and long option that `--help` shows, as troff has them.
+fn said(command: &Command, found: &mut Vec<String>) {
+    let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
+    for long in shown.filter_map(clap::Arg::get_long) {
+        if long != "version" {
+            found.push(format!("\\fB\\-\\-{}\\fR", long.replace('-', "\\-")));
+        }
+    }
+    let subs = command.get_subcommands();
+    for sub in subs.filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        found.push(sub.get_name().replace('-', "\\-"));
+        said(sub, found);
+    }
+}
+
+#[test]
+fn every_command_and_option_is_in_its_page() {
+    let pages = pages();
+    for (name, command) in [
+        ("oneknock.1", oneknock::cli::Cli::command()),
+        ("oneknockd.8", oneknockd::daemon::Cli::command()),
+        ("oneknockctl.8", oneknockd::ctl::Cli::command()),
+    ] {
+        let (_, text) = pages.iter().find(|page| page.0 == name).unwrap();
+        let mut wanted = Vec::new();
+        said(&command, &mut wanted);
+        assert!(!wanted.is_empty());
+        for word in wanted {
+            assert!(text.contains(&word), "{name}: {word}");
+        }
+        for section in ["EXIT STATUS", "EXAMPLES", "FILES", "SEE ALSO"] {
+            let heading = format!(".SH {section}\n");
+            let (_, rest) = text.split_once(&heading).unwrap();
+            assert!(!rest.starts_with(".SH"), "{name}: {section} is empty");
+        }
+    }
+}
+
+#[test]
+fn troff_warns_of_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in pages() {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let mut man = process::Command::new("man");
+        man.args(["--warnings", "-E", "UTF-8", "-Tutf8", "-Z", "-l"]);
+        let done = man.env("LC_ALL", "C.UTF-8").arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && said.is_empty(), "{name}: {said}");
+        assert!(!done.stdout.is_empty(), "{name}");
+    }
+}
