@@ -98,6 +98,16 @@ pub enum Error {
     /// The invitation's name for the door is like another host's.
     #[error("the invitation calls its door {0}, which may be another host's name")]
     LikeAHost(KeyName),
+    /// The door has an older secret of the same key.
+    #[error("door {name} has an older secret of the same key: generation {has}, and this is {new}")]
+    OlderSecret {
+        /// The door.
+        name: KeyName,
+        /// Its generation.
+        has: u32,
+        /// The invitation's.
+        new: u32,
+    },
     /// Another door has this name.
     #[error("there is a door {name} already, and it is another one: {}", path.display())]
     DoorExists {
@@ -296,6 +306,9 @@ impl Error {
             }
             Self::DoorExists { name, .. } => {
                 vec![format!("oneknock remove {name}, or import it as another with --name")]
+            }
+            Self::OlderSecret { name, .. } => {
+                vec![format!("oneknock remove {name}, then import this one; \"oneknock rotate\" does without")]
             }
             Self::InvitationAsFile => {
                 vec!["give it on standard input: oneknock import, then paste it".into()]

@@ -83,6 +83,14 @@ fn an_invitation_with_the_doors_own_secret_brings_what_is_new_and_another_change
     other.secret = oneknock_shared::secret::Secret::generate().unwrap();
     let refused = home.run(&["import"], &other.to_line());
     assert!(refused.is_refusal().contains("it is another one"));
+    other.generation += 1;
+    let refused = home.run(&["import"], &other.to_line());
+    let want = "door home has an older secret of the same key: generation 1, and this is 2";
+    assert!(refused.is_refusal().contains(want), "{refused:?}");
+    assert!(
+        refused.err.contains("hint: oneknock remove home"),
+        "{refused:?}"
+    );
     assert_eq!(fs::read(home.door("home")).unwrap(), before);
 }
 

@@ -156,6 +156,11 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
     if strangers > 0 && !matches!(who, Some(Who::Key(_))) {
         eprintln!("lately also packets of no key of this server: {strangers}");
     }
+    if strangers > 0 {
+        hint = hint.or(Some(
+            "a client looks like a stranger whose key was removed, or whose secret was rotated away with --now: import a fresh invitation there",
+        ));
+    }
     if known.is_empty() && !refusals.waits_for_clock {
         let whose = who.map_or(String::new(), |who| format!(" of {who}"));
         eprintln!("no packet{whose} was refused since the daemon started");
