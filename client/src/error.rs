@@ -319,7 +319,7 @@ impl Error {
             Self::User(_) => vec!["give it with -l after the door's name".into()],
             Self::NoAddress { .. } => vec!["is this machine online, and is the name right?".into()],
             Self::NotRotated { .. } => vec![
-                "the door opens as before; mend what was said above, and run it again".into(),
+                "the door opens as before; mend what was said above, and run it again within a week: where the server has begun the rotation all the same, the old secret ends then".into(),
                 "the command must run at the server without asking for anything: give --user root, or --command 'sudo oneknockctl'".into(),
             ],
             Self::Unfinished { .. } => {
