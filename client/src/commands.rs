@@ -103,6 +103,11 @@ fn import_door(doors: &Doors, name: Option<KeyName>, file: Option<&Path>) -> Res
             hint(&format!("oneknock {verb} {name}"));
         }
         Imported::Already(door) => say(&format!("door {} is there already", door.name())),
+        Imported::Renewed(door, changed) => say(&format!(
+            "door {} has the same secret, and takes over what is new: {}",
+            door.name(),
+            changed.join(", ")
+        )),
     }
     Ok(())
 }
@@ -291,7 +296,11 @@ async fn connect(
         say("the signed address did not open the door: trying the packet's source instead");
     };
     let opened = progress.during(round.open(port, timeout, fell_back)).await;
-    let stream = opened.map_err(|Shut { refused, troubles }| {
+    let shut = |Shut {
+                    refused,
+                    knock_refused,
+                    troubles,
+                }| {
         let door = door.name().clone();
         if refused {
             return Error::NothingListens {
@@ -305,9 +314,11 @@ async fn connect(
             timeout,
             port: round.port,
             clock: knock::clock(),
+            knock_refused,
             troubles,
         }
-    })?;
+    };
+    let stream = opened.map_err(shut)?;
     let failed = |why| Error::Relay {
         what: "cannot take the connection over",
         why,

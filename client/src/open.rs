@@ -29,6 +29,8 @@ pub struct Shut {
     /// Every address that was knocked on refuses the port, and none the knock: it may
     /// well have been accepted, and nothing listens there.
     pub refused: bool,
+    /// An address says that nothing takes knocks there.
+    pub knock_refused: bool,
     /// What is to be said about each address.
     pub troubles: Vec<String>,
 }
@@ -177,8 +179,10 @@ impl Round {
     fn shut(&self, mut targets: Vec<Target>, tcp_port: u16) -> Shut {
         let refused = all_refuse(&mut targets, |t| t.refused.contains(&true));
         let troubles = targets.iter().map(|t| t.describe(self.port, tcp_port));
+        let knock_refused = targets.iter().any(|t| t.trouble == Trouble::UdpRefused);
         Shut {
             refused,
+            knock_refused,
             troubles: troubles.collect(),
         }
     }

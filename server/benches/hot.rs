@@ -1,6 +1,6 @@
 //! The parts of the hot path, one by one: what a knock costs in the gate, in the ledger and
 //! in the firewall. As root: the firewall is that of a network namespace of its own.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use divan::{Bencher, counter::ItemsCount};
 use oneknock_shared::knock::{Action, Knock, Timestamp};

@@ -6,12 +6,14 @@
 
 use crate::clock::date;
 use crate::config::one_line;
-use crate::gate::{Accepted, Refused, Verdict};
+use crate::gate::{Accepted, Held, Place, Refused, Verdict};
+use oneknock_shared::name::KeyName;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::sync::LazyLock;
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// Lines about refused and ignored packets in a minute.
@@ -21,6 +23,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Lines that wait for a slow reader. When as many wait, further ones are lost and
 /// counted: a log that nobody reads must not hold the daemon up.
 const WAITING: usize = 1024;
+/// So many more than one are written together.
+const AT_ONCE: usize = 63;
 
 enum Entry {
     Line(String),
@@ -37,23 +41,28 @@ static WRITER: LazyLock<SyncSender<Entry>> = LazyLock::new(|| {
 /// Lines lost since the last one that was written.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
+/// Whole lines, as many as wait, by one call each time.
 fn write_all(entries: &Receiver<Entry>) {
-    for entry in entries {
-        // Where standard error is closed there is nowhere to say so.
-        match entry {
-            Entry::Line(text) => {
-                let lost = LOST.swap(0, Ordering::Relaxed);
-                if lost > 0 {
-                    let _ = writeln!(
-                        io::stderr(),
-                        "oneknockd: lines lost before this one: {lost}"
-                    );
+    for first in entries {
+        let mut text = Vec::new();
+        let mut flushed = Vec::new();
+        for entry in iter::once(first).chain(entries.try_iter().take(AT_ONCE)) {
+            match entry {
+                Entry::Line(line) => {
+                    let lost = LOST.swap(0, Ordering::Relaxed);
+                    if lost > 0 {
+                        let _ = writeln!(text, "oneknockd: lines lost before this one: {lost}");
+                    }
+                    // A Vec takes whatever is written to it.
+                    let _ = writeln!(text, "oneknockd: {line}");
                 }
-                let _ = writeln!(io::stderr(), "oneknockd: {text}");
+                Entry::Flush(done) => flushed.push(done),
             }
-            Entry::Flush(done) => {
-                let _ = done.send(());
-            }
+        }
+        // Where standard error is closed there is nowhere to say so.
+        let _ = io::stderr().write_all(&text);
+        for done in flushed {
+            let _ = done.send(());
         }
     }
 }
@@ -134,7 +143,7 @@ fn refused_text(refused: &Refused) -> String {
 #[must_use]
 pub fn accepted(accepted: &Accepted) -> Vec<String> {
     let key = &accepted.key;
-    let lines = accepted.asked.iter().map(|(place, time)| {
+    let lines = accepted.told().map(|(place, time)| {
         let (address, service) = (place.address, place.service);
         match time {
             Some(time) => {
@@ -150,6 +159,41 @@ pub fn accepted(accepted: &Accepted) -> Vec<String> {
         format!("retiring key={key} generation={number} until={until} newer={newer}")
     });
     lines.chain(retiring).collect()
+}
+
+/// So many lines at the most tell what happened to many grants at once.
+const MOST_TOLD: usize = 100;
+
+/// The lines of grants that ended before their time, without anybody having asked for just
+/// that: a reload or a start ended them.
+#[must_use]
+pub fn revoked(claims: &[(Arc<KeyName>, Place)]) -> Vec<String> {
+    at_once(
+        claims.len(),
+        claims.iter().map(|(key, place)| {
+            let (address, service) = (place.address, place.service);
+            format!("revoked address={address} key={key} service={service}")
+        }),
+    )
+}
+
+/// The lines of grants that an earlier run made and that still have time.
+#[must_use]
+pub fn restored(held: &[Held]) -> Vec<String> {
+    at_once(
+        held.len(),
+        held.iter().map(|held| {
+            let (key, seconds) = (&held.key, held.left.as_secs());
+            let (address, service) = (held.place.address, held.place.service);
+            format!("restored address={address} key={key} service={service} seconds={seconds}")
+        }),
+    )
+}
+
+fn at_once(count: usize, lines: impl Iterator<Item = String>) -> Vec<String> {
+    let more = count.saturating_sub(MOST_TOLD);
+    let more = (more > 0).then(|| format!("and of such grants more: {more}"));
+    lines.take(MOST_TOLD).chain(more).collect()
 }
 
 /// The lines of an accepted packet whose changes could not be recorded or made: the

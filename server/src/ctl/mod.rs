@@ -16,10 +16,11 @@ mod key;
 mod state;
 mod words;
 
-use crate::config::{Mistake, Settings};
+use crate::config::{self, Mistake, Settings};
 use crate::control::protocol::Who;
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
+use crate::ledger;
 use clap::{Parser, Subcommand};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -27,6 +28,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(Debug, Parser)]
 #[command(name = "oneknockctl", version)]
@@ -186,6 +188,14 @@ impl Failure {
     }
 }
 
+/// A span of time on the command line.
+pub fn span_of_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| match text.parse::<u64>() {
+        Ok(number) => format!("it needs a unit: {number}d, {number}h, {number}m or {number}s"),
+        Err(_) => error.to_string(),
+    })
+}
+
 /// This very call, as root.
 fn as_root() -> String {
     let args = std::env::args_os().skip(1);
@@ -216,6 +226,10 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(status) => return status,
     };
+    if let Some(mistake) = config::no_folder(&cli.config) {
+        eprintln!("oneknockctl: {mistake}");
+        return ExitCode::from(2);
+    }
     let result = match &cli.command {
         Command::Init(init) => init.run(&cli.config),
         Command::Key(command) => command.run(&cli.config),
@@ -260,6 +274,22 @@ fn check(cli: &Cli) -> Result<(), Failure> {
             for warning in settings.config.warnings() {
                 let file = files::config_file(&cli.config);
                 eprintln!("warning: {}: {warning}", file.display());
+            }
+            for stray in config::strays(&cli.config) {
+                let name = config::one_line(&stray.display().to_string());
+                eprintln!(
+                    "warning: {name}: is never read: a key file's name ends in .toml; it may hold a secret"
+                );
+            }
+            let state = &settings.config.state;
+            for loose in ledger::loose(state) {
+                let mend = format!(
+                    "chmod {:04o} {}",
+                    loose.wanted,
+                    files::shell_word(&loose.path)
+                );
+                let (path, what) = (loose.path.display(), loose.what());
+                eprintln!("warning: {path}: {what}; mend it with: {mend}");
             }
             eprintln!("no mistake found: services {services}, keys {keys}");
             Ok(())

@@ -42,7 +42,10 @@ impl Daemon {
                 let more = held.next().is_some();
                 Answer::of(Ok(Grants { grants, more }))
             }
-            Command::Why(who) => Answer::of(Ok(self.control.refusals(who.as_ref()))),
+            Command::Why(who) => {
+                let waits = self.waiting.is_some();
+                Answer::of(Ok(self.control.refusals(who.as_ref(), waits)))
+            }
             Command::Reload => {
                 log::line(format_args!("asked to reload by uid={}", request.uid));
                 Answer::of(self.reload_asked(cli))
@@ -93,6 +96,7 @@ impl Daemon {
             keys: self.settings.keys.len(),
             grants: live.values().sum(),
             waits_for_clock: self.waiting.is_some(),
+            read_ms: self.read_ms,
             counters,
         }
     }
@@ -104,11 +108,12 @@ impl Daemon {
         let junk = [
             ("kernel", sifted_out),
             ("length", counters.length),
-            ("selector", counters.selector),
-            ("mac", counters.mac),
+            ("no-key", counters.selector),
+            ("forged", counters.mac),
         ];
         let mut counted = Counted {
             accepted: counters.accepted,
+            waiting: self.control.waiting(),
             junk: junk.map(|(word, count)| (word.to_owned(), count)).into(),
             ..Counted::default()
         };

@@ -175,6 +175,8 @@ struct Daemon {
     /// The guard is not looked after before then.
     look_again: Duration,
     control: Control,
+    /// When the settings in force were read, by the clock that files are dated with.
+    read_ms: u64,
 }
 
 impl Daemon {
@@ -189,7 +191,7 @@ impl Daemon {
 
     fn datagram(&mut self, source: IpAddr, bytes: &[u8]) {
         if self.waiting.is_some() {
-            return;
+            return self.control.note_waiting();
         }
         // Before the next is judged: what it changes must not be taken back with these.
         let changes: usize = self.batch.iter().map(|one| one.changes.len()).sum();

@@ -104,28 +104,34 @@ pub fn relay(measured: &Measured, program: &str, args: &[&str], port: u16, bytes
             let block = vec![0x5a; 256 * 1024];
             let mut left = bytes;
             while left > 0 {
-                let part = left.min(block.len());
-                stream.write_all(&block[..part]).unwrap();
-                left -= part;
+                let next = left.min(block.len());
+                stream.write_all(&block[..next]).unwrap();
+                left -= next;
             }
         });
-        lab.laptop.enter(|| {
-            let mut command = command(&lab.laptop, program, args);
-            command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let start = Instant::now();
-            let mut child = command.spawn().unwrap();
-            let mut out = child.stdout.take().unwrap();
-            let (mut buffer, mut got) = (vec![0; 256 * 1024], 0);
-            while got < bytes {
-                let more = out.read(&mut buffer).unwrap();
-                assert!(more > 0, "{program} ended after {got} bytes");
-                got += more;
-            }
-            let (took, used) = (start.elapsed(), processor(&child));
-            child.kill().unwrap();
-            child.wait().unwrap();
-            Relay { took, used }
-        })
+        fetch(measured, program, args, bytes)
+    })
+}
+
+/// Reads so many bytes that a program on the laptop writes to its standard output.
+pub fn fetch(measured: &Measured, program: &str, args: &[&str], bytes: usize) -> Relay {
+    let laptop = &measured.site.lab.laptop;
+    laptop.enter(|| {
+        let mut command = command(laptop, program, args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let start = Instant::now();
+        let mut child = command.spawn().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let (mut buffer, mut got) = (vec![0; 256 * 1024], 0);
+        while got < bytes {
+            let more = out.read(&mut buffer).unwrap();
+            assert!(more > 0, "{program} ended after {got} bytes");
+            got += more;
+        }
+        let (took, used) = (start.elapsed(), processor(&child));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        Relay { took, used }
     })
 }
 

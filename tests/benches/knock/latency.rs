@@ -3,11 +3,47 @@
 use crate::probe::{self, Set};
 use crate::site::{Measured, other, own};
 use crate::stats::Samples;
+use std::net::UdpSocket;
+use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Between two trials: the daemon sleeps again, as it does at home.
 const PAUSE: Duration = Duration::from_millis(3);
+
+/// From the moment before a packet is sent until a thread at the server that waits for it
+/// has it: what any daemon must wait.
+pub fn to_wake(measured: &Measured, trials: usize) -> Samples {
+    const ELSEWHERE: u16 = 45_124;
+    let server = measured.server();
+    let socket = measured
+        .site
+        .lab
+        .server
+        .enter(|| UdpSocket::bind((server, ELSEWHERE)).unwrap());
+    let (tell, came) = sync_channel::<Instant>(1);
+    let came = Mutex::new(came);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut buffer = [0; 256];
+            for _ in 0..trials {
+                socket.recv(&mut buffer).unwrap();
+                tell.send(Instant::now()).unwrap();
+            }
+        });
+        measured.near.enter(|| {
+            let from = UdpSocket::bind((measured.near.v4, 0)).unwrap();
+            let trial = |_| {
+                sleep(PAUSE);
+                let start = Instant::now();
+                from.send_to(&[0; 112], (server, ELSEWHERE)).unwrap();
+                Some(came.lock().unwrap().recv().unwrap().duration_since(start))
+            };
+            (0..trials).map(trial).collect()
+        })
+    })
+}
 
 /// From the moment before the packet is sent, beside the server, until the address is in
 /// the kernel's set.

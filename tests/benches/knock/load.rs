@@ -29,13 +29,11 @@ pub fn send_at(sender: &Sender, packets: &[Vec<u8>], rate: usize, stop: &AtomicB
 }
 
 /// What became of many knocks from as many addresses.
-#[derive(Debug)]
 pub struct Throughput {
     pub offered: usize,
     pub granted: usize,
     pub in_set: usize,
     pub recorded: usize,
-    pub took: Duration,
     pub used: Duration,
 }
 
@@ -52,7 +50,7 @@ pub fn knocks(measured: &Measured, first: usize, rate: usize, seconds: usize) ->
         (usize::try_from(granted).unwrap(), recorded)
     };
     let (before, in_set) = (counts(measured), set.count());
-    let (used, took, ()) = measured.processor(|| {
+    let (used, _, ()) = measured.processor(|| {
         measured.near.enter(|| {
             let (sender, begun) = (measured.sender(), Instant::now());
             for (number, packet) in packets.iter().enumerate() {
@@ -71,7 +69,6 @@ pub fn knocks(measured: &Measured, first: usize, rate: usize, seconds: usize) ->
         granted: after.0 - before.0,
         in_set: set.count() - in_set,
         recorded: after.1 - before.1,
-        took,
         used,
     }
 }

@@ -31,7 +31,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 /// What makes an attribute a list of others.
 const NESTED: u16 = 0x8000;
 /// `NFT_MSG_GETSETELEM` of nftables' subsystem.
-const GET_ELEMENTS: u16 = 10 << 8 | 13;
+const GET_ELEMENTS: u16 = 0x0a0d;
 const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;
 const DONE: u16 = 3;
@@ -118,12 +118,18 @@ fn elements(mut attributes: &[u8]) -> usize {
     count
 }
 
+/// Whoever asks all the time must not keep from the processor what is asked about.
+fn give_way() {
+    std::thread::yield_now();
+}
+
 /// How long until the address is in the set, from `start`.
 pub fn until_in_set(set: &mut Set, address: Ipv4Addr, start: Instant) -> Option<Duration> {
     while start.elapsed() < PATIENCE {
         if set.has(address) {
             return Some(start.elapsed());
         }
+        give_way();
     }
     None
 }
@@ -157,7 +163,18 @@ pub fn until_answered(
     start: Instant,
     every: Duration,
 ) -> Option<Duration> {
-    while start.elapsed() < PATIENCE {
+    answered_within(from, to, start, every, PATIENCE)
+}
+
+/// As [`until_answered`], for so long at the most.
+pub fn answered_within(
+    from: Ipv4Addr,
+    to: SocketAddrV4,
+    start: Instant,
+    every: Duration,
+    patience: Duration,
+) -> Option<Duration> {
+    while start.elapsed() < patience {
         let begun = Instant::now();
         let attempt = Attempt::new(from, to);
         loop {
@@ -167,7 +184,7 @@ pub fn until_answered(
             if begun.elapsed() >= every {
                 break;
             }
-            std::hint::spin_loop();
+            give_way();
         }
     }
     None

@@ -6,7 +6,7 @@ use oneknock_shared::secret::{Subkeys, random};
 use oneknock_tests::packets::{self, Sender, UDP};
 use oneknock_tests::site::PORT;
 use oneknock_tests::wire::{self, Key};
-use oneknock_tests::{Binaries, Host, Running, Site, wait};
+use oneknock_tests::{Binaries, Host, Running, Site};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -127,13 +127,5 @@ impl Measured {
     pub fn status(&self) -> serde_json::Value {
         let status = self.site.ctl(&["status", "--json"]).ok();
         serde_json::from_str(&status).unwrap()
-    }
-
-    /// Waits until what was sent is read; gives how much of it found the socket full.
-    pub fn until_read(&self) -> u64 {
-        let dropped = wire::until_read(&self.site.lab.server, PORT);
-        // What was read last is settled before the daemon answers anything.
-        wait::until("an answer", || Some(self.status()));
-        dropped
     }
 }
