@@ -398,15 +398,19 @@ fn where_there_is_no_ssh_it_says_so_with_status_127() {
 #[cfg(unix)]
 #[test]
 fn ssh_itself_understands_what_is_printed_and_passed() {
-    use std::os::unix::fs::PermissionsExt;
     let home = Home::with(&invitation("2001:db8::7", 1, &["tcp/2222".into()]));
     let dir = tempfile::tempdir().unwrap();
     // A path with all that a shell and ssh could trip over.
     let odd = dir.path().join("it's 100% $(x) \"odd\"");
     fs::create_dir(&odd).unwrap();
     let program = odd.join("oneknock");
-    fs::copy(env!("CARGO_BIN_EXE_oneknock"), &program).unwrap();
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    // By another process: a program that is being started beside this could still hold the
+    // file open for writing, which then cannot be run.
+    let copied = std::process::Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_oneknock"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     let run = |args: &[&str]| {
         let mut command = home.command(&[]);
         let mut odd = std::process::Command::new(&program);

@@ -8,6 +8,7 @@ mod ask;
 mod clocks;
 mod complete;
 mod control;
+mod doctor;
 mod guard;
 mod history;
 mod init;
@@ -62,6 +63,12 @@ enum Command {
     Key(key::Command),
     /// Look for mistakes in configuration and keys; say all of them.
     Check,
+    /// Examine this machine: what is in the way of knocks or of the guard, and how to mend it.
+    ///
+    /// Looks at what listens, the clock, kernel and programs, the machine's start, and tries
+    /// the rules of others (ufw, firewalld, a ruleset of one's own) in a copy of this
+    /// machine's network. Changes nothing.
+    Doctor,
     /// Show what was opened for whom, from when to when, and how it ended.
     History(history::History),
     /// Begin a new state, on the word that this machine's clock is right.
@@ -233,6 +240,7 @@ pub fn main() -> ExitCode {
         Command::Init(init) => init.run(&cli.config),
         Command::Key(command) => command.run(&cli.config),
         Command::Check => check(&cli),
+        Command::Doctor => doctor::examine(&cli.config),
         Command::History(history) => history.run(&cli.config),
         Command::NewState => state::new(&cli.config),
         Command::Rules {
