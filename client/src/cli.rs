@@ -36,7 +36,8 @@ pub enum Command {
     ///
     /// The invitation is the one line that `oneknockctl key add` printed at the server.
     /// The door is named after the server, or as --name says, and is kept in a file that
-    /// only you can read. A door that is there already is never overwritten.
+    /// only you can read. A door that is there already is never overwritten;
+    /// one with this very secret takes over what else the server says now.
     Import {
         /// What to call the door, instead of what the server calls itself
         #[arg(long)]

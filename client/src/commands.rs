@@ -108,6 +108,11 @@ fn import_door(doors: &Doors, name: Option<KeyName>, file: Option<&Path>) -> Res
             hint(&format!("oneknock {verb} {name}"));
         }
         Imported::Already(door) => say(&format!("door {} is there already", door.name())),
+        Imported::Renewed(door, changed) => say(&format!(
+            "door {} has the same secret, and takes over what is new: {}",
+            door.name(),
+            changed.join(", ")
+        )),
     }
     Ok(())
 }
@@ -360,7 +365,12 @@ async fn connect(
         progress.take_away();
         say("the signed address did not open the door: trying the packet's source instead");
     };
-    let not_open = |Shut { refused, troubles }: Shut, by_sequence: bool| {
+    let not_open = |shut: Shut, by_sequence: bool| {
+        let Shut {
+            refused,
+            knock_refused,
+            troubles,
+        } = shut;
         let door = door.name().clone();
         if refused {
             return Error::NothingListens {
@@ -381,6 +391,7 @@ async fn connect(
             timeout,
             port: round.port,
             clock: knock::clock(),
+            knock_refused,
             troubles,
         }
     };

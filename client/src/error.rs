@@ -98,6 +98,16 @@ pub enum Error {
     /// The invitation's name for the door is like another host's.
     #[error("the invitation calls its door {0}, which may be another host's name")]
     LikeAHost(KeyName),
+    /// The door has an older secret of the same key.
+    #[error("door {name} has an older secret of the same key: generation {has}, and this is {new}")]
+    OlderSecret {
+        /// The door.
+        name: KeyName,
+        /// Its generation.
+        has: u32,
+        /// The invitation's.
+        new: u32,
+    },
     /// Another door has this name.
     #[error("there is a door {name} already, and it is another one: {}", path.display())]
     DoorExists {
@@ -171,6 +181,8 @@ pub enum Error {
         port: u16,
         /// This machine's time, in UTC.
         clock: String,
+        /// An address says that nothing takes knocks there.
+        knock_refused: bool,
         /// One for each address.
         troubles: Vec<String>,
     },
@@ -318,6 +330,9 @@ impl Error {
             Self::DoorExists { name, .. } => {
                 vec![format!("oneknock remove {name}, or import it as another with --name")]
             }
+            Self::OlderSecret { name, .. } => {
+                vec![format!("oneknock remove {name}, then import this one; \"oneknock rotate\" does without")]
+            }
             Self::InvitationAsFile => {
                 vec!["give it on standard input: oneknock import, then paste it".into()]
             }
@@ -327,18 +342,30 @@ impl Error {
             Self::User(_) => vec!["give it with -l after the door's name".into()],
             Self::NoAddress { .. } => vec!["is this machine online, and is the name right?".into()],
             Self::NotRotated { .. } => vec![
-                "the door opens as before; mend what was said above, and run it again".into(),
+                "the door opens as before; mend what was said above, and run it again within a week: where the server has begun the rotation all the same, the old secret ends then".into(),
                 "the command must run at the server without asking for anything: give --user root, or --command 'sudo oneknockctl'".into(),
             ],
             Self::Unfinished { .. } => {
                 vec!["the door opens with either; run it again to complete it".into()]
             }
             Self::Ssh(_) => vec!["install OpenSSH's client".into()],
-            Self::NotOpen { port, clock, .. } => vec![
-                format!("is the server up, and does its router forward udp/{port} and the service's port to it?"),
-                format!("is the clock right? Here it is {clock}"),
-                "at the server, oneknockctl why and oneknockd's log say why a knock of a known key was refused; where they say nothing, the packet did not arrive, or its key is not the server's any more".into(),
-            ],
+            Self::NotOpen {
+                port,
+                clock,
+                knock_refused,
+                ..
+            } => {
+                let at_server = format!(
+                    "does oneknockd run at the server? The answer came that nothing takes knocks on udp/{port}; at the server, oneknockctl status tells"
+                );
+                let rest = [
+                    format!("is the server up, and does its router forward udp/{port} and the service's port to it?"),
+                    format!("is the clock right? Here it is {clock}"),
+                    "at the server, oneknockctl why and oneknockd's log say why a knock of a known key was refused; where they say nothing, the packet did not arrive, or its key is not the server's any more".into(),
+                ];
+                let first = knock_refused.then_some(at_server);
+                first.into_iter().chain(rest).collect()
+            }
             Self::SequenceInVain { .. } => vec![
                 "does the server's router forward every port of the sequence, and the service's?".into(),
                 "a step that was lost, or a connection to another port of the server, costs this machine's address a penalty there: wait a minute without one, and try again".into(),

@@ -15,6 +15,9 @@ pub enum Imported {
     New(Door),
     /// This very door was there already; nothing was written.
     Already(Door),
+    /// The door was there with the same secret; what the server says besides has changed,
+    /// and is taken over. Holds the door as it is now, and what has changed.
+    Renewed(Door, Vec<&'static str>),
 }
 
 /// Reads one invitation, at most 64 KiB; `from` is what errors call the source.
@@ -41,8 +44,9 @@ pub fn read(source: impl Read, from: &str) -> Result<Invitation, Error> {
         .map_err(|why| Error::Invitation { from: from(), why })
 }
 
-/// Makes a door of an invitation, called `name` or as the invitation says. A door that
-/// is there is never changed. A name with a dot that is not the door's own host is taken
+/// Makes a door of an invitation, called `name` or as the invitation says. A door with
+/// another secret that is there is never changed; one with this very secret learns what the
+/// server says now. A name with a dot that is not the door's own host is taken
 /// only from `name`.
 pub fn import(
     doors: &Doors,
@@ -66,13 +70,66 @@ pub fn import(
     match doors.add(&door) {
         Ok(()) => Ok(Imported::New(door)),
         Err(exists @ Error::DoorExists { .. }) => match doors.load(door.name()) {
-            Ok(there) if there == door => Ok(Imported::Already(there)),
-            Ok(_) => Err(exists),
+            Ok(there) if there.invitation == door.invitation => Ok(Imported::Already(there)),
+            Ok(there) if is_same_key(&there.invitation, &door.invitation) => renew(doors, door),
+            Ok(there) => Err(older(&there, &door).unwrap_or(exists)),
             // Whether it is another one cannot be said of one that cannot be read.
             Err(unreadable) => Err(unreadable),
         },
         Err(other) => Err(other),
     }
+}
+
+/// Whoever has the secret could have written either.
+fn is_same_key(a: &Invitation, b: &Invitation) -> bool {
+    let identity = |i: &Invitation| (i.server_id, i.key.clone(), i.generation);
+    identity(a) == identity(b) && a.secret == b.secret
+}
+
+/// A rotation at the server, brought over by hand. The old secret is not given up for it
+/// unasked: nobody has seen the new one work, and an invitation may lead elsewhere.
+fn older(there: &Door, door: &Door) -> Option<Error> {
+    let (old, new) = (&there.invitation, &door.invitation);
+    let is_newer = old.server_id == new.server_id
+        && old.key == new.key
+        && old.generation < new.generation
+        && old.secret != new.secret;
+    is_newer.then(|| Error::OlderSecret {
+        name: there.name().clone(),
+        has: old.generation,
+        new: new.generation,
+    })
+}
+
+/// Takes over what an invitation with the door's own secret says.
+fn renew(doors: &Doors, door: Door) -> Result<Imported, Error> {
+    let _lock = doors.lock(door.name())?;
+    // A rotation may have come to its end meanwhile.
+    let there = doors.load(door.name())?;
+    if !is_same_key(&there.invitation, &door.invitation) {
+        let path = doors.path(door.name());
+        let name = door.name().clone();
+        return Err(Error::DoorExists { name, path });
+    }
+    let (old, new) = (&there.invitation, &door.invitation);
+    let changed = [
+        ("host", old.host != new.host),
+        ("port", old.port != new.port),
+        ("services", old.services != new.services),
+        ("address", old.address != new.address),
+        ("sequence", old.sequence != new.sequence),
+        (
+            "dates",
+            (old.made, old.not_after) != (new.made, new.not_after),
+        ),
+    ];
+    let changed: Vec<&str> = changed.iter().filter(|c| c.1).map(|c| c.0).collect();
+    let door = Door {
+        next: there.next,
+        ..door
+    };
+    doors.replace(&door)?;
+    Ok(Imported::Renewed(door, changed))
 }
 
 /// Opens the file, or standard input for none or `-`; gives it with what to call it.

@@ -29,6 +29,8 @@ pub struct Shut {
     /// Every address that was knocked on refuses the port, and none the knock: it may
     /// well have been accepted, and nothing listens there.
     pub refused: bool,
+    /// An address says that nothing takes knocks there.
+    pub knock_refused: bool,
     /// What is to be said about each address.
     pub troubles: Vec<String>,
 }
@@ -202,8 +204,10 @@ impl Round {
 pub(crate) fn shut(mut targets: Vec<Target>, knock_port: u16, tcp_port: u16) -> Shut {
     let refused = all_refuse(&mut targets, |t| t.refused.contains(&true));
     let troubles = targets.iter().map(|t| t.describe(knock_port, tcp_port));
+    let knock_refused = targets.iter().any(|t| t.trouble == Trouble::UdpRefused);
     Shut {
         refused,
+        knock_refused,
         troubles: troubles.collect(),
     }
 }

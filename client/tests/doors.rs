@@ -61,6 +61,40 @@ fn every_valid_invitation_makes_a_door_and_no_other_leaves_a_trace() {
 }
 
 #[test]
+fn an_invitation_with_the_doors_own_secret_brings_what_is_new_and_another_changes_nothing() {
+    let first = row("plain");
+    let home = Home::with(&first);
+    let mut changed = first.clone();
+    changed
+        .services
+        .push(row("mosh-range-and-sequence").services[1].clone());
+    let done = home.run(&["import"], &changed.to_line());
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(
+        done.err.contains("takes over what is new: services"),
+        "{done:?}"
+    );
+    let show = home.run(&["show", "home"], "");
+    assert!(show.out.contains("web"), "{show:?}");
+    let again = home.run(&["import"], &changed.to_line());
+    assert!(again.err.contains("is there already"), "{again:?}");
+    let before = fs::read(home.door("home")).unwrap();
+    let mut other = changed.clone();
+    other.secret = oneknock_shared::secret::Secret::generate().unwrap();
+    let refused = home.run(&["import"], &other.to_line());
+    assert!(refused.is_refusal().contains("it is another one"));
+    other.generation += 1;
+    let refused = home.run(&["import"], &other.to_line());
+    let want = "door home has an older secret of the same key: generation 1, and this is 2";
+    assert!(refused.is_refusal().contains(want), "{refused:?}");
+    assert!(
+        refused.err.contains("hint: oneknock remove home"),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(home.door("home")).unwrap(), before);
+}
+
+#[test]
 fn what_is_not_one_invitation_is_refused_and_nothing_is_written() {
     let line = row("plain").to_line().to_string();
     let home = Home::new();
@@ -364,15 +398,19 @@ fn where_there_is_no_ssh_it_says_so_with_status_127() {
 #[cfg(unix)]
 #[test]
 fn ssh_itself_understands_what_is_printed_and_passed() {
-    use std::os::unix::fs::PermissionsExt;
     let home = Home::with(&invitation("2001:db8::7", 1, &["tcp/2222".into()]));
     let dir = tempfile::tempdir().unwrap();
     // A path with all that a shell and ssh could trip over.
     let odd = dir.path().join("it's 100% $(x) \"odd\"");
     fs::create_dir(&odd).unwrap();
     let program = odd.join("oneknock");
-    fs::copy(env!("CARGO_BIN_EXE_oneknock"), &program).unwrap();
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    // By another process: a program that is being started beside this could still hold the
+    // file open for writing, which then cannot be run.
+    let copied = std::process::Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_oneknock"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     let run = |args: &[&str]| {
         let mut command = home.command(&[]);
         let mut odd = std::process::Command::new(&program);

@@ -143,6 +143,8 @@ fn where_the_knock_is_refused_too_it_does_not_count_as_accepted() {
         "{done:?}"
     );
     assert!(!done.err.contains("probably accepted"), "{done:?}");
+    let first = done.err.lines().find(|line| line.starts_with("hint: "));
+    assert!(first.unwrap().contains("does oneknockd run"), "{done:?}");
 }
 
 #[test]

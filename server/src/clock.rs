@@ -105,7 +105,7 @@ impl Synchronised {
 
 /// Asks systemd, which asks the kernel: the kernel itself answers only a system call that
 /// no safe library wraps.
-fn is_synchronised() -> io::Result<bool> {
+pub fn is_synchronised() -> io::Result<bool> {
     let output = Command::new("timedatectl")
         .args(["show", "--property=NTPSynchronized", "--value"])
         .output()?;

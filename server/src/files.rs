@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
 /// A configuration or key file is never larger than this, in bytes.
@@ -200,13 +201,19 @@ pub fn is_hidden(path: &Path) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
+/// Whether a call of [`write`] is making it just now, or was killed over it.
+#[must_use]
+pub fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
+}
+
 /// Removes what calls of [`write`] have left that were killed. For whoever knows that
 /// nobody writes just now.
 pub fn remove_unfinished(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+        if is_unfinished(&entry.path()) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -247,6 +254,21 @@ pub fn write(
         Existing::Replace => file.persist(path)?,
     };
     File::open(folder)?.sync_all()
+}
+
+/// The machine's clock, as files are dated with it, in milliseconds since 1970.
+#[must_use]
+pub fn clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
+/// When a file was last changed, or given its name, by [`clock_ms`].
+#[must_use]
+pub fn changed_ms(path: &Path) -> Option<u64> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    let seconds = u64::try_from(meta.ctime()).ok()?;
+    Some(seconds * 1000 + u64::try_from(meta.ctime_nsec()).ok()? / 1_000_000)
 }
 
 /// Gives an open file to its owner; where it is his, nothing is asked of the kernel, which

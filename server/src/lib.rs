@@ -16,6 +16,7 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod daemon;
+pub mod doctor;
 pub mod files;
 pub mod firewall;
 pub mod gate;

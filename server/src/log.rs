@@ -6,13 +6,14 @@
 
 use crate::clock::date;
 use crate::config::one_line;
-use crate::gate::{Accepted, Refused, Verdict};
+use crate::gate::{Accepted, Held, Place, Refused, Verdict};
+use oneknock_shared::name::KeyName;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::iter;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// Lines about refused and ignored packets in a minute.
@@ -142,7 +143,7 @@ fn refused_text(refused: &Refused) -> String {
 #[must_use]
 pub fn accepted(accepted: &Accepted) -> Vec<String> {
     let key = &accepted.key;
-    let lines = accepted.asked.iter().map(|(place, time)| {
+    let lines = accepted.told().map(|(place, time)| {
         let (address, service) = (place.address, place.service);
         match time {
             Some(time) => {
@@ -158,6 +159,41 @@ pub fn accepted(accepted: &Accepted) -> Vec<String> {
         format!("retiring key={key} generation={number} until={until} newer={newer}")
     });
     lines.chain(retiring).collect()
+}
+
+/// So many lines at the most tell what happened to many grants at once.
+const MOST_TOLD: usize = 100;
+
+/// The lines of grants that ended before their time, without anybody having asked for just
+/// that: a reload or a start ended them.
+#[must_use]
+pub fn revoked(claims: &[(Arc<KeyName>, Place)]) -> Vec<String> {
+    at_once(
+        claims.len(),
+        claims.iter().map(|(key, place)| {
+            let (address, service) = (place.address, place.service);
+            format!("revoked address={address} key={key} service={service}")
+        }),
+    )
+}
+
+/// The lines of grants that an earlier run made and that still have time.
+#[must_use]
+pub fn restored(held: &[Held]) -> Vec<String> {
+    at_once(
+        held.len(),
+        held.iter().map(|held| {
+            let (key, seconds) = (&held.key, held.left.as_secs());
+            let (address, service) = (held.place.address, held.place.service);
+            format!("restored address={address} key={key} service={service} seconds={seconds}")
+        }),
+    )
+}
+
+fn at_once(count: usize, lines: impl Iterator<Item = String>) -> Vec<String> {
+    let more = count.saturating_sub(MOST_TOLD);
+    let more = (more > 0).then(|| format!("and of such grants more: {more}"));
+    lines.take(MOST_TOLD).chain(more).collect()
 }
 
 /// The lines of an accepted packet whose changes could not be recorded or made: the

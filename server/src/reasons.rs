@@ -64,8 +64,8 @@ pub const ALL: &[Reason] = &[
     ),
     ignored(
         "below-floor",
-        "the packet is older than the daemon's memory of what it accepted: the daemon was killed a moment ago, or an old packet was sent again",
-        "knock again; after a kill it takes up to 5 seconds",
+        "the packet is not later than the time up to which this server takes everything for accepted: its machine stopped without warning a moment ago, its state was begun anew, or an old packet was sent again",
+        "knock again; after a crash it takes up to 5 seconds, after a new state as long as skew in oneknockd.toml, and longer for a client whose clock is behind",
     ),
     ignored(
         "replayed",

@@ -54,6 +54,21 @@ impl<'l> Machine<'l> {
         }
     }
 
+    /// Installs Debian's packages on it, while it is off: over the network of the machine
+    /// that the tests run on, which keeps nothing of it.
+    pub fn install(&self, packages: &[&str]) {
+        assert!(self.on.is_none(), "it is on");
+        let holder = self.disk.pid().to_string();
+        let script = self.dir.join("boot.sh");
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &holder]);
+        command.args(["unshare", "--mount", "sh"]).arg(script);
+        command.arg(&self.dir).args(["-", "install"]).args(packages);
+        let done = command.output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{packages:?}: {said}");
+    }
+
     /// Switches it on, and waits for nothing but its first process.
     pub fn switch_on(&mut self) {
         assert!(self.on.is_none(), "it is on");

@@ -1,8 +1,27 @@
+# boot.sh FOLDER NAME install PACKAGE…: installs packages on a machine that is off.
 # boot.sh FOLDER NAME: boots systemd as the first process of a machine of its own. What it
 # writes stays in FOLDER/disk, a tmpfs whose upper layer lies over this machine's own files;
 # NAME is its control group. The network is the one that this is started in.
 set -eu
 dir=$1 name=$2
+
+overlay() {
+    mkdir -p "$dir/root"
+    mount -t overlay overlay "$dir/root" \
+        -o "lowerdir=/,upperdir=$dir/disk/upper,workdir=$dir/disk/work"
+    cd "$dir/root"
+    mount -t proc proc proc
+}
+
+if [ "${3-}" = install ]; then
+    shift 3
+    overlay
+    mount --rbind /dev dev
+    mkdir -p run
+    mount -t tmpfs tmpfs run
+    export DEBIAN_FRONTEND=noninteractive
+    exec chroot . apt-get install --quiet --yes --no-install-recommends "$@"
+fi
 
 if [ "${3-}" != inside ]; then
     # A group of its own, or systemd would take this machine's.
@@ -15,11 +34,7 @@ if [ "${3-}" != inside ]; then
         --propagation private sh "$0" "$dir" "$name" inside
 fi
 
-mkdir -p "$dir/root"
-mount -t overlay overlay "$dir/root" \
-    -o "lowerdir=/,upperdir=$dir/disk/upper,workdir=$dir/disk/work"
-cd "$dir/root"
-mount -t proc proc proc
+overlay
 mount --bind proc/sys proc/sys
 mount -o remount,bind,ro proc/sys
 # Each start is another boot.

@@ -226,6 +226,69 @@ fn check_lists_every_mistake_at_once_and_is_silent_about_none() {
 }
 
 #[test]
+fn what_is_no_key_file_is_warned_of_and_never_read() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let file = site.key_file("laptop");
+    for name in ["laptop.toml~", ".laptop.toml.swp", "laptop.toml.off"] {
+        fs::copy(&file, site.dir.join("keys").join(name)).unwrap();
+    }
+    let done = site.ctl(&["check"]);
+    for name in ["laptop.toml~", ".laptop.toml.swp", "laptop.toml.off"] {
+        let want = format!("keys/{name}: is never read");
+        assert!(done.err.contains(&want), "{done}");
+    }
+    assert!(
+        done.err.contains("no mistake found: services 1, keys 1"),
+        "{done}"
+    );
+    done.ok();
+    let _daemon = site.daemon();
+    // One that calls itself a key stays a mistake.
+    fs::copy(&file, site.dir.join("keys/copy.toml")).unwrap();
+    site.ctl(&["check"]).fails(1);
+}
+
+#[test]
+fn the_file_in_the_folders_place_is_said() {
+    let site = Site::new(binaries!());
+    let (file, server) = (site.config(), &site.lab.server);
+    let want = format!(
+        "is a file, and --config takes the folder: --config {}",
+        site.dir.display()
+    );
+    for command in [
+        &["oneknockctl", "status"][..],
+        &["oneknockctl", "key", "list"],
+        &["oneknockd"],
+    ] {
+        let command = [command, &["--config", file.to_str().unwrap()]].concat();
+        let err = server.run(&command).fails(2);
+        assert!(err.contains(&want), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn a_state_that_others_could_get_at_is_warned_of() {
+    let site = Site::new(binaries!());
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&site.state(), 0o755);
+    mode(&site.state().join("lease"), 0o666);
+    let done = site.ctl(&["check"]);
+    for part in [
+        "others may read it (mode 0755)",
+        "chmod 0700",
+        "others may write it (mode 0666)",
+        "chmod 0600",
+    ] {
+        assert!(done.err.contains(part), "{done}");
+    }
+}
+
+#[test]
 fn a_broken_key_file_is_named_and_nothing_is_loaded() {
     let site = Site::new(binaries!());
     let secret = site.key("laptop", &["ssh"]).invitation.secret.to_base64();

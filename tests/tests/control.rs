@@ -259,7 +259,7 @@ fn why_says_what_was_the_matter_and_what_to_do() {
     wire::send(&site.lab.laptop, to, &packet);
     wire::send(&site.lab.net, to, &[0x5a; 112]);
     wait::until_true("they are counted", || {
-        status(&site)["counters"]["junk"]["selector"] == 3
+        status(&site)["counters"]["junk"]["no-key"] == 3
     });
     phone.knock(&site.lab.stranger, server, &wire::open(Some("ssh"), 0));
     daemon.expect("reason=address-not-signed");
@@ -392,11 +392,11 @@ fn a_key_is_in_force_and_out_of_it_when_the_command_returns() {
     assert!(done.err.contains("the daemon has taken it"), "{done}");
     assert_eq!(site.guests("ssh"), []);
     // With a mistake elsewhere the daemon takes nothing, and it is said.
-    fs::write(site.dir.join("keys/note.txt"), "x").unwrap();
+    fs::write(site.dir.join("keys/note.toml"), "x").unwrap();
     let done = site.ctl(&["key", "add", "tablet"]);
     assert_eq!(done.code, Some(1), "{done}");
     assert!(done.out.starts_with("oneknock1:"), "{done}");
-    for part in ["has not taken it", "note.txt", "reload"] {
+    for part in ["has not taken it", "note.toml", "reload"] {
         assert!(done.err.contains(part), "{done}");
     }
     assert_eq!(status(&site)["keys"], 1);
@@ -418,6 +418,117 @@ fn without_a_daemon_every_question_says_so() {
         assert_eq!(done.code, Some(1), "{done}");
         let want = format!("no daemon answers at {}", socket(&site).display());
         assert!(done.err.contains(&want), "{done}");
+        assert!(done.err.contains("there is no guard"), "{done}");
+    }
+    let mut daemon = site.daemon();
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    for ask in [&["status"][..], &["why"], &["grants"]] {
+        let err = site.ctl(ask).fails(1);
+        assert!(err.contains("the guard is up"), "{err}");
+    }
+    let listed = site.ctl(&["key", "list"]);
+    let want = "no daemon runs; the guard is up";
+    assert!(listed.err.contains(want), "{listed}");
+    listed.ok();
+}
+
+#[test]
+fn a_key_file_that_is_newer_than_what_the_daemon_has_read_is_marked() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let _daemon = site.daemon();
+    let in_force = |site: &Site| {
+        let keys = json_of(site.ctl(&["key", "list", "--json"]));
+        let keys = keys["keys"].as_array().unwrap().iter();
+        keys.map(|key| key["in_force"].as_bool())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(in_force(&site), [Some(true)]);
+    // As a backup is put back: copied, and nobody told.
+    let (file, aside) = (site.key_file("phone"), site.dir.join("phone.toml"));
+    site.key("phone", &["ssh"]);
+    let copy = |from: &Path, to: &Path| {
+        let [from, to] = [from, to].map(|path| path.to_str().unwrap());
+        site.lab.server.run(&["cp", "-p", from, to]).ok();
+    };
+    copy(&file, &aside);
+    site.ctl(&["key", "remove", "phone"]).ok();
+    copy(&aside, &file);
+    assert_eq!(in_force(&site), [Some(true), Some(false)]);
+    let listed = site.ctl(&["key", "list"]);
+    for part in ["not in force", "phone", "reload"] {
+        assert!(listed.err.contains(part), "{listed}");
+    }
+    site.ctl(&["reload"]).ok();
+    assert_eq!(in_force(&site), [Some(true), Some(true)]);
+    assert_eq!(status(&site)["keys"], 2);
+}
+
+#[test]
+fn of_a_key_that_is_not_there_it_is_said() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let _daemon = site.daemon();
+    let err = site.ctl(&["why", "nobody"]).fails(2);
+    assert!(err.contains("there is no key nobody"), "{err}");
+    assert!(err.contains("key list"), "{err}");
+    site.ctl(&["why", "laptop"]).ok();
+    let done = site.ctl(&["history", "--key", "nobody"]);
+    assert!(done.err.contains("key nobody is not known"), "{done}");
+    let done = site.ctl(&["history", "--key", "laptop"]);
+    assert!(done.err.contains("key laptop opened nothing"), "{done}");
+    let err = site.ctl(&["history", "--since", "7"]).fails(2);
+    assert!(err.contains("7d"), "{err}");
+}
+
+#[test]
+fn what_a_reload_or_a_start_does_to_grants_is_a_line_for_each() {
+    let site = Site::new(binaries!());
+    let [laptop, phone] = ["laptop", "phone"].map(|name| site.key(name, &["ssh"]));
+    let mut daemon = site.daemon();
+    let server: IpAddr = site.lab.server.v4.into();
+    for key in [&laptop, &phone] {
+        key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 600));
+        daemon.expect("granted address=");
+    }
+    site.ctl(&["key", "remove", "phone", "--force"]).ok();
+    daemon.expect("revoked address=198.51.100.7 key=phone service=ssh");
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    let mut daemon = site.daemon();
+    let line = "restored address=198.51.100.7 key=laptop service=ssh seconds=";
+    assert_eq!(daemon.count(line), 1);
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    let done = site.ctl(&["key", "remove", "laptop", "--force"]);
+    assert!(done.err.contains("grants that are live stay"), "{done}");
+    assert!(site.admits("ssh", site.lab.laptop.v4.into()));
+    let daemon = site.daemon();
+    let line = "revoked address=198.51.100.7 key=laptop service=ssh";
+    assert_eq!(daemon.count(line), 1);
+    assert!(!site.admits("ssh", site.lab.laptop.v4.into()));
+}
+
+#[test]
+fn a_close_is_told_once_though_it_is_sent_twice() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let server: IpAddr = site.lab.server.v4.into();
+    let mut closed = 0;
+    for _ in 0..2 {
+        key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
+        daemon.expect("granted");
+        for _ in 0..2 {
+            key.knock(&site.lab.laptop, server, &wire::close(None));
+        }
+        closed += 1;
+        wait::until_true("both are accepted", || {
+            status(&site)["counters"]["accepted"] == 3 * closed
+        });
+        daemon.expect("closed address=198.51.100.7 key=laptop service=ssh");
+        assert_eq!(daemon.count("closed address="), closed);
     }
 }
 

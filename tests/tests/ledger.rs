@@ -63,6 +63,20 @@ fn a_lost_state_waits_for_the_clock_and_then_refuses_what_was_made_before() {
             1
         );
         key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 1));
+        for ask in ["status", "why"] {
+            let done = site.ctl(&[ask]);
+            let said = format!("{}{}", done.out, done.err);
+            for part in ["nothing is accepted yet", "timedatectl", "new-state"] {
+                assert!(said.contains(part), "{done}");
+            }
+        }
+        wait::until_true("the knock is counted", || {
+            let words = site.ctl(&["status"]).ok();
+            words.contains("packets not looked at: 1")
+        });
+        // With a daemon there it is said what to do first.
+        let err = site.ctl(&["new-state"]).fails(1);
+        assert!(err.contains("hint: stop oneknockd"), "{err}");
         // Killed in this state it is no wiser afterwards.
         daemon.signal(Signal::SIGKILL);
         daemon.end();

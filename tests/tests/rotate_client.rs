@@ -184,10 +184,10 @@ fn a_rotation_that_is_killed_here_is_completed_by_the_next() {
         rotate.end();
         lab.opens();
     }
-    wait::until_true("the last one's ssh is gone", || {
-        lab.rotate().code == Some(0)
+    // What a killed one has asked for may reach the server still, and begin another.
+    wait::until_true("a rotation is complete", || {
+        lab.rotate().code == Some(0) && lab.working().len() == 1
     });
-    assert_eq!(lab.working().len(), 1);
     assert!(!lab.door().contains("next ="));
     lab.opens();
 }

@@ -91,7 +91,8 @@ impl Settings {
             .map_err(|found| mistakes.extend(found))
             .ok();
         let folder = files::key_folder(dir);
-        if config.is_none() && is_absent(&files::config_file(dir)) && is_absent(&folder) {
+        let is_new = is_absent(&files::config_file(dir)) && is_absent(&folder);
+        if config.is_none() && (is_new || dir.is_file()) {
             // Before init there is one mistake, not several.
             return Err(mistakes);
         }
@@ -108,8 +109,27 @@ impl Settings {
     }
 }
 
+/// The main file given in its folder's place.
+#[must_use]
+pub fn no_folder(dir: &Path) -> Option<Mistake> {
+    let folder = dir.parent().filter(|_| dir.is_file())?;
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let folder = files::shell_word(folder);
+    Some(mistake(
+        dir,
+        format!("is a file, and --config takes the folder: --config {folder}"),
+    ))
+}
+
 /// Reads the main file alone.
 pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
+    if let Some(mistake) = no_folder(dir) {
+        return Err(vec![mistake]);
+    }
     let path = files::config_file(dir);
     let text = files::read(&path, Access::WrittenOnlyBy(owner)).map_err(|error| {
         vec![if is_absent(&path) {
@@ -160,15 +180,32 @@ fn load_keys(dir: &Path, owner: Owner, mistakes: &mut Vec<Mistake>) -> Vec<(Path
     };
     names.sort();
     let mut keys = Vec::new();
-    for path in names {
-        if !files::is_hidden(&path) {
-            match load_key(&path, owner) {
-                Ok(key) => keys.push((path, key)),
-                Err(found) => mistakes.extend(found),
-            }
+    for path in names.into_iter().filter(|path| is_key_file(path)) {
+        match load_key(&path, owner) {
+            Ok(key) => keys.push((path, key)),
+            Err(found) => mistakes.extend(found),
         }
     }
     keys
+}
+
+/// Whether a file in the folder of keys is read at all: an editor's backup is not, nor one
+/// that was given another ending to put it out of force.
+#[must_use]
+pub fn is_key_file(path: &Path) -> bool {
+    !files::is_hidden(path) && path.extension().is_some_and(|ending| ending == "toml")
+}
+
+/// What lies in the folder of keys and is never read.
+#[must_use]
+pub fn strays(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(files::key_folder(dir)).into_iter().flatten();
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut strays: Vec<PathBuf> = paths
+        .filter(|path| !is_key_file(path) && !files::is_unfinished(path))
+        .collect();
+    strays.sort();
+    strays
 }
 
 /// Reads one key file; its name without `.toml` is the key's.

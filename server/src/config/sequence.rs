@@ -199,31 +199,35 @@ fn faults(steps: &[Ports], taken: &Taken<'_>) -> Vec<String> {
     faults
 }
 
-/// A good random sequence for these services; `listens` tells ports that something uses.
+/// How often a proposal is drawn: where hardly a port is left there is none.
+const DRAWS: usize = 1_000;
+
+/// A good random sequence for these services, where there are ports for one; `listens` tells
+/// ports that something uses.
 pub fn propose(
     services: &[Service],
     knock: &[u16],
     public: &[Ports],
     listens: impl Fn(Ports) -> bool,
-) -> Result<Vec<Ports>, NoRandomness> {
+) -> Result<Option<Vec<Ports>>, NoRandomness> {
     let taken = Taken {
         services,
         knock,
         public,
     };
-    loop {
+    let count = u64::try_from(PROPOSED_PORTS.len()).unwrap_or(1);
+    for _ in 0..DRAWS {
         let mut steps: Vec<Ports> = Vec::new();
-        while steps.len() < PROPOSED {
-            let drawn =
-                u64::from_be_bytes(random()?) % u64::try_from(PROPOSED_PORTS.len()).unwrap_or(1);
+        for _ in 0..PROPOSED {
+            let drawn = u64::from_be_bytes(random()?) % count;
             let port = PROPOSED_PORTS.start + u16::try_from(drawn).unwrap_or(0);
-            let step = format!("tcp/{port}").parse::<Ports>();
-            steps.extend(step.ok().filter(|step| !listens(*step)));
+            steps.extend(Ports::single(Transport::Tcp, port));
         }
-        if faults(&steps, &taken).is_empty() {
-            return Ok(steps);
+        if faults(&steps, &taken).is_empty() && !steps.iter().any(|step| listens(*step)) {
+            return Ok(Some(steps));
         }
     }
+    Ok(None)
 }
 
 /// The steps as the configuration writes them.
@@ -352,11 +356,13 @@ mod tests {
         let services = [Service::new("ssh".parse().unwrap(), ports(&["tcp/22"]))];
         for _ in 0..50 {
             let even = |step: Ports| step.first().is_multiple_of(2);
-            let steps = propose(&services, &[45123], &[], even).unwrap();
+            let steps = propose(&services, &[45123], &[], even).unwrap().unwrap();
             let texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             assert_eq!(found(&texts), [""; 0]);
             assert!(!steps.iter().copied().any(even));
         }
+        let nothing = propose(&services, &[45123], &ports(&["tcp/1-65535"]), |_| false);
+        assert_eq!(nothing.unwrap(), None);
     }
 }

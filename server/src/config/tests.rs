@@ -206,7 +206,7 @@ fn a_key_for_a_service_that_is_not_there_is_a_mistake() {
 fn mistakes_in_several_files_come_together() {
     let (dir, _) = folder();
     let keys = files::key_folder(dir.path());
-    fs::write(keys.join("note.txt"), "x").unwrap();
+    fs::write(keys.join("no te.toml"), "x").unwrap();
     fs::write(keys.join("open.toml"), "x").unwrap();
     fs::set_permissions(keys.join("laptop.toml"), Permissions::from_mode(0o644)).unwrap();
     let found = Settings::load_for(dir.path(), me()).unwrap_err();
@@ -232,7 +232,7 @@ fn times_are_utc() {
 #[test]
 fn a_file_name_cannot_forge_a_line_of_the_log() {
     let (dir, _) = folder();
-    let forged = "x\noneknockd: granted address=192.0.2.9";
+    let forged = "x\noneknockd: granted address=192.0.2.9.toml";
     fs::write(files::key_folder(dir.path()).join(forged), "x").unwrap();
     let found = Settings::load_for(dir.path(), me()).unwrap_err();
     let text = found[0].to_string();

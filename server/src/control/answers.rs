@@ -90,6 +90,10 @@ pub struct Status {
     /// Whether nothing is accepted until the clock is synchronised, since the state was
     /// lost.
     pub waits_for_clock: bool,
+    /// When configuration and keys were last read and taken, by the clock of files; in
+    /// milliseconds since 1970-01-01 UTC.
+    #[serde(default)]
+    pub read_ms: u64,
     /// What was counted since the start.
     pub counters: Counted,
 }
@@ -110,9 +114,12 @@ pub struct Guarded {
 pub struct Counted {
     /// Accepted.
     pub accepted: u64,
-    /// Anybody can send these: of another length, of no key, with a wrong HMAC. Those of
-    /// `kernel` did not reach the daemon; counted since the guard was put up last.
+    /// Anybody can send these: of another length, of no key, forged (with a wrong HMAC).
+    /// Those of `kernel` did not reach the daemon; counted since the guard was put up last.
     pub junk: BTreeMap<String, u64>,
+    /// Not looked at, since nothing is accepted until the clock is synchronised.
+    #[serde(default)]
+    pub waiting: u64,
     /// Made with a key, but too old, too new or seen before.
     pub ignored: BTreeMap<String, u64>,
     /// Made with a key, and refused.
@@ -208,6 +215,10 @@ pub struct Refusals {
     pub refusals: Vec<Refused>,
     /// Packets of nobody, as far as the daemon can tell; the latest first.
     pub unknown: Vec<Unknown>,
+    /// Whether nothing is accepted until the clock is synchronised, since the state was
+    /// lost.
+    #[serde(default)]
+    pub waits_for_clock: bool,
 }
 
 /// A packet with a selector that was nobody's in the minutes in force, and how often the

@@ -11,11 +11,13 @@ pub use bind::NoSocket;
 pub use socket::{Request, Socket};
 
 use crate::config::Config;
-use crate::gate::{Accepted, Held, Junk, Now, Verdict};
+use crate::gate::{Accepted, Held, Junk, Now, Place, Verdict};
 use answers::{Event, Happened, MOST_LISTED, Refusals, Watched};
+use oneknock_shared::name::KeyName;
 use protocol::Who;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The socket, and what is remembered for those who ask.
@@ -26,6 +28,7 @@ pub struct Control {
     refusals: refusals::Memory,
     unknown: unknown::Memory,
     failed: BTreeMap<&'static str, u64>,
+    waiting: u64,
     since: Duration,
 }
 
@@ -37,6 +40,7 @@ impl Control {
             refusals: refusals::Memory::default(),
             unknown: unknown::Memory::default(),
             failed: BTreeMap::new(),
+            waiting: 0,
             since: now.mono,
         })
     }
@@ -53,9 +57,20 @@ impl Control {
         &self.failed
     }
 
-    /// The last refusals of this one, or of all.
+    /// Datagrams that were not looked at, since nothing is accepted yet.
     #[must_use]
-    pub fn refusals(&self, who: Option<&Who>) -> Refusals {
+    pub fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// Takes note of a datagram that was not looked at.
+    pub fn note_waiting(&mut self) {
+        self.waiting = self.waiting.saturating_add(1);
+    }
+
+    /// The last refusals of this one, or of all; `waits_for_clock` is passed on.
+    #[must_use]
+    pub fn refusals(&self, who: Option<&Who>, waits_for_clock: bool) -> Refusals {
         let address = match who {
             Some(&Who::Address(address)) => Some(address),
             _ => None,
@@ -63,6 +78,7 @@ impl Control {
         Refusals {
             refusals: self.refusals.of(who, MOST_LISTED),
             unknown: self.unknown.of(address),
+            waits_for_clock,
         }
     }
 
@@ -93,7 +109,7 @@ impl Control {
     /// Takes note of an accepted packet whose changes are made.
     pub fn note_accepted(&mut self, now: Now, accepted: &Accepted) {
         self.publish(|| {
-            let asked = accepted.asked.iter().map(|(place, time)| {
+            let asked = accepted.told().map(|(place, time)| {
                 let happened = match time {
                     Some(_) => Happened::Granted,
                     None => Happened::Closed,
@@ -130,6 +146,17 @@ impl Control {
             let events = claims.iter().map(|held| Event {
                 service: Some(held.place.service.to_string()),
                 ..Event::new(now.wall.0, Happened::Revoked, &held.key, held.place.address)
+            });
+            events.collect()
+        });
+    }
+
+    /// Takes note of grants that a reload has ended.
+    pub fn note_lost(&mut self, now: Now, claims: &[(Arc<KeyName>, Place)]) {
+        self.publish(|| {
+            let events = claims.iter().map(|(key, place)| Event {
+                service: Some(place.service.to_string()),
+                ..Event::new(now.wall.0, Happened::Revoked, key, place.address)
             });
             events.collect()
         });

@@ -5,6 +5,7 @@ use crate::config;
 use crate::control::answers::Answer;
 use crate::control::protocol::Command;
 use crate::files::Owner;
+use crate::firewall::Firewall;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -38,7 +39,7 @@ impl From<NoAnswer> for Failure {
         match no {
             NoAnswer::Failed(failure) => failure,
             NoAnswer::NoDaemon(path) => Self::Failed(
-                format!("no daemon answers at {}", path.display()),
+                format!("no daemon answers at {}{}", path.display(), guard()),
                 Some("start oneknockd; where it ends at once, its log says why".into()),
             ),
             NoAnswer::Refused { why, mistakes } => {
@@ -48,6 +49,16 @@ impl From<NoAnswer> for Failure {
                 Self::Failed(why, None)
             }
         }
+    }
+}
+
+/// Whether the guard is up while no daemon runs, for the end of a line: root can see it.
+#[must_use]
+pub fn guard() -> &'static str {
+    match Firewall::open().and_then(|mut firewall| firewall.is_up()) {
+        Ok(true) => "; the guard is up: nothing new is let in",
+        Ok(false) => "; there is no guard: every port is as open as without oneknock",
+        Err(_) => "",
     }
 }
 

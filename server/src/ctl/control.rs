@@ -3,7 +3,7 @@
 
 use super::ask::{Asked, NoAnswer, ask};
 use super::{Failure, clocks, print, words};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::control::answers::{
     Cut, Grant, Grants, MOST_LISTED, Refusals, Reloaded, Revoked, Status, TornDown, Watched,
     Watching,
@@ -56,8 +56,9 @@ pub fn reload(dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells a running daemon, if there is one, that `what` was done to the keys.
-pub fn tell(dir: &Path, what: &str) -> Result<(), Failure> {
+/// Tells a running daemon, if there is one, that `what` was done to the keys; `closes` is
+/// whether live grants end by it.
+pub fn tell(dir: &Path, what: &str, closes: bool) -> Result<(), Failure> {
     match ask(dir, &Command::Reload) {
         Ok(Reloaded { .. }) => {
             eprintln!("{what}, and the daemon has taken it");
@@ -65,6 +66,11 @@ pub fn tell(dir: &Path, what: &str) -> Result<(), Failure> {
         }
         Err(NoAnswer::NoDaemon(_)) => {
             eprintln!("{what}; no daemon runs: oneknockd takes it when it starts");
+            if closes {
+                eprintln!(
+                    "hint: grants that are live stay until their time is over, or until oneknockd starts"
+                );
+            }
             Ok(())
         }
         Err(NoAnswer::Refused { why, mistakes }) => {
@@ -72,7 +78,7 @@ pub fn tell(dir: &Path, what: &str) -> Result<(), Failure> {
                 eprintln!("oneknockctl: {mistake}");
             }
             let what = format!("{what}, but the daemon has not taken it: {why}");
-            let ctl = crate::config::ctl_command(dir);
+            let ctl = config::ctl_command(dir);
             let hint = format!("mend that, then: {ctl} reload");
             Err(Failure::Failed(what, Some(hint)))
         }
@@ -99,7 +105,7 @@ pub fn revoke(dir: &Path, who: Option<&Who>, with_cut: bool) -> Result<(), Failu
     if revoked.closed > 0 {
         eprintln!(
             "hint: sessions that are in live on (--cut ends them), and who has the key can knock again: \"{} key remove\" ends that",
-            crate::config::ctl_command(dir)
+            config::ctl_command(dir)
         );
     }
     Ok(())
@@ -118,6 +124,9 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
     if as_json {
         return json(&refusals);
     }
+    if refusals.waits_for_clock {
+        eprintln!("{}", words::WAITS);
+    }
     let mut known = refusals.refusals;
     let mut strangers = refusals.unknown.len();
     let mut hint = None;
@@ -129,6 +138,19 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
         });
         known.extend(found);
         strangers = left;
+        if let Some(Who::Key(name)) = who
+            && known.is_empty()
+            && !settings.keys.iter().any(|key| key.name == *name)
+        {
+            let hint = format!(
+                "\"{} key list\" shows those there are",
+                config::ctl_command(dir)
+            );
+            return Err(Failure::Usage(
+                format!("there is no key {name}"),
+                Some(hint),
+            ));
+        }
     } else if strangers > 0 {
         hint = Some("who can read the keys is told which of these have a wrong clock");
     }
@@ -139,7 +161,12 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
     if strangers > 0 && !matches!(who, Some(Who::Key(_))) {
         eprintln!("lately also packets of no key of this server: {strangers}");
     }
-    if known.is_empty() {
+    if strangers > 0 {
+        hint = hint.or(Some(
+            "a client looks like a stranger whose key was removed, or whose secret was rotated away with --now: import a fresh invitation there",
+        ));
+    }
+    if known.is_empty() && !refusals.waits_for_clock {
         let whose = who.map_or(String::new(), |who| format!(" of {who}"));
         eprintln!("no packet{whose} was refused since the daemon started");
         hint = hint.or(Some(

@@ -15,7 +15,7 @@ pub struct History {
     #[arg(long)]
     key: Option<KeyName>,
     /// What had not ended so long ago, such as 12h or 7d [default: all].
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = super::span_of_time)]
     since: Option<Duration>,
     /// One JSON object a line.
     #[arg(long)]
@@ -33,6 +33,17 @@ impl History {
         let folder = &settings.config.state;
         let entries = ledger::history(folder, self.key.as_ref(), Timestamp(since))
             .map_err(|error| Failure::new(folder.join("ledger.db").display(), error))?;
+        if let Some(key) = &self.key
+            && entries.is_empty()
+        {
+            let is_key = settings.keys.iter().any(|known| known.name == *key);
+            let what = if is_key {
+                "opened nothing in that time"
+            } else {
+                "is not known: there is no such key, and no history of one"
+            };
+            eprintln!("key {key} {what}");
+        }
         if self.json {
             let lines: Vec<String> = entries.iter().map(|e| json(e).to_string()).collect();
             return print_lines(&lines);

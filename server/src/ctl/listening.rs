@@ -94,7 +94,7 @@ pub fn proposal(dir: &Path, listening: &Listening) -> Option<String> {
     let config: Config = config::parse_config(&path, &table.to_string()).ok()?;
     let listens = |step: Ports| listening.has(step);
     let steps = propose_sequence(&config.services, &config.knock_ports(), &public, listens);
-    Some(format!("ports = {}", ports_text(&steps.ok()?)))
+    Some(format!("ports = {}", ports_text(&steps.ok()??)))
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 //! `hint: what to do`. Standard output carries what was asked for, alone.
 
 mod ask;
+mod check;
 mod clocks;
 mod complete;
 mod control;
+mod doctor;
 mod guard;
 mod history;
 mod init;
@@ -16,18 +18,18 @@ mod listening;
 mod state;
 mod words;
 
-use crate::config::{Mistake, Settings};
+use crate::config::{self, Mistake, Settings};
 use crate::control::protocol::Who;
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
 use clap::{Parser, Subcommand};
-use listening::Listening;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(Debug, Parser)]
 #[command(name = "oneknockctl", version)]
@@ -60,6 +62,12 @@ enum Command {
     Key(key::Command),
     /// Look for mistakes in configuration and keys; say all of them.
     Check,
+    /// Examine this machine: what is in the way of knocks or of the guard, and how to mend it.
+    ///
+    /// Looks at what listens, the clock, kernel and programs, the machine's start, and tries
+    /// the rules of others (ufw, firewalld, a ruleset of one's own) in a copy of this
+    /// machine's network. Changes nothing.
+    Doctor,
     /// Show what was opened for whom, from when to when, and how it ended.
     History(history::History),
     /// Begin a new state, on the word that this machine's clock is right.
@@ -185,6 +193,14 @@ impl Failure {
     }
 }
 
+/// A span of time on the command line.
+pub fn span_of_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| match text.parse::<u64>() {
+        Ok(number) => format!("it needs a unit: {number}d, {number}h, {number}m or {number}s"),
+        Err(_) => error.to_string(),
+    })
+}
+
 /// This very call, as root.
 fn as_root() -> String {
     let args = std::env::args_os().skip(1);
@@ -215,10 +231,15 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(status) => return status,
     };
+    if let Some(mistake) = config::no_folder(&cli.config) {
+        eprintln!("oneknockctl: {mistake}");
+        return ExitCode::from(2);
+    }
     let result = match &cli.command {
         Command::Init(init) => init.run(&cli.config),
         Command::Key(command) => command.run(&cli.config),
-        Command::Check => check(&cli),
+        Command::Check => check::check(&cli.config),
+        Command::Doctor => doctor::examine(&cli.config),
         Command::History(history) => history.run(&cli.config),
         Command::NewState => state::new(&cli.config),
         Command::Rules {
@@ -251,47 +272,6 @@ pub fn main() -> ExitCode {
         eprintln!("hint: {hint}");
     }
     ExitCode::from(status)
-}
-
-fn check(cli: &Cli) -> Result<(), Failure> {
-    check_readable(&cli.config)?;
-    let file = files::config_file(&cli.config);
-    let listening = Listening::read()?;
-    let found = match Settings::load(&cli.config) {
-        Ok(settings) => {
-            let sequence = settings.config.sequence.as_ref();
-            let taken = sequence.map(|s| listening.mistakes(s)).unwrap_or_default();
-            if taken.is_empty() {
-                let (services, keys) = (settings.config.services.len(), settings.keys.len());
-                for warning in settings.config.warnings() {
-                    eprintln!("warning: {}: {warning}", file.display());
-                }
-                eprintln!("no mistake found: services {services}, keys {keys}");
-                return Ok(());
-            }
-            let taken = taken.into_iter().map(|what| Mistake {
-                file: file.clone(),
-                line: None,
-                what,
-            });
-            taken.collect()
-        }
-        Err(mistakes) => mistakes,
-    };
-    for mistake in &found {
-        eprintln!("{mistake}");
-    }
-    if found.iter().any(|m| m.what.starts_with("sequence."))
-        && let Some(proposal) = listening::proposal(&cli.config, &listening)
-    {
-        eprintln!("hint: a good sequence, drawn at random just now: {proposal}");
-    }
-    let count = found.len();
-    let hint = "a running daemon goes on with what it last read without a mistake";
-    Err(Failure::Failed(
-        format!("mistakes found: {count}"),
-        file.exists().then(|| hint.into()),
-    ))
 }
 
 fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::files::Owner;
 use crate::gate::Gate;
-use crate::ledger::{Found, Ledger};
+use crate::ledger::{Found, Ledger, Unusable};
 use oneknock_shared::knock::Timestamp;
 use std::path::Path;
 
@@ -15,7 +15,13 @@ pub fn new(dir: &Path) -> Result<(), Failure> {
     super::check_readable(dir)?;
     let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
     let (folder, now) = (&settings.config.state, Clock::start().now());
-    let failed = |error| Failure::new("there is no new state", error);
+    let failed = |error| match error {
+        Unusable::Locked(_) => Failure::Failed(
+            format!("there is no new state: {error}"),
+            Some("stop oneknockd, then again; the guard stays up meanwhile".into()),
+        ),
+        error => Failure::new("there is no new state", error),
+    };
     crate::files::make_folder(folder, Owner::of_state(), 0o700)
         .map_err(|error| Failure::new(folder.display(), error))?;
     let (mut ledger, found) = Ledger::open(folder, now).map_err(failed)?;

@@ -21,6 +21,9 @@ fn span(seconds: u64) -> String {
     format_duration(Duration::from_secs(seconds)).to_string()
 }
 
+/// What is to be known and done while the daemon waits for the clock.
+pub const WAITS: &str = "nothing is accepted yet, from any key: the state was lost, and until this machine's clock is synchronised no packet can be told from one that was accepted before; have the clock synchronised (timedatectl), or where it is right, stop oneknockd and vouch for it with \"oneknockctl new-state\"";
+
 /// Several lines, without the last one's end.
 #[must_use]
 pub fn status(status: &Status) -> String {
@@ -41,9 +44,8 @@ pub fn status(status: &Status) -> String {
         status.guard,
     );
     if status.waits_for_clock {
-        text.push_str(
-            "\nnothing is accepted until the clock is synchronised, since the state was lost",
-        );
+        text.push('\n');
+        text.push_str(WAITS);
     }
     // Writing to a String cannot fail.
     for service in &status.services {
@@ -60,7 +62,7 @@ pub fn status(status: &Status) -> String {
         ("accepted and not granted", &counters.failed),
         ("refused", &counters.refused),
         ("ignored", &counters.ignored),
-        ("of no key", &counters.junk),
+        ("that anybody can send", &counters.junk),
     ];
     for (name, counts) in groups {
         let counts = counts.iter().filter(|(_, count)| **count > 0);
@@ -68,6 +70,9 @@ pub fn status(status: &Status) -> String {
         if !counts.is_empty() {
             let _ = write!(text, "\npackets {name}: {}", counts.join(", "));
         }
+    }
+    if counters.waiting > 0 {
+        let _ = write!(text, "\npackets not looked at: {}", counters.waiting);
     }
     text
 }
@@ -216,6 +221,10 @@ pub fn metrics(status: Option<&Status>) -> String {
         };
         lines.extend(counts.iter().map(line));
     }
+    let waiting = counters.waiting;
+    lines.push(format!(
+        "oneknock_packets_total{{outcome=\"waiting\",reason=\"\"}} {waiting}"
+    ));
     lines.join("\n")
 }
 
@@ -296,6 +305,7 @@ mod tests {
             keys: 3,
             grants: 2,
             waits_for_clock: false,
+            read_ms: 0,
             counters: Counted {
                 accepted: 7,
                 ignored: BTreeMap::from([("stale".into(), 1)]),

@@ -51,7 +51,10 @@ impl Daemon {
                     sequence,
                 }))
             }
-            Command::Why(who) => Answer::of(Ok(self.control.refusals(who.as_ref()))),
+            Command::Why(who) => {
+                let waits = self.waiting.is_some();
+                Answer::of(Ok(self.control.refusals(who.as_ref(), waits)))
+            }
             Command::Reload => {
                 log::line(format_args!("asked to reload by uid={}", request.uid));
                 Answer::of(self.reload_asked(cli))
@@ -102,6 +105,7 @@ impl Daemon {
             keys: self.settings.keys.len(),
             grants: live.values().sum(),
             waits_for_clock: self.waiting.is_some(),
+            read_ms: self.read_ms,
             counters,
         }
     }
@@ -113,11 +117,12 @@ impl Daemon {
         let junk = [
             ("kernel", sifted_out),
             ("length", counters.length),
-            ("selector", counters.selector),
-            ("mac", counters.mac),
+            ("no-key", counters.selector),
+            ("forged", counters.mac),
         ];
         let mut counted = Counted {
             accepted: counters.accepted,
+            waiting: self.control.waiting(),
             junk: junk.map(|(word, count)| (word.to_owned(), count)).into(),
             ..Counted::default()
         };

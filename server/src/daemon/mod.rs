@@ -182,6 +182,8 @@ struct Daemon {
     walked_in: BTreeSet<IpAddr>,
     rolling: rolling::Rolling,
     control: Control,
+    /// When the settings in force were read, by the clock that files are dated with.
+    read_ms: u64,
 }
 
 impl Daemon {
@@ -196,7 +198,7 @@ impl Daemon {
 
     fn datagram(&mut self, source: IpAddr, bytes: &[u8]) {
         if self.waiting.is_some() {
-            return;
+            return self.control.note_waiting();
         }
         // Before the next is judged: what it changes must not be taken back with these.
         let changes: usize = self.batch.iter().map(|one| one.changes.len()).sum();

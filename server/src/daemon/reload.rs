@@ -30,6 +30,7 @@ impl Daemon {
     }
 
     fn try_reload(&mut self, cli: &Cli) -> Result<(), Stopped> {
+        let read_ms = crate::files::clock_ms();
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
         let (old, new) = (&self.settings.config, &settings.config);
         let fixed = [
@@ -60,6 +61,7 @@ impl Daemon {
             self.settings = before;
             return Err(error.into());
         }
+        self.read_ms = read_ms;
         // All that there are were let in by the guard as it was, or are older than a service
         // that is guarded from now on.
         self.remember(true);
@@ -78,6 +80,8 @@ impl Daemon {
             let (Change::Admit { place, .. } | Change::Shut { place }) = change;
             self.settings.config.service(place.service).is_some()
         };
+        log::revoked(&lost.claims).iter().for_each(log::line);
+        self.control.note_lost(self.clock.now(), &lost.claims);
         let lost: Vec<Change> = lost.changes.into_iter().filter(is_there).collect();
         let changed = self.change(&lost).map_err(Stopped::Grants);
         self.remember(false);

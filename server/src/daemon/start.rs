@@ -5,8 +5,9 @@ use super::{Cli, Daemon, Stopped};
 use crate::clock::{Clock, Synchronised};
 use crate::config::{Guard, Settings};
 use crate::control::Control;
+use crate::files;
 use crate::firewall::{Before, Firewall};
-use crate::gate::{Gate, Memory, Now};
+use crate::gate::{Gate, Held, Memory, Now};
 use crate::gateways;
 use crate::ledger::{Found, Ledger};
 use crate::listener::Listener;
@@ -18,6 +19,7 @@ impl Daemon {
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
         let control = Control::bind(&settings.config, clock.now());
         // Whoever changed a key since then found no daemon to tell.
+        let read_ms = files::clock_ms();
         let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
         let mut firewall = Firewall::open()?;
         // A guard that is up may be that of a daemon that runs: not to be touched.
@@ -32,6 +34,12 @@ impl Daemon {
         let listener = Listener::bind(&settings.config.listen)?;
         let now = clock.now();
         let (ledger, found) = Ledger::open(&settings.config.state, now)?;
+        for loose in ledger.was_loose() {
+            let (path, what, wanted) = (loose.path.display(), loose.what(), loose.wanted);
+            log::line(format_args!(
+                "{path}: {what}: mended, it is {wanted:04o} now"
+            ));
+        }
         let mut daemon = Self {
             gate: Gate::new(&settings, now),
             clock,
@@ -48,6 +56,7 @@ impl Daemon {
             walked_in: std::collections::BTreeSet::new(),
             rolling: super::rolling::Rolling::default(),
             control,
+            read_ms,
         };
         daemon.gate.set_gateways(gateways::read());
         let memory = daemon.take_up(found, now)?;
@@ -98,10 +107,15 @@ impl Daemon {
     fn resume(&mut self, memory: &Memory, before: &Before, now: Now) -> Result<(), Stopped> {
         let lost = self.gate.resume(now, &memory.claims);
         self.ledger.lose(&lost, now)?;
+        log::revoked(&lost.claims).iter().for_each(log::line);
         // Keys may have been removed or changed while no daemon ran.
         let lost = self.gate.reconfigure(&self.settings, now);
         self.ledger.lose(&lost, now)?;
-        Ok(self.reconcile(before)?)
+        log::revoked(&lost.claims).iter().for_each(log::line);
+        self.reconcile(before)?;
+        let held: Vec<Held> = self.gate.held(now, None).collect();
+        log::restored(&held).iter().for_each(log::line);
+        Ok(())
     }
 
     pub(super) fn announce(&self, word: &str) {

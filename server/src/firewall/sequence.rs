@@ -301,17 +301,31 @@ pub struct RollingStep {
 
 /// Lets these be steps; all, or none.
 pub fn fill(netlink: &mut Netlink, steps: &[RollingStep]) -> io::Result<()> {
-    let added = steps.iter().map(|step| {
-        let attributes = vec![
-            SetElementAttribute::Key(DataAttribute::Value(step.port.to_be_bytes().to_vec())),
-            // A mark is a number of this machine's own.
-            SetElementAttribute::Data(DataAttribute::Value(step.id.to_ne_bytes().to_vec())),
-            elements::timeout(step.time),
-        ];
-        let message = elements::many(&port_map(step.at), vec![attributes]);
-        Step::create(NfTablesMessage::NewSetElement(message))
+    // One message for each map: a batch of very many is not answered as a whole.
+    let added = (1..=rolling::STEPS).filter_map(|at| {
+        let of = steps.iter().filter(|step| step.at == at);
+        let elements: Vec<_> = of.map(element).collect();
+        if elements.is_empty() {
+            return None;
+        }
+        let message = elements::many(&port_map(at), elements);
+        Some(Step::create(NfTablesMessage::NewSetElement(message)))
     });
-    netlink.commit(&added.collect::<Vec<_>>())
+    let added: Vec<Step> = added.collect();
+    // Nor is an empty one at all.
+    if added.is_empty() {
+        return Ok(());
+    }
+    netlink.commit(&added)
+}
+
+fn element(step: &RollingStep) -> Vec<SetElementAttribute> {
+    vec![
+        SetElementAttribute::Key(DataAttribute::Value(step.port.to_be_bytes().to_vec())),
+        // A mark is a number of this machine's own.
+        SetElementAttribute::Data(DataAttribute::Value(step.id.to_ne_bytes().to_vec())),
+        elements::timeout(step.time),
+    ]
 }
 
 /// Lets nothing be a step of a rolling sequence any more.

@@ -385,9 +385,15 @@ impl Gate {
                 accepted.opened(self.claims.admit(now.mono, &name, place, time), place, time);
             } else {
                 // One that comes late must not let in what a later one holds back.
-                let last = self.closes.entry((Arc::clone(&name), place)).or_insert(at);
-                *last = (*last).max(at);
-                accepted.closed(self.claims.withdraw(now.mono, &name, place), place);
+                let before = self.closes.get(&(Arc::clone(&name), place)).copied();
+                let last = before.map_or(at, |before| before.max(at));
+                self.closes.insert((Arc::clone(&name), place), last);
+                let done = self.claims.withdraw(now.mono, &name, place);
+                let (_, (_, was)) = done;
+                if before.is_some() && was.is_none() {
+                    accepted.again.insert(place);
+                }
+                accepted.closed(done, place);
             }
         }
         accepted.retired = self.retire_older(index, now.wall);

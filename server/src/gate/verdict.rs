@@ -7,7 +7,7 @@ use oneknock_shared::knock::{Malformed, Timestamp};
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::packet::{PacketId, Request};
 use oneknock_shared::secret::GenerationId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,6 +168,9 @@ pub struct Accepted {
     pub changes: Vec<Change>,
     /// What was asked: opened for a time, or closed (`None`).
     pub asked: Vec<(Place, Option<Duration>)>,
+    /// Places that were closed already, and had not been opened since: a client sends each
+    /// close twice.
+    pub again: BTreeSet<Place>,
     /// The key's claims as they were, for [`super::Gate::undo`] and the ledger's.
     pub undo: Vec<Before>,
     /// The older generations of the key whose end this first use brings forward.
@@ -190,6 +193,7 @@ impl Accepted {
             id: request.id(),
             changes: Vec::new(),
             asked: Vec::new(),
+            again: BTreeSet::new(),
             undo: Vec::new(),
             retired: Vec::new(),
         }
@@ -201,6 +205,14 @@ impl Accepted {
 
     pub(super) fn closed(&mut self, done: (Change, Before), place: Place) {
         self.note(done, place, None);
+    }
+
+    /// What was asked and is worth telling: a close that changes nothing is told once.
+    pub fn told(&self) -> impl Iterator<Item = &(Place, Option<Duration>)> {
+        let news = |(place, time): &&(Place, Option<Duration>)| {
+            time.is_some() || !self.again.contains(place)
+        };
+        self.asked.iter().filter(news)
     }
 
     fn note(&mut self, (change, before): (Change, Before), place: Place, time: Option<Duration>) {

@@ -88,6 +88,16 @@ impl Lease {
         Ok((lease, noted))
     }
 
+    /// Moves a note aside that may say anything, and reads nothing of it.
+    pub fn distrusted(folder: &Path, owner: Owner) -> io::Result<(Self, Noted)> {
+        match fs::rename(folder.join("lease"), folder.join("lease.damaged")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+        let (lease, _) = Self::open(folder, owner)?;
+        Ok((lease, Noted::Damaged))
+    }
+
     /// Takes the mark of a clean stop away: to be done before anything is accepted.
     /// Nothing up to `until` counts as fresh after a power cut.
     pub fn begin(&mut self, until: Timestamp) -> io::Result<()> {

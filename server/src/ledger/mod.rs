@@ -9,11 +9,13 @@ mod checkpoint;
 mod columns;
 mod history;
 mod lease;
+mod modes;
 mod rows;
 mod store;
 mod uses;
 
 pub use history::{Entry, read as history};
+pub use modes::{Loose, look as loose};
 pub use uses::{Use, read as uses};
 
 use crate::files::{self, Owner};
@@ -35,6 +37,8 @@ use std::time::Duration;
 
 /// The database's name in the state's folder.
 const FILE: &str = "ledger.db";
+/// All that the database is made of.
+const DATABASE_FILES: [&str; 3] = ["ledger.db", "ledger.db-wal", "ledger.db-shm"];
 /// After so many packets the write-ahead log is moved, whatever the time.
 const MOVE_AFTER: usize = 2_000;
 /// How often the history is cut.
@@ -51,6 +55,7 @@ pub struct Ledger {
     /// Packets since the log was last moved.
     unmoved: usize,
     cut: Duration,
+    loose: Vec<Loose>,
     _lock: File,
 }
 
@@ -113,7 +118,7 @@ impl Ledger {
     /// there is kept.
     pub fn create(folder: &Path, owner: Owner) -> Result<(), Unusable> {
         let failed = |error| Unusable::Io(folder.into(), error);
-        files::make_folder(folder, owner, 0o700).map_err(failed)?;
+        files::make_folder(folder, owner, modes::FOLDER_MODE).map_err(failed)?;
         store::create(folder, owner)?;
         lease::create(folder, owner).map_err(failed)
     }
@@ -136,7 +141,21 @@ impl Ledger {
             Err(TryLockError::WouldBlock) => return Err(Unusable::Locked(folder.into())),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let (mut lease, noted) = Lease::open(folder, owner).map_err(failed)?;
+        let mut loose = modes::look(folder);
+        modes::tighten(&mut loose).map_err(failed)?;
+        // What lies in a folder that others could write, they could have put there.
+        let is_open = loose.iter().any(|l| l.writable && l.path == folder);
+        let distrusted = |names: &[&str]| {
+            let named = |l: &&Loose| names.iter().any(|name| l.path == folder.join(name));
+            let found = loose.iter().find(|l| l.writable && (is_open || named(l)));
+            found.map(Loose::what)
+        };
+        let (lease_is, database_is) = (distrusted(&["lease"]), distrusted(&DATABASE_FILES));
+        let (mut lease, noted) = match &lease_is {
+            Some(_) => Lease::distrusted(folder, owner),
+            None => Lease::open(folder, owner),
+        }
+        .map_err(failed)?;
         let same_boot = matches!(
             noted,
             Noted::Run {
@@ -144,7 +163,7 @@ impl Ledger {
                 ..
             }
         );
-        let (database, found) = match (store::open(folder, now, same_boot)?, noted) {
+        let (database, found) = match (store::open(folder, now, same_boot, database_is)?, noted) {
             (Err(why), _) => {
                 // Without a lease an empty database is no state, whatever happens next.
                 lease.void().map_err(failed)?;
@@ -155,8 +174,10 @@ impl Ledger {
                 (database, Found::Nothing("lease is missing".into()))
             }
             (Ok((database, _)), Noted::Damaged) => {
-                let why = "lease is damaged; it was moved to lease.damaged";
-                (database, Found::Nothing(why.into()))
+                let what =
+                    lease_is.map_or("is damaged".into(), |why| format!("is not trusted: {why}"));
+                let why = format!("lease {what}; it was moved to lease.damaged");
+                (database, Found::Nothing(why))
             }
             (
                 Ok((database, memory)),
@@ -178,9 +199,16 @@ impl Ledger {
             checkpoints: Checkpoints::start(folder),
             unmoved: 0,
             cut: Duration::ZERO,
+            loose: std::mem::take(&mut loose),
             _lock: lock,
         };
         Ok((ledger, found))
+    }
+
+    /// What others could get at when the state was opened, and cannot any more.
+    #[must_use]
+    pub fn was_loose(&self) -> &[Loose] {
+        &self.loose
     }
 
     /// Begins a run: with these floors, which hold from now on, and without the mark of a

@@ -114,13 +114,20 @@ enum Trouble {
 }
 
 /// Opens the database and reads what is in it. Where it is missing or damaged the text
-/// says so; a damaged one is moved aside, and nothing takes its place yet.
+/// says so; a damaged one is moved aside, and nothing takes its place yet. So is one that
+/// is `distrusted`, unread.
 pub fn open(
     folder: &Path,
     now: Now,
     same_boot: bool,
+    distrusted: Option<String>,
 ) -> Result<Result<(Connection, Memory), String>, Unusable> {
-    match try_open(folder, now, same_boot) {
+    let is_there = folder.join(FILE).symlink_metadata().is_ok();
+    let opened = match distrusted {
+        Some(why) if is_there => Err(Trouble::Damaged(format!("not to be trusted: {why}"))),
+        _ => try_open(folder, now, same_boot),
+    };
+    match opened {
         Ok(opened) => Ok(Ok(opened)),
         Err(Trouble::Other(why)) => Err(why),
         Err(Trouble::Missing) => Ok(Err(format!("{FILE} is missing"))),

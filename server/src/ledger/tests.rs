@@ -642,3 +642,70 @@ fn places_are_those_of_live_grants_and_of_the_history() {
     let other = Some([192, 0, 2, 9].into());
     assert!(ledger.places(None, None, other).unwrap().is_empty());
 }
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+/// A state that was begun and left cleanly.
+fn left_cleanly() -> Site {
+    let site = Site::new();
+    let (mut ledger, _) = Ledger::open(&site.folder, site.now).unwrap();
+    let nothing = Gate::new(&site.settings, site.now).forgotten(site.now);
+    ledger.begin(&nothing, Timestamp(0)).unwrap();
+    ledger.close().unwrap();
+    site
+}
+
+#[test]
+fn what_others_could_only_read_is_made_private_and_counts() {
+    let site = left_cleanly();
+    for (name, loose, wanted) in [
+        ("", 0o755, 0o700),
+        ("lease", 0o644, 0o600),
+        (FILE, 0o640, 0o600),
+    ] {
+        let path = site.folder.join(name);
+        set_mode(&path, loose);
+        let (ledger, found) = Ledger::open(&site.folder, site.now).unwrap();
+        assert!(matches!(found, Found::State { .. }), "{name}: {found:?}");
+        assert_eq!(ledger.was_loose().len(), 1, "{name}");
+        assert_eq!(mode(&path), wanted, "{name}");
+    }
+}
+
+#[test]
+fn what_others_could_write_is_no_state() {
+    for (name, loose, says) in [
+        ("", 0o777, "ledger.db is damaged (not to be trusted"),
+        (
+            "lease",
+            0o666,
+            "lease is not trusted: others may write it (mode 0666)",
+        ),
+        (
+            FILE,
+            0o620,
+            "ledger.db is damaged (not to be trusted: others may write it (mode 0620))",
+        ),
+    ] {
+        let site = left_cleanly();
+        let path = site.folder.join(name);
+        set_mode(&path, loose);
+        let (ledger, found) = Ledger::open(&site.folder, site.now).unwrap();
+        let Found::Nothing(why) = found else {
+            panic!("{name}: {found:?}");
+        };
+        assert!(why.starts_with(says), "{name}: {why}");
+        drop(ledger);
+        assert_eq!(mode(&site.folder), 0o700, "{name}");
+        // Nor is it one the next time, before a run has begun.
+        let (_, found) = Ledger::open(&site.folder, site.now).unwrap();
+        assert!(matches!(found, Found::Nothing(_)), "{name}: {found:?}");
+    }
+}

@@ -37,8 +37,16 @@ impl<'l> Home<'l> {
 
     /// Booted, as Debian left it.
     pub fn bare(lab: &'l Lab) -> Self {
+        Self::bare_with(lab, &[])
+    }
+
+    /// Booted, with these packages of Debian's.
+    pub fn bare_with(lab: &'l Lab, packages: &[&str]) -> Self {
         let sshd = Sshd::start(lab, &lab.server);
         let mut machine = Machine::new(lab, &lab.server);
+        if !packages.is_empty() {
+            machine.install(packages);
+        }
         machine.boot();
         Self { machine, sshd, lab }
     }

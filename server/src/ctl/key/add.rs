@@ -4,7 +4,7 @@ use super::folder::Folder;
 use super::invite;
 use super::moment::Moment;
 use crate::config::{Generation, Key, Policy, ctl_command};
-use crate::ctl::{Failure, control, print};
+use crate::ctl::{Failure, control, print, span_of_time};
 use crate::files::Existing;
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::io;
@@ -38,7 +38,7 @@ pub struct Add {
 
 fn max_open(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(30 * 24 * 3600);
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let time = span_of_time(text)?;
     if time.subsec_nanos() != 0 || time.is_zero() || time > longest {
         return Err("must be whole seconds, from 1s to 30d".into());
     }
@@ -89,7 +89,7 @@ impl Add {
         eprintln!(
             "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\""
         );
-        control::tell(dir, &format!("made key {}", self.name))
+        control::tell(dir, &format!("made key {}", self.name), false)
     }
 
     fn known_services(&self, folder: &Folder<'_>) -> Result<Vec<ServiceName>, Failure> {

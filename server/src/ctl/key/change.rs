@@ -7,7 +7,7 @@ use super::moment::Moment;
 use crate::clock::date;
 use crate::config::{Generation, Key, ctl_command};
 use crate::control::protocol::Who;
-use crate::ctl::{Failure, control, print};
+use crate::ctl::{Failure, control, print, span_of_time};
 use crate::files::Existing;
 use oneknock_shared::name::KeyName;
 use std::io::{self, IsTerminal};
@@ -50,7 +50,7 @@ impl FromStr for End {
 }
 
 fn overlap(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let time = span_of_time(text)?;
     let (least, most) = (Duration::from_secs(1), Duration::from_secs(366 * 24 * 3600));
     if (least..=most).contains(&time) {
         Ok(time)
@@ -108,7 +108,7 @@ impl Rotate {
         }
         let how = if self.now { ", at once" } else { "" };
         let what = format!("rotated key {name} to generation {number}{how}");
-        control::tell(dir, &what)?;
+        control::tell(dir, &what, self.now)?;
         self.cut_off(dir)
     }
 
@@ -182,7 +182,7 @@ impl Retire {
         drop(turn);
         let ended: Vec<String> = done.ended.iter().map(ToString::to_string).collect();
         let what = format!("ended key {name}'s generation {}", ended.join(", "));
-        control::tell(dir, &what)?;
+        control::tell(dir, &what, true)?;
         self.cut_off(dir, &numbers)
     }
 
@@ -242,7 +242,7 @@ impl Remove {
         }
         folder.remove(&turn, name)?;
         drop(turn);
-        control::tell(dir, &format!("removed key {name}"))?;
+        control::tell(dir, &format!("removed key {name}"), true)?;
         if self.cut {
             return control::cut(dir, Some(&Who::Key(name.clone())), None);
         }

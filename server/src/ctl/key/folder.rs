@@ -86,7 +86,7 @@ impl<'d> Folder<'d> {
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         let (mut keys, mut mistakes) = (Vec::new(), Vec::new());
-        for path in paths.iter().filter(|path| !files::is_hidden(path)) {
+        for path in paths.iter().filter(|path| config::is_key_file(path)) {
             match config::load_key(path, self.owner) {
                 Ok(key) => keys.push(key),
                 Err(found) => mistakes.extend(found),

@@ -3,9 +3,13 @@
 use super::folder::Folder;
 use super::life::{Life, State};
 use crate::clock::date;
-use crate::config::Key;
+use crate::config::{Key, ctl_command};
+use crate::control::answers::Status;
+use crate::control::protocol::Command;
+use crate::ctl::ask::{NoAnswer, ask, guard};
 use crate::ctl::history::{print_lines, table};
 use crate::ctl::{Failure, print};
+use crate::files;
 use crate::ledger::Use;
 use humantime::format_duration;
 use oneknock_shared::knock::Timestamp;
@@ -27,15 +31,53 @@ fn uses(folder: &Folder<'_>) -> Uses {
     })
 }
 
+/// Whether the daemon has a key's file as it is now; unknown where none answers.
+struct InForce(Option<u64>);
+
+impl InForce {
+    fn ask(dir: &Path) -> Self {
+        match ask::<Status>(dir, &Command::Status) {
+            Ok(status) => Self(Some(status.read_ms)),
+            Err(NoAnswer::NoDaemon(_)) => {
+                eprintln!("no daemon runs{}", guard());
+                Self(None)
+            }
+            // Who may read the keys need not be one who may ask the daemon.
+            Err(_) => Self(None),
+        }
+    }
+
+    fn of(&self, folder: &Folder<'_>, key: &Key) -> Option<bool> {
+        let changed = files::changed_ms(&folder.path(&key.name))?;
+        self.0.map(|read| changed <= read)
+    }
+}
+
 pub fn list(dir: &Path, as_json: bool) -> Result<(), Failure> {
     let folder = Folder::open(dir)?;
     let (keys, mistakes) = folder.load_all()?;
     let (uses, now) = (uses(&folder), Folder::now());
+    let in_force = InForce::ask(dir);
+    let unread = |key: &&Key| in_force.of(&folder, key) == Some(false);
+    let unread: Vec<&str> = keys
+        .iter()
+        .filter(unread)
+        .map(|k| k.name.as_str())
+        .collect();
+    if !unread.is_empty() {
+        eprintln!(
+            "not in force as it stands here, since its file is newer than what the daemon has read: {}",
+            unread.join(", ")
+        );
+        eprintln!("hint: {} reload", ctl_command(dir));
+    }
     if as_json {
-        let keys: Vec<Value> = keys
-            .iter()
-            .map(|k| describe(&folder, k, &uses, now))
-            .collect();
+        let describe = |key| {
+            let mut value = describe(&folder, key, &uses, now);
+            value["in_force"] = json!(in_force.of(&folder, key));
+            value
+        };
+        let keys: Vec<Value> = keys.iter().map(describe).collect();
         print(&json!({ "keys": keys }).to_string())?;
     } else {
         let head = [

@@ -1,0 +1,165 @@
+//! A copy of this machine's network: a namespace with its address and the name of its
+//! link, and another that is the rest of the world. Both go when this is dropped.
+
+use nix::sched::{CloneFlags, setns};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a packet may take from one to the other.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// A namespace, and what holds it.
+struct Namespace(Child);
+
+impl Namespace {
+    fn new() -> io::Result<Self> {
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "echo on && read end"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        if let Some(out) = holder.stdout.take() {
+            BufReader::new(out).read_line(&mut line)?;
+        }
+        let namespace = Self(holder);
+        if line == "on\n" {
+            Ok(namespace)
+        } else {
+            Err(io::Error::other("unshare made no network namespace"))
+        }
+    }
+
+    /// Runs a program in it.
+    fn run(&self, args: &[&str], input: &[u8]) -> io::Result<()> {
+        let mut child = Command::new("nsenter")
+            .args(["--net", "--target", &self.0.id().to_string()])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // One that ends early says why.
+        let written = child
+            .stdin
+            .take()
+            .map_or(Ok(()), |mut stdin| stdin.write_all(input));
+        let output = child.wait_with_output()?;
+        if output.status.success() {
+            return written;
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said: Vec<&str> = said.split_whitespace().collect();
+        Err(io::Error::other(format!(
+            "{}: {}",
+            args.join(" "),
+            said.join(" ")
+        )))
+    }
+
+    /// Does something by a thread in it; sockets that it makes stay there.
+    fn enter<T: Send>(&self, what: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.0.id()))?;
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+                what()
+            });
+            let done = inside.join();
+            done.unwrap_or_else(|_| Err(io::Error::other("a thread in a namespace failed")))
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Either fails only where it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The copy.
+pub struct Copy {
+    machine: Namespace,
+    world: Namespace,
+}
+
+/// A family's two addresses: the machine's, and somebody's far away.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair {
+    /// The machine's own.
+    pub own: IpAddr,
+    /// Somebody's.
+    pub other: IpAddr,
+}
+
+impl Copy {
+    /// Makes it, with the name of the machine's link.
+    pub fn new(link: &str, pairs: &[Pair]) -> io::Result<Self> {
+        let copy = Self {
+            machine: Namespace::new()?,
+            world: Namespace::new()?,
+        };
+        let world = copy.world.0.id();
+        let mut here = format!(
+            "link set lo up\nlink add {link} type veth peer name world netns {world}\nlink set {link} up\n"
+        );
+        let mut there = "link set lo up\nlink set world up\n".to_owned();
+        for Pair { own, other } in pairs {
+            let (bits, nodad) = if own.is_ipv4() {
+                (32, "")
+            } else {
+                (128, " nodad")
+            };
+            for (batch, link, address, far) in [
+                (&mut here, link, own, other),
+                (&mut there, "world", other, own),
+            ] {
+                batch.extend([
+                    format!("addr add {address}/{bits} dev {link}{nodad}\n"),
+                    format!("route add {far}/{bits} dev {link}\n"),
+                ]);
+            }
+        }
+        copy.machine.run(&["ip", "-batch", "-"], here.as_bytes())?;
+        copy.world.run(&["ip", "-batch", "-"], there.as_bytes())?;
+        Ok(copy)
+    }
+
+    /// Runs a program where the machine's rules are to be.
+    pub fn run(&self, args: &[&str], input: &[u8]) -> io::Result<()> {
+        self.machine.run(args, input)
+    }
+
+    /// Whether a datagram from the world arrives at a port.
+    pub fn datagram_arrives(&self, pair: Pair, port: u16) -> io::Result<bool> {
+        let to = SocketAddr::new(pair.own, port);
+        let socket = self.machine.enter(|| UdpSocket::bind(to))?;
+        socket.set_read_timeout(Some(PATIENCE / 4))?;
+        let sender = self.world.enter(|| UdpSocket::bind((pair.other, 0)))?;
+        let start = Instant::now();
+        // The first ones may go while the two still look for each other.
+        while start.elapsed() < PATIENCE {
+            // A refusal by ICMP comes back as an error of the next.
+            let _ = sender.send_to(b"doctor", to);
+            if socket.recv(&mut [0; 16]).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a connection from the world is accepted at a port.
+    pub fn connection_stands(&self, pair: Pair, port: u16) -> io::Result<bool> {
+        let to = SocketAddr::new(pair.own, port);
+        let _listener = self.machine.enter(|| TcpListener::bind(to))?;
+        let tried = self
+            .world
+            .enter(|| Ok(TcpStream::connect_timeout(&to, PATIENCE)))?;
+        Ok(tried.is_ok())
+    }
+}

@@ -1,0 +1,57 @@
+//! `oneknockctl doctor`: what on this machine is in the way of whoever knocks, or of the
+//! guard, and how to mend it.
+//!
+//! | part | what it looks at |
+//! | --- | --- |
+//! | [`machine`] | services, clock, programs, what happens at the machine's start |
+//! | [`rules`] | the rules of others, tried out in a copy of this machine's network |
+
+mod copy;
+mod machine;
+mod rules;
+
+use crate::config::Config;
+use std::fmt;
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether something does not work; else it is as good to know.
+    pub is_trouble: bool,
+    /// What is the matter, in one line.
+    pub what: String,
+    /// How to mend it, in one line.
+    pub mend: String,
+}
+
+impl Finding {
+    fn trouble(what: impl fmt::Display, mend: impl fmt::Display) -> Self {
+        Self {
+            is_trouble: true,
+            what: what.to_string(),
+            mend: mend.to_string(),
+        }
+    }
+
+    fn note(what: impl fmt::Display, mend: impl fmt::Display) -> Self {
+        Self {
+            is_trouble: false,
+            ..Self::trouble(what, mend)
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_trouble { "trouble" } else { "note" };
+        write!(f, "{kind}: {}\n  do: {}", self.what, self.mend)
+    }
+}
+
+/// Examines this machine. Changes nothing; the copy of its network goes again.
+#[must_use]
+pub fn examine(config: &Config) -> Vec<Finding> {
+    let mut findings = machine::examine(config);
+    findings.extend(rules::examine(config));
+    findings
+}

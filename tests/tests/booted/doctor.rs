@@ -1,0 +1,112 @@
+//! `oneknockctl doctor` on a whole machine: its start, and the firewalls that people have.
+
+use crate::home::{DAEMON, GUARD, Home};
+use crate::packages;
+use oneknock_tests::{Done, Lab, binaries, wait};
+
+impl Home<'_> {
+    /// The clock is right, as far as anybody can tell.
+    fn set_clock_right(&self) {
+        let program = "/usr/local/sbin/timedatectl";
+        self.machine.write(program, "#!/bin/sh\necho yes\n", 0o755);
+    }
+
+    fn doctor(&self) -> Done {
+        self.machine.run(&["oneknockctl", "doctor"])
+    }
+
+    /// Does what the doctor says, literally, until nothing is left; gives what was found
+    /// first.
+    fn mend(&self) -> Vec<String> {
+        let said = self.doctor();
+        assert_eq!(said.code, Some(1), "{said}");
+        let found = said
+            .out
+            .lines()
+            .filter(|line| line.starts_with("trouble: "));
+        let found = found.map(str::to_owned).collect();
+        for line in said.out.lines() {
+            if let Some(command) = line.strip_prefix("  do: ") {
+                self.machine.run(&["sh", "-c", command]).ok();
+            }
+        }
+        let said = self.doctor();
+        assert_eq!(said.code, Some(0), "{said}");
+        assert!(said.err.contains("no trouble found"), "{said}");
+        found
+    }
+}
+
+#[test]
+fn a_machine_whose_start_locks_out_or_leaves_open_is_found_and_mended() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    home.set_clock_right();
+    home.systemctl(&["start", DAEMON]);
+    let found = home.mend_once("trouble: nothing puts the guard up at the machine's start");
+    assert_eq!(found, "systemctl enable oneknock-guard");
+    let found = home.mend_once("trouble: after the machine's next start the guard is up and no");
+    assert_eq!(found, "systemctl enable oneknockd");
+    let said = home.doctor();
+    assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{said}");
+    home.systemctl(&["disable", DAEMON, GUARD]);
+    home.systemctl(&["enable", "nftables"]);
+    let found = home.mend_once("and nftables.service takes it down");
+    assert_eq!(found, "systemctl enable oneknock-guard");
+}
+
+impl Home<'_> {
+    /// Looks for one finding, and does what is said about it. Gives the command.
+    fn mend_once(&self, what: &str) -> String {
+        let said = self.doctor();
+        let (_, rest) = said
+            .out
+            .split_once(what)
+            .unwrap_or_else(|| panic!("{said}"));
+        let (_, rest) = rest.split_once("\n  do: ").unwrap();
+        let command = rest.lines().next().unwrap().to_owned();
+        self.machine.run(&["sh", "-c", &command]).ok();
+        command
+    }
+}
+
+#[test]
+fn ufw_that_stops_knocks_and_ssh_is_found_and_what_mends_it_is_said() {
+    let lab = Lab::new(binaries!());
+    let home = Home::bare_with(&lab, &["ufw"]);
+    home.install(&packages::server("1.0-1"));
+    home.configure();
+    home.set_clock_right();
+    home.enable();
+    home.machine.run(&["ufw", "--force", "enable"]).ok();
+    let found = home.mend();
+    for (what, family) in [
+        ("udp/45123", "IPv4"),
+        ("tcp/22", "IPv4"),
+        ("udp/45123", "IPv6"),
+    ] {
+        let wanted = format!("of ufw's, stops {what} over {family}");
+        assert!(found.iter().any(|f| f.ends_with(&wanted)), "{found:?}");
+    }
+    home.is_shut();
+    home.gets_in();
+}
+
+#[test]
+fn firewalld_that_stops_knocks_is_found_and_what_mends_it_is_said() {
+    let lab = Lab::new(binaries!());
+    let home = Home::bare_with(&lab, &["firewalld"]);
+    home.install(&packages::server("1.0-1"));
+    home.configure();
+    home.set_clock_right();
+    home.enable();
+    home.systemctl(&["enable", "--now", "firewalld"]);
+    wait::until_true("firewalld's rules", || {
+        home.machine.run(&["firewall-cmd", "--state"]).code == Some(0)
+    });
+    let found = home.mend();
+    let wanted = "table inet firewalld, of firewalld's, stops udp/45123 over IPv4";
+    assert!(found.iter().any(|f| f.ends_with(wanted)), "{found:?}");
+    home.is_shut();
+    home.gets_in();
+}

@@ -1,0 +1,152 @@
+//! `oneknockctl doctor`: each finding produced for real, and recognised.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use oneknock_tests::{Done, Site, binaries};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+/// A site on a machine whose clock is right, and its key.
+fn site(clock: &str) -> Site {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let program = site.lab.dir().join("bin/timedatectl");
+    fs::write(&program, format!("#!/bin/sh\n{clock}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    site
+}
+
+fn doctor(site: &Site) -> Done {
+    site.ctl(&["doctor"])
+}
+
+/// Of the findings those that are about rules.
+fn about_rules(site: &Site) -> Vec<String> {
+    let said = doctor(site);
+    let lines = said.out.lines();
+    let about = lines.filter(|line| line.contains(": table ") || line.contains("tried out"));
+    about.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_ruleset_that_stops_knocks_or_guests_is_found_by_trying_it() {
+    let site = site("echo yes");
+    let _daemon = site.daemon();
+    assert_eq!(about_rules(&site), Vec::<String>::new());
+    let nft = |text: &str| site.lab.server.nft(text);
+    // What one would write who knows of ssh alone.
+    nft(
+        "table inet mine { chain input { type filter hook input priority 0; policy drop;
+            ct state established,related accept; iif lo accept
+            meta l4proto icmpv6 accept; tcp dport 22 accept
+        }
+        }",
+    );
+    let found = about_rules(&site);
+    assert_eq!(found.len(), 2, "{found:?}");
+    for (finding, family) in found.iter().zip(["IPv4", "IPv6"]) {
+        assert!(
+            finding.starts_with("trouble: knocks do not arrive"),
+            "{found:?}"
+        );
+        assert!(finding.contains("table inet mine"), "{found:?}");
+        assert!(
+            finding.ends_with(&format!("stops udp/45123 over {family}")),
+            "{found:?}"
+        );
+    }
+    let said = doctor(&site);
+    assert!(
+        said.out
+            .contains("do: let a rule of its own accept udp dport 45123"),
+        "{said}"
+    );
+    nft("add rule inet mine input udp dport 45123 accept");
+    assert_eq!(about_rules(&site), Vec::<String>::new());
+
+    // Of ssh, but over IPv4 alone, from home alone, and rejected.
+    nft(
+        "table ip other { chain input { type filter hook input priority 10; policy accept;
+            ip saddr != 192.168.0.0/16 tcp dport 22 reject
+        }
+        }",
+    );
+    let found = about_rules(&site);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let what = "whoever is let in does not get to ssh: table ip other";
+    assert!(
+        found[0].contains(what) && found[0].ends_with("tcp/22 over IPv4"),
+        "{found:?}"
+    );
+    nft("delete table ip other");
+
+    // One whose rules are for the link that the machine has.
+    nft(
+        "table inet link { chain input { type filter hook input priority 20; policy accept;
+            iifname \"eth0\" udp dport 45123 drop
+        }
+        }",
+    );
+    let found = about_rules(&site);
+    assert!(
+        found.iter().all(|f| f.contains("table inet link")),
+        "{found:?}"
+    );
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn the_examination_leaves_nothing_behind() {
+    let site = site("echo yes");
+    let _daemon = site.daemon();
+    let state = || {
+        let links = site.lab.server.run(&["ip", "-brief", "address"]).ok();
+        let rules = site
+            .lab
+            .server
+            .run(&["nft", "--stateless", "list", "ruleset"]);
+        (links, rules.ok())
+    };
+    let before = state();
+    let _ = doctor(&site);
+    assert_eq!(state(), before);
+    assert!(
+        !fs::read_to_string("/proc/net/dev")
+            .unwrap()
+            .contains("world")
+    );
+}
+
+#[test]
+fn what_the_machine_itself_lacks_is_found() {
+    let site = site("echo no");
+    let said = doctor(&site);
+    assert_eq!(said.code, Some(1), "{said}");
+    assert!(said.out.contains("trouble: no daemon runs"), "{said}");
+    assert!(
+        said.out
+            .contains("trouble: this machine's clock is not synchronised"),
+        "{said}"
+    );
+    assert!(!said.out.contains("nothing listens"), "{said}");
+    let _daemon = site.daemon();
+    site.set_service("ports", "[\"tcp/22\", \"tcp/8443\", \"udp/60000-61000\"]");
+    let text = fs::read_to_string(site.config()).unwrap();
+    let text = text.replace("\nports = [\"tcp/22\"]\n", "\n");
+    fs::write(site.config(), text).unwrap();
+    let said = doctor(&site);
+    let silent = "nothing listens on tcp/8443 of service ssh";
+    assert!(said.out.contains(silent), "{said}");
+    assert!(
+        !said.out.contains("60000") && !said.out.contains("no daemon"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_mistake_is_told_before_anything_is_examined() {
+    let site = site("echo yes");
+    let file = site.key_file("laptop");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let said = doctor(&site).fails(2);
+    assert!(said.contains("chmod 0640"), "{said}");
+}
