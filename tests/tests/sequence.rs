@@ -439,3 +439,30 @@ fn a_session_that_the_sequence_let_in_outlives_a_gap_of_a_watched_guard() {
         session.expect("got still there");
     }
 }
+
+#[test]
+fn what_other_programs_do_to_the_sequence_of_a_watched_guard_is_put_right() {
+    let site = Site::new(binaries!());
+    configure(&site, &STEPS, "");
+    site.set(&site.config(), "guard", "\"watched\"");
+    let mut daemon = site.daemon();
+    let harms = [
+        "flush chain inet oneknock sequence",
+        "flush chain inet oneknock misstep",
+        "flush chain inet oneknock step2",
+        "add rule inet oneknock sequence accept",
+        "flush table inet oneknock",
+        "delete table inet oneknock",
+    ];
+    for (number, harm) in (1..).zip(harms) {
+        site.lab.server.run(&["nft", harm]).ok();
+        daemon.expect("another program has changed the guard");
+        for (good, bad) in both(number).into_iter().zip(both(100 + number)) {
+            walk(&site, bad, &[STEPS[0], "tcp/7"]);
+            walk(&site, bad, &STEPS[1..]);
+            walk(&site, good, &STEPS);
+            wait::until_true(harm, || is_open(&site, good));
+            assert!(!is_open(&site, bad), "{harm}");
+        }
+    }
+}
