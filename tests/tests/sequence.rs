@@ -347,7 +347,7 @@ fn a_reload_keeps_steps_penalties_and_grants_and_another_sequence_begins_anew() 
 
 #[test]
 fn grants_names_what_the_sequence_opened_as_such_and_revoke_ends_it() {
-    let (site, _daemon) = site();
+    let (site, mut daemon) = site();
     for from in both(1).into_iter().chain(both(2)) {
         walk(&site, from, &STEPS);
         wait::until_true("it opens", || is_open(&site, from));
@@ -375,6 +375,16 @@ fn grants_names_what_the_sequence_opened_as_such_and_revoke_ends_it() {
     assert!(is_open(&site, second));
     site.ctl(&["revoke", "--all"]).ok();
     assert_eq!(site.guests("seq_ssh"), []);
+    // Nobody else knows it then.
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    let from = sequence::somebody(3, false);
+    walk(&site, from, &STEPS);
+    wait::until_true("it opens", || is_open(&site, from));
+    let done = site.ctl(&["grants"]);
+    assert!(done.out.contains("(port sequence)"), "{done}");
+    assert!(done.out.contains(&from.to_string()), "{done}");
+    assert!(done.fails(1).contains("no daemon answers"));
 }
 
 #[test]

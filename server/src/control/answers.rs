@@ -2,12 +2,13 @@
 
 use super::protocol::{After, VERSION};
 use crate::gate::Place;
-use oneknock_shared::name::KeyName;
+use oneknock_shared::name::{KeyName, ServiceName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// An answer: `ok` with what was asked for, or `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +164,24 @@ pub struct Grant {
     pub service: String,
     /// For how many more seconds, rounded up.
     pub seconds: u64,
+}
+
+impl Walked {
+    /// Somebody with the time that the kernel says is left.
+    #[must_use]
+    pub fn new(service: ServiceName, (address, left): (IpAddr, Duration)) -> Self {
+        Self {
+            address,
+            service: service.to_string(),
+            seconds: whole_seconds(left),
+        }
+    }
+}
+
+/// Rounded up.
+#[must_use]
+pub fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 impl Grant {

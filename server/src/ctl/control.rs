@@ -5,11 +5,12 @@ use super::ask::{Asked, NoAnswer, ask};
 use super::{Failure, clocks, print, words};
 use crate::config::{self, Settings};
 use crate::control::answers::{
-    Cut, Grant, Grants, MOST_LISTED, Refusals, Reloaded, Revoked, Status, TornDown, Watched,
-    Watching,
+    Cut, Grant, Grants, MOST_LISTED, Refusals, Reloaded, Revoked, Status, TornDown, Walked,
+    Watched, Watching,
 };
 use crate::control::protocol::{Command, Who};
-use crate::firewall;
+use crate::files::Owner;
+use crate::firewall::{self, Firewall};
 use serde::Serialize;
 use std::path::Path;
 
@@ -31,7 +32,13 @@ pub fn grants(dir: &Path, as_json: bool) -> Result<(), Failure> {
     let (mut all, mut sequence) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
-        let part: Grants = ask(dir, &Command::Grants(after))?;
+        let part: Grants = match ask(dir, &Command::Grants(after)) {
+            Err(error @ NoAnswer::NoDaemon(_)) => {
+                walked_without_daemon(dir, as_json)?;
+                return Err(error.into());
+            }
+            other => other?,
+        };
         sequence.extend(part.sequence);
         after = part.grants.last().and_then(Grant::place);
         all.extend(part.grants);
@@ -45,9 +52,33 @@ pub fn grants(dir: &Path, as_json: bool) -> Result<(), Failure> {
     print(words::GRANTS_HEAD)?;
     all.iter()
         .try_for_each(|grant| print(&words::grant(grant)))?;
-    sequence
-        .iter()
-        .try_for_each(|walked| print(&words::walked(walked)))
+    list_walked(&sequence)
+}
+
+fn list_walked(sequence: &[Walked]) -> Result<(), Failure> {
+    let mut lines = sequence.iter().map(words::walked);
+    lines.try_for_each(|line| print(&line))
+}
+
+/// The port sequence opens with no daemon too: then the kernel is asked whom, as far as this
+/// user may.
+fn walked_without_daemon(dir: &Path, as_json: bool) -> Result<(), Failure> {
+    let Ok(config) = config::load_config(dir, Owner::wanted()) else {
+        return Ok(());
+    };
+    let Ok(walked) = Firewall::open().and_then(|mut firewall| firewall.walked(&config)) else {
+        return Ok(());
+    };
+    let service = config.sequence.as_ref().map(|sequence| sequence.service);
+    let walked = walked.into_iter().zip(service.iter().cycle());
+    let walked: Vec<Walked> = walked.map(|(who, of)| Walked::new(*of, who)).collect();
+    if as_json && !walked.is_empty() {
+        return json(&serde_json::json!({ "sequence": walked }));
+    }
+    if !walked.is_empty() {
+        print(words::GRANTS_HEAD)?;
+    }
+    list_walked(&walked)
 }
 
 pub fn reload(dir: &Path) -> Result<(), Failure> {

@@ -83,7 +83,8 @@ enum Command {
         #[arg(long)]
         sieve: bool,
         /// The port sequence of the configuration and the door that it opens, as a ruleset
-        /// that works by itself: text for "nft -f", for a machine without a daemon.
+        /// that works by itself: text for "nft -f", for a machine without a daemon (beside
+        /// one its guard would shut out whom a packet has admitted).
         #[arg(long, conflicts_with = "sieve")]
         sequence_only: bool,
     },

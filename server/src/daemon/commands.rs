@@ -5,7 +5,7 @@ use crate::config::Guard;
 use crate::control::Request;
 use crate::control::answers::{
     Answer, Counted, Cut, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked, Status,
-    TornDown,
+    TornDown, whole_seconds,
 };
 use crate::control::protocol::{Command, Who};
 use crate::firewall::FirewallError;
@@ -14,7 +14,6 @@ use crate::log;
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Duration;
 
 /// Whether the daemon goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,11 +262,6 @@ fn grant(held: &Held) -> Grant {
         key: held.key.to_string(),
         address: held.place.address,
         service: held.place.service.to_string(),
-        seconds: seconds(held.left),
+        seconds: whole_seconds(held.left),
     }
-}
-
-/// Rounded up.
-pub(super) fn seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

@@ -1,7 +1,6 @@
 //! Whom the port sequence has admitted: the kernel alone knows.
 
 use super::Daemon;
-use super::commands::seconds;
 use crate::config::Config;
 use crate::control::answers::{Failed, MOST_LISTED, Walked};
 use crate::control::protocol::Who;
@@ -20,11 +19,7 @@ impl Daemon {
         };
         let walked = self.firewall.walked(config).map_err(Failed::new)?;
         let walked = walked.into_iter().take(MOST_LISTED);
-        let walked = walked.map(|(address, left)| Walked {
-            address,
-            service: sequence.service.to_string(),
-            seconds: seconds(left),
-        });
+        let walked = walked.map(|who| Walked::new(sequence.service, who));
         Ok(walked.collect())
     }
 
