@@ -19,6 +19,8 @@ need ip iproute2
 need sshd openssh-server
 need ssh openssh-client
 need tcpdump tcpdump
+need knockd knockd
+need nmap nmap
 need strace strace
 need mkfs.ext4 e2fsprogs
 need mount mount

@@ -3,9 +3,11 @@
 use crate::address::Choice;
 use crate::error::Error;
 use crate::resolve::Family;
+use crate::sequence::{Via, read_step};
 use crate::ssh::Destination;
 use clap::{Args, Parser, Subcommand};
 use oneknock_shared::name::{Host, KeyName, ServiceName};
+use oneknock_shared::port::Ports;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,6 +66,12 @@ pub enum Command {
     /// Exit status: 0 it is open, 1 it did not open in time, 2 wrong usage or
     /// configuration.
     Open(Open),
+    /// Walk a port sequence: connection attempts to these ports, in order
+    ///
+    /// For any knocking server, such as knockd or rules of your own. Needs no door, sends
+    /// each step once to every address of the host, and cannot see what it opened. Anybody
+    /// on the way can record a sequence and walk it again.
+    Sequence(Sequence),
     /// Shut the door again for this machine
     ///
     /// Connections that stand are not ended. The server never answers, so nothing can be
@@ -82,6 +90,9 @@ pub enum Command {
         /// The TCP port to connect to; the service that has it is opened
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,
+        /// By which way: auto, packet or sequence, as of open
+        #[arg(long, value_name = "WAY", default_value = "auto")]
+        via: Via,
         /// With the generation alone that a rotation brings
         #[arg(long, hide = true)]
         next: bool,
@@ -90,8 +101,11 @@ pub enum Command {
     ///
     /// Your own `Host DOOR` block in `ssh_config` holds. The exit status is ssh's; 127 where
     /// there is no ssh.
-    #[command(override_usage = "oneknock ssh [USER@]DOOR [SSH ARGUMENTS]...")]
+    #[command(override_usage = "oneknock ssh [--via WAY] [USER@]DOOR [SSH ARGUMENTS]...")]
     Ssh {
+        /// By which way: auto, packet or sequence, as of open
+        #[arg(long, value_name = "WAY", default_value = "auto")]
+        via: Via,
         /// The door's name, with a user if wanted; what follows goes to ssh as it is
         #[arg(
             value_name = "[USER@]DOOR",
@@ -138,12 +152,32 @@ pub struct Open {
     #[command(flatten)]
     #[allow(missing_docs)] // A comment here would become the command's help.
     pub way: Way,
+    /// By which way: auto (the packet, and where the door does not open in a few seconds
+    /// the weaker port sequence, if the door has one), packet, or sequence
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    pub via: Via,
     /// Knock once, and do not wait for the port to answer
     #[arg(long)]
     pub no_wait: bool,
     /// When to give up, such as 10s
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub timeout: Duration,
+}
+
+/// The arguments of `sequence`.
+#[derive(Debug, Args)]
+pub struct Sequence {
+    /// The server's name or address
+    pub host: Host,
+    /// The steps: TCP ports, or UDP ports such as 8000/udp
+    #[arg(required = true, value_name = "PORT[/udp]", value_parser = read_step)]
+    pub steps: Vec<Ports>,
+    /// How long each step takes, such as 500ms
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = delay)]
+    pub delay: Duration,
+    #[command(flatten)]
+    #[allow(missing_docs)] // A comment here would become the command's help.
+    pub families: Families,
 }
 
 /// The arguments of `rotate`.
@@ -183,6 +217,21 @@ pub struct Way {
     /// packet's source), source (always the packet's source), or an IP address
     #[arg(long, value_name = "auto|source|IP", default_value = "auto")]
     pub address: Choice,
+    #[command(flatten)]
+    families: Families,
+}
+
+impl Way {
+    /// Which of the server's addresses are wanted.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.families.family()
+    }
+}
+
+/// Which of the server's addresses.
+#[derive(Debug, Args)]
+pub struct Families {
     /// Knock over IPv4 alone
     #[arg(short = '4', conflicts_with = "v6")]
     v4: bool,
@@ -191,7 +240,7 @@ pub struct Way {
     v6: bool,
 }
 
-impl Way {
+impl Families {
     /// Which of the server's addresses are wanted.
     #[must_use]
     pub fn family(&self) -> Family {
@@ -222,6 +271,14 @@ fn seconds(text: &str) -> Result<u16, String> {
     seconds
         .filter(|&seconds| seconds > 0)
         .ok_or_else(|| "write it as 30s or 2h, whole seconds from 1s to 65535s".into())
+}
+
+/// Within what firewalls take for one sequence.
+fn delay(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_millis(1)..=Duration::from_secs(60);
+    let time = humantime::parse_duration(text).ok();
+    time.filter(|time| range.contains(time))
+        .ok_or_else(|| "write it as 100ms or 1s, from 1ms to 1m".into())
 }
 
 /// Long enough for one attempt, short enough for a person to wait.

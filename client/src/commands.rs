@@ -3,7 +3,7 @@
 
 use crate::address::{self, Choice, Signing};
 use crate::age;
-use crate::cli::{self, Close, Command, Open};
+use crate::cli::{self, Close, Command, Open, Sequence};
 use crate::door::{Door, Doors, first_tcp};
 use crate::error::{Error, hint, say};
 use crate::import::{self, Imported};
@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::relay;
 use crate::resolve::{Family, resolve};
 use crate::rotate;
+use crate::sequence::{self, Via, Walk};
 use crate::ssh;
 use oneknock_shared::invitation::{AddressRule, Service};
 use oneknock_shared::knock::{Action, is_admissible};
@@ -44,23 +45,27 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
             say(&format!("door {name} is removed"));
         }
         Command::Open(wanted) => in_runtime(open(&doors.load(&wanted.name)?, &wanted))?,
+        Command::Sequence(wanted) => in_runtime(walk(&wanted))?,
         Command::Close(wanted) => in_runtime(close(&doors.load(&wanted.name)?, &wanted))?,
         Command::Proxy {
             name,
             host,
             port,
+            mut via,
             next,
         } => {
             let mut door = doors.load(&name)?;
             if next {
                 door.invitation = door.next.take().ok_or(Error::NoNext(name))?;
+                // A sequence says nothing of the new generation.
+                via = Via::Packet;
             }
-            proxy(&door, host.as_ref(), port)?;
+            proxy(&door, host.as_ref(), port, via)?;
         }
         Command::Rotate(wanted) => rotate::rotate(&doors, &wanted)?,
-        Command::Ssh { words } => {
+        Command::Ssh { via, words } => {
             let (to, more) = cli::ssh_words(&words)?;
-            return ssh::run(&doors.load(&to.door)?, &to, more);
+            return ssh::run(&doors.load(&to.door)?, &to, via, more);
         }
         Command::SshConfig { name } => print(&ssh::configuration(&doors.load(&name)?)?)?,
     }
@@ -257,9 +262,16 @@ async fn open(door: &Door, wanted: &Open) -> Result<(), Error> {
             "{ip} is not this machine's, so whether it is admitted cannot be seen from here"
         ),
         (_, None) => "it has udp ports only, so whether it is open cannot be seen".into(),
-        (_, Some(port)) => return connect(door, &round, port, wanted.timeout).await.map(drop),
+        (_, Some(port)) => {
+            let opened = connect(door, &round, wanted.via, port, wanted.timeout);
+            return opened.await.map(drop);
+        }
     };
-    knock_once(&round)?;
+    if wanted.via == Via::Sequence {
+        walk_once(&sequence_of(door, &round)?).await?;
+    } else {
+        knock_once(&round)?;
+    }
     say(&format!(
         "knocked for {} at {}: {unverified}",
         service.name,
@@ -280,13 +292,66 @@ fn knock_once(round: &Round) -> Result<(), Error> {
     Ok(())
 }
 
-/// Knocks until a connection stands; says it when the other way is tried.
+/// The sequence of the service that is to be opened, walked as our own server takes it.
+fn sequence_of(door: &Door, round: &Round) -> Result<Walk, Error> {
+    let steps = door.sequence(round.knocker.service.as_ref());
+    Ok(Walk {
+        addresses: round.addresses.clone(),
+        from: round.knocker.from,
+        steps: steps.ok_or_else(|| Error::NoSequence {
+            door: door.name().clone(),
+            service: round.knocker.service,
+        })?,
+        delay: sequence::DELAY,
+        copies: sequence::COPIES,
+    })
+}
+
+/// Walks, and names the addresses where that could not be done. At one at least it could.
+async fn walk_once(walk: &Walk) -> Result<(), Error> {
+    let walked = walk.walk().await;
+    let trouble = |(address, why): (IpAddr, Option<String>)| Some(format!("{address}: {}", why?));
+    let troubles: Vec<String> = walked.into_iter().filter_map(trouble).collect();
+    if troubles.len() == walk.addresses.len() {
+        return Err(Error::NotSent { troubles });
+    }
+    for trouble in troubles {
+        say(&format!("not every step was sent to {trouble}"));
+    }
+    Ok(())
+}
+
+async fn walk(wanted: &Sequence) -> Result<(), Error> {
+    let addresses = resolve(&wanted.host, wanted.families.family(), TIMEOUT).await?;
+    let walk = Walk {
+        addresses,
+        from: None,
+        steps: wanted.steps.clone(),
+        delay: wanted.delay,
+        // To other servers a step that comes again is a wrong one.
+        copies: 1,
+    };
+    walk_once(&walk).await?;
+    let (count, host) = (wanted.steps.len(), &wanted.host);
+    say(&format!(
+        "sent {count} steps to {host}; what they open cannot be seen from here"
+    ));
+    Ok(())
+}
+
+/// Knocks by that way until a connection stands; says it when another one is tried.
 async fn connect(
     door: &Door,
     round: &Round,
+    via: Via,
     port: u16,
     timeout: Duration,
 ) -> Result<TcpStream, Error> {
+    let walk = match via {
+        Via::Packet => None,
+        Via::Auto => sequence_of(door, round).ok(),
+        Via::Sequence => Some(sequence_of(door, round)?),
+    };
     let progress = Progress::new(format!(
         "knocking at {}: tcp/{port} does not answer yet",
         door.name()
@@ -295,17 +360,24 @@ async fn connect(
         progress.take_away();
         say("the signed address did not open the door: trying the packet's source instead");
     };
-    let opened = progress.during(round.open(port, timeout, fell_back)).await;
-    let shut = |Shut {
-                    refused,
-                    knock_refused,
-                    troubles,
-                }| {
+    let not_open = |shut: Shut, by_sequence: bool| {
+        let Shut {
+            refused,
+            knock_refused,
+            troubles,
+        } = shut;
         let door = door.name().clone();
         if refused {
             return Error::NothingListens {
                 door,
                 port,
+                troubles,
+            };
+        }
+        if by_sequence {
+            return Error::SequenceInVain {
+                door,
+                timeout,
                 troubles,
             };
         }
@@ -318,7 +390,32 @@ async fn connect(
             troubles,
         }
     };
-    let stream = opened.map_err(shut)?;
+    let by_packet = match &walk {
+        Some(_) if via == Via::Sequence => Duration::ZERO,
+        Some(_) => timeout * 2 / 5,
+        None => timeout,
+    };
+    let mut opened = None;
+    if !by_packet.is_zero() {
+        let opening = round.open(port, by_packet, fell_back);
+        match progress.during(opening).await {
+            Ok(stream) => opened = Some(stream),
+            // The knock was taken; by another way the port would refuse as well.
+            Err(shut) if walk.is_none() || shut.refused => return Err(not_open(shut, false)),
+            Err(_) => say(
+                "the packet did not open the door: trying the port sequence, which is weaker: whoever is on the way can record it and use it again",
+            ),
+        }
+    }
+    let stream = match (opened, walk) {
+        (None, Some(walk)) => {
+            let opening = walk.open(port, timeout.saturating_sub(by_packet));
+            let shut = |shut| not_open(shut, true);
+            progress.during(opening).await.map_err(shut)?
+        }
+        (Some(stream), _) => stream,
+        (None, None) => unreachable!("without a sequence the packet opens or the door is shut"),
+    };
     let failed = |why| Error::Relay {
         what: "cannot take the connection over",
         why,
@@ -357,7 +454,7 @@ async fn close(door: &Door, wanted: &Close) -> Result<(), Error> {
     Ok(())
 }
 
-fn proxy(door: &Door, host: Option<&Host>, port: Option<u16>) -> Result<(), Error> {
+fn proxy(door: &Door, host: Option<&Host>, port: Option<u16>, via: Via) -> Result<(), Error> {
     let of = &door.invitation;
     let service = match port {
         Some(port) => door.service_with(port)?,
@@ -380,7 +477,7 @@ fn proxy(door: &Door, host: Option<&Host>, port: Option<u16>) -> Result<(), Erro
             port: of.port,
             signing: signing(door, Choice::Auto, Signing::for_open)?,
         };
-        connect(door, &round, tcp_port, TIMEOUT).await
+        connect(door, &round, via, tcp_port, TIMEOUT).await
     })?;
     relay::relay_standard(&stream)
 }

@@ -71,6 +71,16 @@ impl Door {
         })
     }
 
+    /// The steps that open this service, where the server has a sequence for it.
+    #[must_use]
+    pub fn sequence(&self, service: Option<&ServiceName>) -> Option<Vec<Ports>> {
+        let of = &self.invitation;
+        let fits = of.sequence_service.is_none() || of.sequence_service.as_ref() == service;
+        of.sequence
+            .clone()
+            .filter(|steps| fits && !steps.is_empty())
+    }
+
     /// The service that has this TCP port.
     pub fn service_with(&self, port: u16) -> Result<&Service, Error> {
         let services = &self.invitation.services;
@@ -301,6 +311,8 @@ struct Fields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sequence: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence_service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_after: Option<String>,
@@ -362,6 +374,7 @@ impl Fields {
             secret: of.secret.to_base64().to_string(),
             address: of.address.as_str().into(),
             sequence: of.sequence.as_deref().map(texts),
+            sequence_service: of.sequence_service.map(|name| name.to_string()),
             made: of.made.map(date_ms),
             not_after: of.not_after.map(date_ms),
             next: door.next.as_ref().map(|next| next.to_line().to_string()),
@@ -424,6 +437,11 @@ impl Fields {
             address: read::<AddressRule>("address", &self.address)?,
             services,
             sequence: sequence.transpose()?,
+            sequence_service: self
+                .sequence_service
+                .as_deref()
+                .map(|name| read("sequence_service", name))
+                .transpose()?,
             made: read_time("made", self.made.as_deref())?,
             not_after: read_time("not_after", self.not_after.as_deref())?,
         };

@@ -186,6 +186,28 @@ pub enum Error {
         /// One for each address.
         troubles: Vec<String>,
     },
+    /// The door has no port sequence for the service.
+    #[error("door {door} has no port sequence{}", service.map(|s| format!(" for {s}")).unwrap_or_default())]
+    NoSequence {
+        /// The door.
+        door: KeyName,
+        /// The service.
+        service: Option<ServiceName>,
+    },
+    /// The door did not open by its sequence.
+    #[error(
+        "door {door} did not open within {}, by its port sequence last: {}",
+        humantime::format_duration(*timeout),
+        texts(troubles)
+    )]
+    SequenceInVain {
+        /// The door.
+        door: KeyName,
+        /// How long it was tried.
+        timeout: Duration,
+        /// One for each address.
+        troubles: Vec<String>,
+    },
     /// The port answers, and refuses.
     #[error("nothing listens behind door {door}: {}", texts(troubles))]
     NothingListens {
@@ -274,6 +296,7 @@ impl Error {
             Self::NoAddress { .. }
             | Self::NotSent { .. }
             | Self::NotOpen { .. }
+            | Self::SequenceInVain { .. }
             | Self::NothingListens { .. }
             | Self::Relay { .. }
             | Self::NotRotated { .. }
@@ -343,6 +366,13 @@ impl Error {
                 let first = knock_refused.then_some(at_server);
                 first.into_iter().chain(rest).collect()
             }
+            Self::SequenceInVain { .. } => vec![
+                "does the server's router forward every port of the sequence, and the service's?".into(),
+                "a step that was lost, or a connection to another port of the server, costs this machine's address a penalty there: wait a minute without one, and try again".into(),
+            ],
+            Self::NoSequence { .. } => vec![
+                "where the server has one, its administrator gives a new invitation with it: oneknockctl key invite NAME".into(),
+            ],
             Self::NothingListens { port, .. } => vec![
                 format!("the knock was probably accepted, and the service is down: is it running at the server, on tcp/{port}?"),
                 format!("a router in front that does not pass tcp/{port} on may refuse it in the server's place"),

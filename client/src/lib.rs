@@ -12,6 +12,7 @@
 //! | [`age`] | how old a door's key is, and how long it lasts |
 //! | [`address`] | which address is signed into a packet |
 //! | [`knock`] | one fresh packet to one address |
+//! | [`sequence`] | the port sequence: the fallback, and for other knocking servers |
 //! | [`schedule`] | when to knock, and when to try the port; no clock in it |
 //! | [`open`] | knock and try until the port answers |
 //! | [`progress`] | what a person sees while the door is waited for |
@@ -37,6 +38,7 @@ pub mod relay;
 pub mod resolve;
 pub mod rotate;
 pub mod schedule;
+pub mod sequence;
 pub mod shell;
 pub mod ssh;
 

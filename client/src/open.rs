@@ -35,8 +35,9 @@ pub struct Shut {
     pub troubles: Vec<String>,
 }
 
-/// One of the server's addresses.
-struct Target {
+/// One of the server's addresses, and what is known about it.
+#[derive(Debug)]
+pub(crate) struct Target {
     address: IpAddr,
     /// The last packet that could be sent to it.
     sent: Option<Sent>,
@@ -46,7 +47,7 @@ struct Target {
 }
 
 /// What is known about an address that did not open; a later one tells more.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Trouble {
     Silent,
     Unsent(String),
@@ -57,7 +58,8 @@ enum Trouble {
 }
 
 impl Target {
-    fn new(address: IpAddr) -> Self {
+    /// Nothing is known yet.
+    pub(crate) fn new(address: IpAddr) -> Self {
         Self {
             address,
             sent: None,
@@ -69,6 +71,13 @@ impl Target {
     fn remember(&mut self, trouble: Trouble) {
         if trouble >= self.trouble {
             self.trouble = trouble;
+        }
+    }
+
+    /// What could not be sent to it, where something could not.
+    pub(crate) fn unsent(&mut self, why: Option<String>) {
+        if let Some(why) = why {
+            self.remember(Trouble::Unsent(why));
         }
     }
 
@@ -147,7 +156,7 @@ impl Round {
                 return Ok(stream);
             }
             if step != Step::Attempt && all_refuse(&mut targets, |t| t.refused == [true; 2]) {
-                return Err(self.shut(targets, tcp_port));
+                return Err(shut(targets, self.port, tcp_port));
             }
             match step {
                 Step::Knock => self.knock_all(&mut targets, signing),
@@ -173,18 +182,7 @@ impl Round {
         if let Some(stream) = wait(&mut attempts, &mut targets, start + limit).await {
             return Ok(stream);
         }
-        Err(self.shut(targets, tcp_port))
-    }
-
-    fn shut(&self, mut targets: Vec<Target>, tcp_port: u16) -> Shut {
-        let refused = all_refuse(&mut targets, |t| t.refused.contains(&true));
-        let troubles = targets.iter().map(|t| t.describe(self.port, tcp_port));
-        let knock_refused = targets.iter().any(|t| t.trouble == Trouble::UdpRefused);
-        Shut {
-            refused,
-            knock_refused,
-            troubles: troubles.collect(),
-        }
+        Err(shut(targets, self.port, tcp_port))
     }
 
     fn knock_all(&self, targets: &mut [Target], signing: Signing) {
@@ -202,6 +200,18 @@ impl Round {
     }
 }
 
+/// What is to be said of addresses that did not open; a sequence has no port to knock on.
+pub(crate) fn shut(mut targets: Vec<Target>, knock_port: u16, tcp_port: u16) -> Shut {
+    let refused = all_refuse(&mut targets, |t| t.refused.contains(&true));
+    let troubles = targets.iter().map(|t| t.describe(knock_port, tcp_port));
+    let knock_refused = targets.iter().any(|t| t.trouble == Trouble::UdpRefused);
+    Shut {
+        refused,
+        knock_refused,
+        troubles: troubles.collect(),
+    }
+}
+
 /// Whether the port, and not the knock, is refused `often` enough by every address that a
 /// packet could be sent to, and there is one.
 fn all_refuse(targets: &mut [Target], often: fn(&Target) -> bool) -> bool {
@@ -210,13 +220,13 @@ fn all_refuse(targets: &mut [Target], often: fn(&Target) -> bool) -> bool {
     knocked.peek().is_some() && knocked.all(|t| t.trouble == Trouble::TcpRefused && often(t))
 }
 
-type Attempt = (
+pub(crate) type Attempt = (
     usize,
     Result<io::Result<TcpStream>, tokio::time::error::Elapsed>,
 );
 
 /// Waits until `until`, or until an attempt succeeds; failures are remembered.
-async fn wait(
+pub(crate) async fn wait(
     attempts: &mut JoinSet<Attempt>,
     targets: &mut [Target],
     until: Instant,
@@ -238,7 +248,7 @@ async fn wait(
 
 /// From the address that was signed, or that the packet came from; any other would not
 /// be admitted.
-async fn connect(mut local: SocketAddr, server: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) async fn connect(mut local: SocketAddr, server: SocketAddr) -> io::Result<TcpStream> {
     let socket = if server.is_ipv4() {
         TcpSocket::new_v4()?
     } else {

@@ -15,6 +15,7 @@ use crate::cli::Rotate;
 use crate::door::{Door, Doors};
 use crate::error::{Error, hint, say};
 use crate::import;
+use crate::sequence::Via;
 use crate::ssh::{self, Destination, Knocks};
 use oneknock_shared::invitation::Invitation;
 use std::ffi::OsString;
@@ -54,7 +55,7 @@ pub fn rotate(doors: &Doors, wanted: &Rotate) -> Result<(), Error> {
 fn ask(door: &Door, wanted: &Rotate) -> Result<Invitation, Error> {
     let key = &door.invitation.key;
     let order = format!("{} key rotate {key}", wanted.command);
-    let mut ssh = command(door, wanted, Knocks::WithAll, &order)?;
+    let mut ssh = command(door, wanted, Knocks::WithAll(Via::Auto), &order)?;
     let mut child = ssh.stdout(Stdio::piped()).spawn().map_err(Error::Ssh)?;
     let answer = child
         .stdout

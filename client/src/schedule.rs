@@ -36,6 +36,14 @@ fn series(first: [u64; 4], every: u64) -> impl Iterator<Item = u64> {
         .chain((1..).map(move |n| last + n * every))
 }
 
+/// How long after a sequence the port is tried before it is walked again.
+pub const AFTER_WALK: Duration = Duration::from_millis(1500);
+
+/// When the port is tried after a sequence, without end.
+pub fn attempts() -> impl Iterator<Item = Duration> {
+    series(ATTEMPTS, ATTEMPT_EVERY).map(Duration::from_millis)
+}
+
 /// Every step before `timeout`, in order of time, counted from the first knock.
 ///
 /// With `may_fall_back`, after two fifths of the time there is a [`Step::FallBack`]:

@@ -5,6 +5,7 @@
 
 use crate::door::{Door, first_tcp};
 use crate::error::Error;
+use crate::sequence::Via;
 use crate::shell::shell_word;
 use oneknock_shared::name::KeyName;
 use std::ffi::OsString;
@@ -42,8 +43,8 @@ impl Destination {
 /// With which of a door's generations ssh's connection knocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knocks {
-    /// With all that the door has.
-    WithAll,
+    /// With all that the door has, by this way.
+    WithAll(Via),
     /// With the one alone that a rotation brings.
     WithNext,
 }
@@ -117,8 +118,9 @@ pub fn arguments(
             "ProxyCommand={} proxy {name} %h %p{}",
             proxy_word(program)?,
             match knocks {
-                Knocks::WithAll => "",
-                Knocks::WithNext => " --next",
+                Knocks::WithAll(Via::Auto) => String::new(),
+                Knocks::WithAll(via) => format!(" --via {}", via.as_str()),
+                Knocks::WithNext => " --next".into(),
             }
         ),
         "-o".into(),
@@ -140,8 +142,8 @@ pub fn arguments(
 }
 
 /// Becomes ssh; where a program cannot, runs it and gives its exit status.
-pub fn run(door: &Door, to: &Destination, more: &[OsString]) -> Result<ExitCode, Error> {
-    become_ssh(command(door, to, Knocks::WithAll, more)?)
+pub fn run(door: &Door, to: &Destination, via: Via, more: &[OsString]) -> Result<ExitCode, Error> {
+    become_ssh(command(door, to, Knocks::WithAll(via), more)?)
 }
 
 /// The command that runs ssh through the door.
@@ -254,7 +256,7 @@ mod tests {
         let all = arguments(
             door,
             &to.parse().unwrap(),
-            Knocks::WithAll,
+            Knocks::WithAll(Via::Auto),
             Path::new(program),
             &more,
         );

@@ -82,6 +82,8 @@ pub struct Invitation {
     pub services: Vec<Service>,
     /// The steps of the port sequence, where the server has that fallback on.
     pub sequence: Option<Vec<Ports>>,
+    /// What the sequence opens; without, whatever the server has it for.
+    pub sequence_service: Option<ServiceName>,
     /// When the generation was made, where the server says.
     pub made: Option<Timestamp>,
     /// When the generation ends, where it does and the server says.
@@ -128,6 +130,8 @@ struct Members {
     services: Vec<ServiceMembers>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sequence: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence_service: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,6 +189,7 @@ impl Invitation {
             address: self.address.as_str().into(),
             services: self.services.iter().map(ServiceMembers::from).collect(),
             sequence: self.sequence.as_deref().map(texts),
+            sequence_service: self.sequence_service.map(|name| name.to_string()),
             made: self.made.map(|at| at.0),
             not_after: self.not_after.map(|at| at.0),
         };
@@ -293,6 +298,10 @@ impl Members {
             sequence: match &self.sequence {
                 None => None,
                 Some(list) => Some(ports("sequence", list)?),
+            },
+            sequence_service: match &self.sequence_service {
+                None => None,
+                Some(name) => Some(member("sequence_service", name)?),
             },
             made: time("made", self.made)?,
             not_after: time("not_after", self.not_after)?,

@@ -31,6 +31,9 @@ fn members(i: &Invitation) -> Value {
     if let Some(steps) = &i.sequence {
         value["sequence"] = steps.iter().map(ToString::to_string).collect();
     }
+    if let Some(name) = &i.sequence_service {
+        value["sequence_service"] = name.to_string().into();
+    }
     value
 }
 
@@ -77,6 +80,7 @@ fn sample() -> Invitation {
             ports: vec!["tcp/22".parse().unwrap()],
         }],
         sequence: None,
+        sequence_service: None,
         made: Some(Timestamp(1_800_000_000_123)),
         not_after: Some(Timestamp(1_900_000_000_000)),
     }

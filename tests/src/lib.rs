@@ -44,6 +44,7 @@ pub mod packets;
 pub mod power;
 pub mod process;
 pub mod record;
+pub mod sequence;
 pub mod site;
 pub mod ssh;
 pub mod table;

@@ -25,8 +25,15 @@ fn tests_below(folder: &Path, found: &mut BTreeSet<String>) {
         } else if path.extension().is_some_and(|e| e == "rs") {
             let text = fs::read_to_string(&path).unwrap();
             // The name stands on the line after the attribute.
-            let names = text.split("#[test]\n").skip(1);
-            let names = names.filter_map(|rest| rest.trim_start().strip_prefix("fn "));
+            let lines = text.lines().map(str::trim_start);
+            let after = lines.clone().skip(1).zip(lines);
+            let tests =
+                after.filter(|(_, line)| *line == "#[test]" || line.starts_with("#[tokio::test"));
+            let names = tests.filter_map(|(next, _)| {
+                next.strip_prefix("async ")
+                    .unwrap_or(next)
+                    .strip_prefix("fn ")
+            });
             found.extend(names.filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())));
         }
     }

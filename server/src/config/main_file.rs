@@ -3,6 +3,7 @@
 use super::Mistake;
 use super::always::{self, Network};
 use super::reader::{Reader, Section};
+use super::sequence::{self, Sequence};
 use oneknock_shared::name::{Host, KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::secret::ServerId;
@@ -64,6 +65,8 @@ pub struct Config {
     pub always: Vec<Network>,
     /// What is guarded; at least one, no name and no port twice.
     pub services: Vec<Service>,
+    /// The port sequence, where that fallback is on.
+    pub sequence: Option<Sequence>,
 }
 
 /// How the guard is kept from other programs.
@@ -136,6 +139,12 @@ impl Config {
         warnings
     }
 
+    /// The UDP ports that knocks are sent to, before and behind a router.
+    #[must_use]
+    pub fn knock_ports(&self) -> Vec<u16> {
+        knock_ports(Some(self.port.into()), &self.listen)
+    }
+
     /// Whether an address never needs to knock.
     #[must_use]
     pub fn never_knocks(&self, address: IpAddr) -> bool {
@@ -168,6 +177,10 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let admit_gateway = file.flag("admit_gateway");
         let always = file.table_if("always", "always.", always::read);
         let services = file.tables("service", service);
+        let knock = knock_ports(port, listen.as_deref().unwrap_or_default());
+        let sequence = file.table_if("sequence", "sequence.", |section| {
+            sequence::read(section, services.as_deref(), &knock)
+        });
         if let (Some(listen), Some(services)) = (&listen, &services) {
             check_listen(file, listen, services);
         }
@@ -203,8 +216,19 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             admit_gateway: admit_gateway?,
             always: always?.unwrap_or_default(),
             services: services?,
+            sequence: sequence?,
         })
     })
+}
+
+/// The UDP ports that knocks are sent to, before and behind a router.
+fn knock_ports(port: Option<u32>, listen: &[SocketAddr]) -> Vec<u16> {
+    let outside = port.and_then(|port| u16::try_from(port).ok());
+    let inside = listen.iter().map(SocketAddr::port);
+    let mut ports: Vec<u16> = outside.into_iter().chain(inside).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 /// Where the daemon is asked where the configuration in `folder` does not say.
@@ -409,6 +433,7 @@ max_open_for = \"{}\"
             humantime::format_duration(service.max_open_for),
         );
     }
+    text.push_str(&sequence::text(config.sequence.as_ref()));
     text
 }
 
@@ -446,6 +471,7 @@ impl Config {
             admit_gateway: false,
             always: Vec::new(),
             services: Vec::new(),
+            sequence: None,
         }
     }
 }

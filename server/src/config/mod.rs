@@ -5,10 +5,12 @@ mod always;
 mod key;
 mod main_file;
 mod reader;
+mod sequence;
 
 pub use always::Network;
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, Service, default_control, main_text, parse as parse_config};
+pub use sequence::{Sequence, ports_text, propose as propose_sequence};
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
 use std::collections::HashMap;

@@ -13,6 +13,7 @@ mod guard;
 mod history;
 mod init;
 mod key;
+mod listening;
 mod state;
 mod words;
 
@@ -22,6 +23,7 @@ use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
 use crate::ledger;
 use clap::{Parser, Subcommand};
+use listening::Listening;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use std::fmt::Display;
@@ -81,6 +83,10 @@ enum Command {
         /// to the knock port, from a set that the running daemon fills.
         #[arg(long)]
         sieve: bool,
+        /// The port sequence of the configuration and the door that it opens, as a ruleset
+        /// that works by itself: text for "nft -f", for a machine without a daemon.
+        #[arg(long, conflicts_with = "sieve")]
+        sequence_only: bool,
     },
     /// Say how the running daemon is: since when, where it listens, what it counted.
     Status {
@@ -237,7 +243,10 @@ pub fn main() -> ExitCode {
         Command::Doctor => doctor::examine(&cli.config),
         Command::History(history) => history.run(&cli.config),
         Command::NewState => state::new(&cli.config),
-        Command::Rules { sieve } => rules(&cli, *sieve),
+        Command::Rules {
+            sieve,
+            sequence_only,
+        } => rules(&cli, *sieve, *sequence_only),
         Command::Status { json } => control::status(&cli.config, *json),
         Command::Grants { json } => control::grants(&cli.config, *json),
         Command::Reload => control::reload(&cli.config),
@@ -268,50 +277,71 @@ pub fn main() -> ExitCode {
 
 fn check(cli: &Cli) -> Result<(), Failure> {
     check_readable(&cli.config)?;
-    match Settings::load(&cli.config) {
+    let file = files::config_file(&cli.config);
+    let listening = Listening::read()?;
+    let found = match Settings::load(&cli.config) {
         Ok(settings) => {
-            let (services, keys) = (settings.config.services.len(), settings.keys.len());
-            for warning in settings.config.warnings() {
-                let file = files::config_file(&cli.config);
-                eprintln!("warning: {}: {warning}", file.display());
+            let sequence = settings.config.sequence.as_ref();
+            let taken = sequence.map(|s| listening.mistakes(s)).unwrap_or_default();
+            if taken.is_empty() {
+                let (services, keys) = (settings.config.services.len(), settings.keys.len());
+                for warning in settings.config.warnings() {
+                    eprintln!("warning: {}: {warning}", file.display());
+                }
+                for stray in config::strays(&cli.config) {
+                    let name = config::one_line(&stray.display().to_string());
+                    eprintln!(
+                        "warning: {name}: is never read: a key file's name ends in .toml; it may hold a secret"
+                    );
+                }
+                let state = &settings.config.state;
+                for loose in ledger::loose(state) {
+                    let mend = format!(
+                        "chmod {:04o} {}",
+                        loose.wanted,
+                        files::shell_word(&loose.path)
+                    );
+                    let (path, what) = (loose.path.display(), loose.what());
+                    eprintln!("warning: {path}: {what}; mend it with: {mend}");
+                }
+                eprintln!("no mistake found: services {services}, keys {keys}");
+                return Ok(());
             }
-            for stray in config::strays(&cli.config) {
-                let name = config::one_line(&stray.display().to_string());
-                eprintln!(
-                    "warning: {name}: is never read: a key file's name ends in .toml; it may hold a secret"
-                );
-            }
-            let state = &settings.config.state;
-            for loose in ledger::loose(state) {
-                let mend = format!(
-                    "chmod {:04o} {}",
-                    loose.wanted,
-                    files::shell_word(&loose.path)
-                );
-                let (path, what) = (loose.path.display(), loose.what());
-                eprintln!("warning: {path}: {what}; mend it with: {mend}");
-            }
-            eprintln!("no mistake found: services {services}, keys {keys}");
-            Ok(())
+            let taken = taken.into_iter().map(|what| Mistake {
+                file: file.clone(),
+                line: None,
+                what,
+            });
+            taken.collect()
         }
-        Err(mistakes) => {
-            for mistake in &mistakes {
-                eprintln!("{mistake}");
-            }
-            let count = mistakes.len();
-            let hint = "a running daemon goes on with what it last read without a mistake";
-            let is_made = files::config_file(&cli.config).exists();
-            Err(Failure::Failed(
-                format!("mistakes found: {count}"),
-                is_made.then(|| hint.into()),
-            ))
-        }
+        Err(mistakes) => mistakes,
+    };
+    for mistake in &found {
+        eprintln!("{mistake}");
     }
+    if found.iter().any(|m| m.what.starts_with("sequence."))
+        && let Some(proposal) = listening::proposal(&cli.config, &listening)
+    {
+        eprintln!("hint: a good sequence, drawn at random just now: {proposal}");
+    }
+    let count = found.len();
+    let hint = "a running daemon goes on with what it last read without a mistake";
+    Err(Failure::Failed(
+        format!("mistakes found: {count}"),
+        file.exists().then(|| hint.into()),
+    ))
 }
 
-fn rules(cli: &Cli, sieve: bool) -> Result<(), Failure> {
+fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
     check_readable(&cli.config)?;
     let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
+    if sequence_only {
+        let text = firewall::sequence_alone(&settings.config).ok_or_else(|| {
+            let hint = "oneknockd.toml has an example of it, commented out";
+            Failure::Usage("no [sequence] is configured".into(), Some(hint.into()))
+        })?;
+        return print(text.trim_end());
+    }
     if sieve {
         return print(firewall::sieve_script(&settings.config.listen).trim_end());
     }

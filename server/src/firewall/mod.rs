@@ -8,6 +8,7 @@ mod names;
 mod netlink;
 mod nft;
 mod ruleset;
+mod sequence;
 mod shape;
 mod sieve;
 mod sockets;
@@ -17,6 +18,7 @@ pub use elements::AT_ONCE;
 pub use names::TABLE;
 pub use nft::NftFailed;
 pub use ruleset::{How, TableIs, ruleset};
+pub use sequence::alone as sequence_alone;
 pub use sieve::script as sieve_script;
 pub use standing::{Element, Standing};
 
@@ -224,8 +226,12 @@ impl Firewall {
             Ok(()) => {}
         }
         self.no_sieve = nft::apply_text(&sieve::script(&config.listen)).err();
+        let sequence = sequence::parts(config);
+        let made = nft::apply_text(&sequence.script());
         self.own()?;
+        made?;
         let mut counts = ruleset::counts(&rules);
+        counts.extend(sequence.counts());
         counts.extend(sieve::counts(&config.listen));
         let whole = Shape::read(&mut self.netlink)?
             .filter(|(shape, _)| shape.is_sound() && self.has_rules(&shape.rules(), &counts));

@@ -15,6 +15,8 @@ pub const SIEVE: &str = "sieve";
 pub const KNOCK: &str = "knock";
 /// The selectors in force: what a packet of a known key begins with.
 pub const SELECTORS: &str = "selectors";
+/// Sees what the guard has let by, and watches for the port sequence.
+pub const SEQUENCE: &str = "sequence";
 /// After connection tracking (-200), before destination NAT (-100): what a container
 /// publishes is guarded too.
 pub const PRIORITY: i32 = -150;
@@ -23,6 +25,13 @@ pub const PRIORITY: i32 = -150;
 #[must_use]
 pub fn set_name(service: ServiceName, is_ipv6: bool) -> String {
     format!("{service}{}", if is_ipv6 { 6 } else { 4 })
+}
+
+/// The set of addresses of one family that a port sequence has admitted. No service has a
+/// name with an underscore.
+#[must_use]
+pub fn seq_name(service: ServiceName, is_ipv6: bool) -> String {
+    format!("seq_{}", set_name(service, is_ipv6))
 }
 
 /// An empty chain whose name says whose guard this is.

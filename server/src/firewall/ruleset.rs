@@ -1,9 +1,10 @@
 //! The guard as typed JSON: what stands in the table `inet oneknock`, and why.
 
 use super::names::{GUARD, INPUT, KNOCK, PRIORITY, SELECTORS, SIEVE, TABLE};
-use super::names::{cut_name, mark, set_name};
+use super::names::{cut_name, mark, seq_name, set_name};
+use super::sequence;
 use super::standing::Standing;
-use crate::config::{Config, Network, Service};
+use crate::config::{Config, Network, Sequence, Service};
 use nftables::batch::Batch;
 use nftables::expr::{BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey};
 use nftables::expr::{NamedExpression, Payload, PayloadField, Prefix, Range, SetItem, Verdict};
@@ -70,6 +71,7 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
         batch.add(set_of(
             cut_name(is_ipv6).into(),
             SetTypeValue::Concatenated(parts.into()),
+            None,
         ));
         sets.push(cut_name(is_ipv6).to_owned());
     }
@@ -89,18 +91,34 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
         batch.add(NfListObject::Chain(chain(name.clone())));
         chains.push(name);
     }
+    if let Some(sequence) = &config.sequence {
+        for (is_ipv6, kind) in [(false, SetType::Ipv4Addr), (true, SetType::Ipv6Addr)] {
+            let name = seq_name(sequence.service, is_ipv6);
+            batch.add(set_of(
+                name.clone(),
+                SetTypeValue::Single(kind),
+                Some(sequence::ADMITTED),
+            ));
+            sets.push(name);
+        }
+    }
     for name in &chains {
         flush(&mut batch, name.clone());
     }
-    // The sieve has a script of its own.
+    // The sieve and the sequence have scripts of their own.
     chains.extend([SIEVE.to_owned(), KNOCK.to_owned()]);
     sets.push(SELECTORS.to_owned());
+    let parts = sequence::parts(config);
+    if parts.stand_in(&standing.chains) {
+        chains.extend(parts.chain_names().cloned());
+        sets.extend(parts.set_names().cloned());
+    }
     let gone = || standing.chains.iter().filter(|name| !chains.contains(name));
     for name in gone() {
         flush(&mut batch, name.clone());
     }
     for service in services {
-        for statements in door(service) {
+        for statements in door(service, config.sequence.as_ref()) {
             batch.add(rule(chain_name(service.name), statements));
         }
     }
@@ -231,11 +249,10 @@ fn doors(services: &[Service]) -> Vec<SetItem<'static>> {
 }
 
 /// A door: the admitted pass, the rest is dropped in silence.
-fn door(service: &Service) -> Vec<Vec<Statement<'static>>> {
-    let admitted = |protocol: &'static str, is_ipv6| {
-        let set = format!("@{}", set_name(service.name, is_ipv6));
+fn door(service: &Service, sequence: Option<&Sequence>) -> Vec<Vec<Statement<'static>>> {
+    let admitted = |protocol: &'static str, set: String| {
         vec![
-            equal(payload(protocol, "saddr"), text(&set)),
+            equal(payload(protocol, "saddr"), text(&format!("@{set}"))),
             Statement::Accept(Some(Accept {})),
         ]
     };
@@ -243,7 +260,15 @@ fn door(service: &Service) -> Vec<Vec<Statement<'static>>> {
         Statement::Counter(Counter::Anonymous(None)),
         Statement::Drop(Some(Drop {})),
     ];
-    vec![admitted("ip", false), admitted("ip6", true), drop]
+    let mut rules = Vec::new();
+    let opens = sequence.is_some_and(|s| s.service == service.name);
+    let names: [Option<fn(_, _) -> String>; 2] = [Some(set_name), opens.then_some(seq_name)];
+    for name in names.into_iter().flatten() {
+        rules.push(admitted("ip", name(service.name, false)));
+        rules.push(admitted("ip6", name(service.name, true)));
+    }
+    rules.push(drop);
+    rules
 }
 
 fn table() -> Table<'static> {
@@ -274,16 +299,21 @@ fn base_chain(name: &str, hook: NfHook) -> Chain<'static> {
 }
 
 fn set(name: String, kind: SetType) -> NfListObject<'static> {
-    set_of(name, SetTypeValue::Single(kind))
+    set_of(name, SetTypeValue::Single(kind), None)
 }
 
-fn set_of(name: String, set_type: SetTypeValue<'static>) -> NfListObject<'static> {
+fn set_of(
+    name: String,
+    set_type: SetTypeValue<'static>,
+    size: Option<u32>,
+) -> NfListObject<'static> {
     NfListObject::Set(Box::new(Set {
         family: NfFamily::INet,
         table: TABLE.into(),
         name: name.into(),
         set_type,
         flags: Some(HashSet::from([SetFlag::Timeout])),
+        size,
         ..Set::default()
     }))
 }

@@ -47,6 +47,8 @@ pub fn line(config: &Config, key: &Key) -> Result<Zeroizing<String>, Failure> {
         .services
         .iter()
         .filter(|s| key.policy.services.contains(&s.name));
+    let sequence = config.sequence.as_ref();
+    let sequence = sequence.filter(|s| key.policy.services.contains(&s.service));
     let invitation = Invitation {
         name: config.name.clone(),
         host: config.host.clone(),
@@ -66,7 +68,8 @@ pub fn line(config: &Config, key: &Key) -> Result<Zeroizing<String>, Failure> {
                 ports: s.ports.clone(),
             })
             .collect(),
-        sequence: None,
+        sequence: sequence.map(|s| s.steps.clone()),
+        sequence_service: sequence.map(|s| s.service),
         made: newest.made,
         not_after: newest.not_after,
     };

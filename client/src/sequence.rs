@@ -1,0 +1,219 @@
+//! The port sequence: the first packets of connections to some ports, in order. What a
+//! knocking server of any kind watches for; against this project's own it is the fallback.
+
+use crate::open::{self, Shut, Target};
+use crate::schedule;
+use oneknock_shared::port::{Ports, Transport};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// How long after each step the next one follows where nobody says: longer than packets
+/// overtake each other, and short enough for a person.
+pub const DELAY: Duration = Duration::from_millis(100);
+/// How often each step is sent where the server takes that for one, as ours does: where
+/// all of them are lost, the next step is a misstep.
+pub const COPIES: u32 = 3;
+/// A second walk completes what the first one began, as long as its steps last, which is
+/// five seconds at least. A third would only renew a penalty.
+const WALKS: u32 = 2;
+
+/// By which way a door is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Via {
+    /// By a packet; where that is in vain and the door has a sequence, by that.
+    #[default]
+    Auto,
+    /// By a packet alone.
+    Packet,
+    /// By the sequence alone.
+    Sequence,
+}
+
+impl Via {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Packet => "packet",
+            Self::Sequence => "sequence",
+        }
+    }
+}
+
+impl FromStr for Via {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::Auto, Self::Packet, Self::Sequence];
+        let found = all.into_iter().find(|via| via.as_str() == text);
+        found.ok_or("write auto, packet or sequence")
+    }
+}
+
+/// A step as the command line has it: `7000`, `7000/tcp` or `8000/udp`.
+pub fn read_step(text: &str) -> Result<Ports, String> {
+    let (port, transport) = text.split_once('/').unwrap_or((text, "tcp"));
+    let step = format!("{transport}/{port}").parse::<Ports>().ok();
+    step.filter(|step| step.first() == step.last())
+        .ok_or_else(|| "write it as 7000, or 8000/udp, ports 1 to 65535".into())
+}
+
+/// A sequence, and where to walk it.
+#[derive(Debug, Clone)]
+pub struct Walk {
+    /// The server's addresses; each sees the whole sequence.
+    pub addresses: Vec<IpAddr>,
+    /// The local address; `None` leaves it to the system.
+    pub from: Option<IpAddr>,
+    /// The steps: the first port of each.
+    pub steps: Vec<Ports>,
+    /// How long each step takes.
+    pub delay: Duration,
+    /// How often each is sent, within its time.
+    pub copies: u32,
+}
+
+impl Walk {
+    /// Sends the steps to every address, in order. Gives for each address what kept a step
+    /// from being sent, where something did.
+    pub async fn walk(&self) -> Vec<(IpAddr, Option<String>)> {
+        let mut walks = JoinSet::new();
+        for &address in &self.addresses {
+            let walk = self.clone();
+            walks.spawn(async move { (address, walk.to(address).await.err()) });
+        }
+        let mut done = walks.join_all().await;
+        // In the order in which the name service gave them.
+        done.sort_by_key(|(a, _)| self.addresses.iter().position(|b| a == b));
+        done.into_iter()
+            .map(|(address, error)| (address, error.map(|e| e.to_string())))
+            .collect()
+    }
+
+    async fn to(&self, address: IpAddr) -> io::Result<()> {
+        let start = Instant::now();
+        for (step, number) in self.steps.iter().zip(0..) {
+            for copy in 0..self.copies {
+                let each = self.delay / self.copies;
+                let end = start + self.delay * number + each * (copy + 1);
+                self.step(address, *step, end).await?;
+                sleep_until(end).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// One packet. A TCP connection that is not made until then is given up, so that its
+    /// SYN does not come again in the middle of later steps.
+    async fn step(&self, address: IpAddr, step: Ports, end: Instant) -> io::Result<()> {
+        let server = SocketAddr::new(address, step.first());
+        let local = SocketAddr::new(self.from.unwrap_or_else(|| any_like(address)), 0);
+        let sent = match step.transport() {
+            Transport::Udp => {
+                async {
+                    let socket = UdpSocket::bind(local).await?;
+                    socket.send_to(&[], server).await.map(drop)
+                }
+                .await
+            }
+            Transport::Tcp => {
+                let connected = timeout_at(end, tcp(local)?.connect(server)).await;
+                connected
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                    .map(drop)
+            }
+        };
+        // That the port refuses, answers or is silent says that the packet was sent.
+        match sent {
+            Err(error) if !was_sent(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Walks, and tries `tcp_port` until a connection stands, or until `limit` is over.
+    pub async fn open(&self, tcp_port: u16, limit: Duration) -> Result<TcpStream, Shut> {
+        let end = Instant::now() + limit;
+        let mut targets: Vec<Target> = self.addresses.iter().copied().map(Target::new).collect();
+        let mut attempts = JoinSet::new();
+        for walk in 1..=WALKS {
+            for (target, (_, trouble)) in targets.iter_mut().zip(self.walk().await) {
+                target.unsent(trouble);
+            }
+            let start = Instant::now();
+            let last = if walk == WALKS {
+                end.max(start + schedule::AFTER_WALK)
+            } else {
+                start + schedule::AFTER_WALK
+            };
+            for after in schedule::attempts() {
+                let at = start + after;
+                if let Some(stream) = open::wait(&mut attempts, &mut targets, at.min(last)).await {
+                    return Ok(stream);
+                }
+                if at >= last {
+                    break;
+                }
+                for (i, address) in self.addresses.iter().enumerate() {
+                    let server = SocketAddr::new(*address, tcp_port);
+                    let local = SocketAddr::new(self.from.unwrap_or_else(|| any_like(*address)), 0);
+                    let attempt = open::connect(local, server);
+                    let attempt = tokio::time::timeout(schedule::ATTEMPT, attempt);
+                    attempts.spawn(async move { (i, attempt.await) });
+                }
+            }
+        }
+        Err(open::shut(targets, 0, tcp_port))
+    }
+}
+
+fn was_sent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+    )
+}
+
+fn any_like(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+fn tcp(local: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if local.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.bind(local)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_one_port_of_tcp_unless_it_says_udp() {
+        for (text, want) in [
+            ("7000", "tcp/7000"),
+            ("7000/tcp", "tcp/7000"),
+            ("8/udp", "udp/8"),
+        ] {
+            assert_eq!(read_step(text).unwrap().to_string(), want);
+        }
+        for text in ["", "0", "65536", "7-8", "udp/8", "7:udp", "8/sctp", "8/"] {
+            assert!(read_step(text).is_err(), "{text:?}");
+        }
+    }
+}

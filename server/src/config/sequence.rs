@@ -1,0 +1,297 @@
+//! `[sequence]` of `oneknockd.toml`: the port sequence, and what makes one worth having.
+
+use super::main_file::Service;
+use super::reader::Section;
+use oneknock_shared::name::ServiceName;
+use oneknock_shared::port::{Ports, Transport};
+use oneknock_shared::secret::{NoRandomness, random};
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How long the next step may take where the configuration does not say: longer than TCP
+/// takes to send a SYN for the third and fourth time, so that these do no harm.
+const STEP: Duration = Duration::from_secs(10);
+const MAX_STEP: Duration = Duration::from_secs(60);
+/// How long a sequence opens where the configuration does not say, and at most.
+const OPEN_FOR: Duration = Duration::from_secs(20);
+const MAX_OPEN_FOR: Duration = Duration::from_secs(300);
+/// How many steps there may be.
+const STEPS: std::ops::RangeInclusive<usize> = 4..=8;
+/// How many are proposed: a random scan of these alone has them right once in 720 times.
+const PROPOSED: usize = 6;
+/// The ports that are proposed: below those that Linux hands out to outgoing connections.
+const PROPOSED_PORTS: std::ops::Range<u16> = 1024..32_768;
+
+/// A port sequence that opens a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// What it opens; one of the configuration's services.
+    pub service: ServiceName,
+    /// The steps: 4 to 8 single ports.
+    pub steps: Vec<Ports>,
+    /// How long each step may take after the one before: 1 s to 1 min.
+    pub step_time: Duration,
+    /// How long it opens the service: 1 s to 5 min, shorter than the service's own limit.
+    pub open_for: Duration,
+    /// Ports that anybody may use: no misstep.
+    pub public: Vec<Ports>,
+}
+
+impl Sequence {
+    /// How long an address whose last packet was a misstep cannot do anything: longer than
+    /// a step and than the grant, so that none of its steps is left when it is over.
+    #[must_use]
+    pub fn penalty(&self) -> Duration {
+        2 * self.step_time.max(self.open_for)
+    }
+}
+
+/// Reads the section. `taken` are ports that a step cannot be, each with the reason.
+pub fn read(
+    section: &mut Section<'_, '_>,
+    services: Option<&[Service]>,
+    knock: &[u16],
+) -> Option<Sequence> {
+    let service: Option<ServiceName> = section.text("service", "\"ssh\"");
+    let steps: Option<Vec<Ports>> = section.list("ports", "[\"tcp/…\", \"udp/…\", …]");
+    let step_time = section.duration_or("step_time", SECOND..=MAX_STEP, STEP);
+    let open_for = section.duration_or("open_for", SECOND..=MAX_OPEN_FOR, OPEN_FOR);
+    let public: Option<Vec<Ports>> = section.list_or_none("public");
+    if let (Some(steps), Some(services), Some(public)) = (&steps, services, &public) {
+        for what in faults(
+            steps,
+            &Taken {
+                services,
+                knock,
+                public,
+            },
+        ) {
+            section.note("ports", what);
+        }
+    }
+    if let (Some(name), Some(services)) = (service, services) {
+        match services.iter().find(|s| s.name == name) {
+            None => section.note("service", format!("{name} is no [[service]] here")),
+            Some(of) if open_for.is_some_and(|open_for| open_for >= of.max_open_for) => {
+                let what = format!("must be shorter than max_open_for of service {name}");
+                section.note("open_for", what);
+            }
+            Some(_) => {}
+        }
+    }
+    Some(Sequence {
+        service: service?,
+        steps: steps?,
+        step_time: step_time?,
+        open_for: open_for?,
+        public: public?,
+    })
+}
+
+/// Ports that something else is for.
+struct Taken<'c> {
+    services: &'c [Service],
+    knock: &'c [u16],
+    public: &'c [Ports],
+}
+
+impl Taken<'_> {
+    fn by(&self, step: Ports) -> Option<String> {
+        let has = |ports: &[Ports]| ports.iter().any(|p| p.overlaps(&step));
+        if let Some(service) = self.services.iter().find(|s| has(&s.ports)) {
+            return Some(format!("is guarded by service {}", service.name));
+        }
+        if step.transport() == Transport::Udp && self.knock.contains(&step.first()) {
+            return Some("is the port to knock on".into());
+        }
+        has(self.public).then(|| "is public".into())
+    }
+}
+
+/// What is wrong with the steps: what a scan would have right, or what cannot work.
+fn faults(steps: &[Ports], taken: &Taken<'_>) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !STEPS.contains(&steps.len()) {
+        let (least, most) = (STEPS.start(), STEPS.end());
+        faults.push(format!("must be {least} to {most} steps"));
+    }
+    for (at, step) in steps.iter().enumerate() {
+        let number = step.first();
+        if step.last() != number {
+            faults.push(format!("{step} is a range: a step is one port"));
+        }
+        if [1, u16::MAX].contains(&number) {
+            faults.push(format!("{step}: scans begin or end with it"));
+        }
+        if let Some(why) = taken.by(*step) {
+            faults.push(format!("{step} {why}"));
+        }
+        let near = |other: &&Ports| other.first().abs_diff(number) <= 1;
+        if let Some(other) = steps[..at].iter().find(near) {
+            faults.push(format!(
+                "{other} and {step} are the same or next to each other"
+            ));
+        }
+    }
+    let numbers = || steps.iter().map(Ports::first);
+    if numbers().is_sorted() || numbers().rev().is_sorted() {
+        faults.push("must not rise or fall all the way, as a scan does".into());
+    }
+    faults
+}
+
+/// A good random sequence for these services; `listens` tells ports that something uses.
+pub fn propose(
+    services: &[Service],
+    knock: &[u16],
+    public: &[Ports],
+    listens: impl Fn(Ports) -> bool,
+) -> Result<Vec<Ports>, NoRandomness> {
+    let taken = Taken {
+        services,
+        knock,
+        public,
+    };
+    loop {
+        let mut steps: Vec<Ports> = Vec::new();
+        while steps.len() < PROPOSED {
+            let drawn =
+                u64::from_be_bytes(random()?) % u64::try_from(PROPOSED_PORTS.len()).unwrap_or(1);
+            let port = PROPOSED_PORTS.start + u16::try_from(drawn).unwrap_or(0);
+            let step = format!("tcp/{port}").parse::<Ports>();
+            steps.extend(step.ok().filter(|step| !listens(*step)));
+        }
+        if faults(&steps, &taken).is_empty() {
+            return Ok(steps);
+        }
+    }
+}
+
+/// The steps as the configuration writes them.
+#[must_use]
+pub fn ports_text(ports: &[Ports]) -> String {
+    let ports: Vec<String> = ports.iter().map(|p| format!("\"{p}\"")).collect();
+    format!("[{}]", ports.join(", "))
+}
+
+/// The section as [`read`] reads it, or how it would look where there is none.
+pub fn text(sequence: Option<&Sequence>) -> String {
+    let Some(of) = sequence else {
+        return "
+# The fallback for networks that swallow UDP and for the day when the daemon is dead:
+# connection attempts to these ports in this order open the service; the kernel alone
+# watches. Weak: whoever is on the path can do it again. \"oneknockctl check\" proposes ports.
+#[sequence]
+#service = \"ssh\"
+#ports = []
+# How long each step may take, and how long it opens.
+#step_time = \"10s\"
+#open_for = \"20s\"
+# Ports that anybody may use. A connection attempt to any other port of this machine costs
+# its address a while in which no sequence opens.
+#public = [\"tcp/443\"]
+"
+        .into();
+    };
+    format!(
+        "
+# The fallback in the kernel alone; weak: whoever is on the path can do it again.
+[sequence]
+service = \"{}\"
+ports = {}
+step_time = \"{}\"
+open_for = \"{}\"
+public = {}
+",
+        of.service,
+        ports_text(&of.steps),
+        humantime::format_duration(of.step_time),
+        humantime::format_duration(of.open_for),
+        ports_text(&of.public),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(texts: &[&str]) -> Vec<Ports> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn found(steps: &[&str]) -> Vec<String> {
+        let services = [Service::new("ssh".parse().unwrap(), ports(&["tcp/22"]))];
+        let public = ports(&["tcp/443", "udp/9000-9999"]);
+        let taken = Taken {
+            services: &services,
+            knock: &[45123],
+            public: &public,
+        };
+        faults(&ports(steps), &taken)
+    }
+
+    #[test]
+    fn a_mixed_sequence_of_four_to_eight_is_good() {
+        for good in [
+            &["tcp/7000", "udp/8000", "tcp/300", "tcp/45123"][..],
+            &[
+                "tcp/9", "tcp/5", "tcp/90", "udp/50", "tcp/900", "udp/500", "tcp/2", "tcp/99",
+            ],
+        ] {
+            assert_eq!(found(good), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn what_a_scan_has_right_or_what_is_taken_is_no_sequence() {
+        for (bad, why) in [
+            (&["tcp/9", "tcp/5", "tcp/90"][..], "4 to 8"),
+            (
+                &[
+                    "tcp/9", "tcp/5", "tcp/91", "tcp/20", "tcp/30", "tcp/40", "tcp/50", "tcp/60",
+                    "tcp/70",
+                ],
+                "4 to 8",
+            ),
+            (&["tcp/10", "tcp/20", "udp/30", "tcp/40"], "rise or fall"),
+            (&["tcp/40", "tcp/30", "udp/20", "tcp/10"], "rise or fall"),
+            (
+                &["tcp/40", "tcp/30", "udp/40", "tcp/10"],
+                "tcp/40 and udp/40 are the same",
+            ),
+            (
+                &["tcp/40", "tcp/30", "tcp/41", "tcp/10"],
+                "tcp/40 and tcp/41 are the same",
+            ),
+            (&["tcp/1", "tcp/30", "tcp/20", "tcp/10"], "scans begin"),
+            (&["tcp/5", "udp/65535", "tcp/20", "tcp/10"], "scans begin"),
+            (
+                &["tcp/22", "tcp/30", "tcp/20", "tcp/10"],
+                "tcp/22 is guarded by service ssh",
+            ),
+            (
+                &["udp/45123", "tcp/30", "tcp/20", "tcp/10"],
+                "is the port to knock on",
+            ),
+            (&["tcp/443", "tcp/30", "tcp/20", "tcp/10"], "is public"),
+            (&["udp/9500", "tcp/30", "tcp/20", "tcp/10"], "is public"),
+            (&["tcp/50-60", "tcp/30", "tcp/20", "tcp/10"], "is a range"),
+        ] {
+            let found = found(bad).join("\n");
+            assert!(found.contains(why), "{bad:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_proposal_is_without_a_fault_and_uses_no_port_that_is_listened_on() {
+        let services = [Service::new("ssh".parse().unwrap(), ports(&["tcp/22"]))];
+        for _ in 0..50 {
+            let even = |step: Ports| step.first().is_multiple_of(2);
+            let steps = propose(&services, &[45123], &[], even).unwrap();
+            let texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            assert_eq!(found(&texts), [""; 0]);
+            assert!(!steps.iter().copied().any(even));
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The port sequence, in the kernel alone: a stage machine for each address, of sets whose
+//! elements have timeouts. No process is needed for it once it stands.
+//!
+//! That somebody is at step k is an element of `stepK_v4` or `stepK_v6`; no step is renewed,
+//! so that the steps of one address end in their order. A misstep puts the address (of
+//! IPv6 the /64, which is one customer's) into the penalty set for longer than any step or
+//! grant lasts, and each further misstep and each packet to a step renews that: none of its
+//! steps is left when it ends. A full set fails closed. An add to one ends its rule, and
+//! what follows drops; where a misstep finds no room, nobody of that family gets on for as
+//! long as a penalty lasts (`jammed`, which has one element for a family).
+//!
+//! A step is a new connection's first packet and nothing else. A step that was just done
+//! comes again where a SYN is sent again: for as long as its own element lasts that is
+//! neither a misstep nor a step.
+
+use super::names::{PRIORITY, SEQUENCE, TABLE, seq_name};
+use crate::config::{Config, Sequence};
+use oneknock_shared::port::Ports;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// How many may be at one step at a time, in each family.
+const STEPPING: u32 = 16_384;
+/// How many may have a penalty at a time, in each family.
+const PENALISED: u32 = 65_536;
+/// How many may be admitted at a time, in each family.
+pub const ADMITTED: u32 = 1_024;
+/// The table of the ruleset that needs no daemon.
+const ALONE: &str = "oneknock_sequence";
+
+/// What is written of each address family: its mark in names, its set type, an address, and
+/// what a penalty is for.
+const FAMILIES: [[&str; 4]; 2] = [
+    ["v4", "ipv4_addr", "ip saddr", "ip saddr"],
+    [
+        "v6",
+        "ipv6_addr",
+        "ip6 saddr",
+        "ip6 saddr & ffff:ffff:ffff:ffff::",
+    ],
+];
+
+/// What belongs to a sequence in a table.
+#[derive(Debug, Default)]
+pub struct Parts {
+    sets: Vec<(String, String)>,
+    /// A chain's name, how it is declared, and its rules.
+    chains: Vec<(String, &'static str, Vec<String>)>,
+}
+
+/// The sequence of this configuration; nothing where there is none.
+#[must_use]
+pub fn parts(config: &Config) -> Parts {
+    let mut parts = Parts::default();
+    if let Some(sequence) = &config.sequence {
+        parts.misstep(sequence);
+        for at in 1..=sequence.steps.len() {
+            parts.step(sequence, at);
+        }
+        parts.base(config, sequence);
+        // An empty chain: the steps of another sequence must not count for this one.
+        parts.chains.push((tag(sequence), "", Vec::new()));
+    }
+    parts
+}
+
+/// Tells one sequence from another; between two builds of this program it may differ.
+fn tag(sequence: &Sequence) -> String {
+    let mut hasher = DefaultHasher::new();
+    let Sequence {
+        service,
+        steps,
+        step_time,
+        open_for,
+        public: _,
+    } = sequence;
+    (service.as_str(), steps, step_time, open_for).hash(&mut hasher);
+    format!("sequence-{:016x}", hasher.finish())
+}
+
+fn step_set(at: usize, family: &str) -> String {
+    format!("step{at}_{family}")
+}
+
+impl Parts {
+    fn chain(&mut self, name: impl Into<String>, rules: Vec<String>) {
+        self.chains.push((name.into(), "", rules));
+    }
+
+    fn set(&mut self, name: impl Into<String>, kind: &str, size: u32) {
+        let what = format!("type {kind}; flags dynamic,timeout; size {size};");
+        self.sets.push((name.into(), what));
+    }
+
+    fn misstep(&mut self, sequence: &Sequence) {
+        let penalty = sequence.penalty().as_secs();
+        let (mut note, mut check) = (Vec::new(), vec!["ct state != new drop".to_owned()]);
+        // Header after header is a way to hide one; a flag besides SYN begins nothing.
+        check.push("ip6 nexthdr != { tcp, udp } goto missed".into());
+        check.push("tcp flags & (fin | syn | rst | ack) != syn goto missed".into());
+        for [family, kind, _, of] in FAMILIES {
+            self.set(format!("penalty_{family}"), kind, PENALISED);
+            note.push(format!(
+                "update @penalty_{family} {{ {of} timeout {penalty}s }} return"
+            ));
+            check.push(format!("{of} @penalty_{family} goto missed"));
+        }
+        self.set("jammed", "nf_proto", 16);
+        note.push(format!(
+            "update @jammed {{ meta nfproto timeout {penalty}s }}"
+        ));
+        check.push("meta nfproto @jammed drop".into());
+        self.chain("misstep", note);
+        self.chain("missed", vec!["jump misstep".into(), "counter drop".into()]);
+        self.chain("step", check);
+    }
+
+    fn step(&mut self, sequence: &Sequence, at: usize) {
+        let last = sequence.steps.len();
+        let time = sequence.step_time.as_secs();
+        let mut rules = vec!["jump step".to_owned()];
+        for [family, kind, address, _] in FAMILIES {
+            let set = |at| step_set(at, family);
+            self.set(set(at), kind, STEPPING);
+            rules.push(format!("{address} @{} drop", set(at)));
+            if at == 1 {
+                let later = (2..=last).map(|at| format!("{address} @{} goto missed", set(at)));
+                rules.extend(later);
+            } else {
+                rules.push(format!("{address} != @{} goto missed", set(at - 1)));
+            }
+            let open = if at == last {
+                let (set, time) = (
+                    seq_name(sequence.service, family == "v6"),
+                    sequence.open_for,
+                );
+                format!(
+                    " update @{set} {{ {address} timeout {}s }} counter",
+                    time.as_secs()
+                )
+            } else {
+                String::new()
+            };
+            let done = format!("add @{} {{ {address} timeout {time}s }}", set(at));
+            rules.push(format!("{done}{open} drop"));
+        }
+        rules.push("drop".into());
+        self.chain(format!("step{at}"), rules);
+    }
+
+    /// After the guard, which has dropped what is not for everybody.
+    fn base(&mut self, config: &Config, sequence: &Sequence) {
+        let mut rules: Vec<String> = [
+            "iifname \"lo\" accept",
+            "ct state established tcp flags & (syn | ack) != syn accept",
+            "ct state established meta l4proto udp accept",
+            "fib daddr type != local accept",
+            "meta l4proto != { tcp, udp } accept",
+        ]
+        .map(String::from)
+        .into();
+        let guarded = config.services.iter().flat_map(|service| &service.ports);
+        let knock = config
+            .knock_ports()
+            .into_iter()
+            .map(|port| format!("udp dport {port}"));
+        let open = guarded
+            .chain(&sequence.public)
+            .copied()
+            .map(dport)
+            .chain(knock);
+        rules.extend(open.map(|port| format!("{port} accept")));
+        let steps = sequence.steps.iter().zip(1..);
+        rules.extend(steps.map(|(port, at)| format!("{} goto step{at}", dport(*port))));
+        rules.push("ct state new jump misstep".into());
+        let base = "{ type filter hook prerouting priority -149; policy accept; }";
+        self.chains.push((SEQUENCE.into(), base, rules));
+    }
+
+    /// The sets' names.
+    pub fn set_names(&self) -> impl Iterator<Item = &String> {
+        self.sets.iter().map(|(name, _)| name)
+    }
+
+    /// The chains' names.
+    pub fn chain_names(&self) -> impl Iterator<Item = &String> {
+        self.chains.iter().map(|(name, ..)| name)
+    }
+
+    /// How many rules each chain has.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        let counts = self.chains.iter();
+        counts
+            .map(|(name, _, rules)| (name.clone(), rules.len()))
+            .collect()
+    }
+
+    /// Whether these steps, and no others, stand among these chains.
+    pub fn stand_in(&self, chains: &[String]) -> bool {
+        self.chains
+            .last()
+            .is_some_and(|(tag, ..)| chains.contains(tag))
+    }
+
+    /// The commands that make it stand in a table that is there; elements stay.
+    fn commands(&self, table: &str) -> String {
+        let mut script = String::new();
+        // A String takes whatever is written to it.
+        for (name, what) in &self.sets {
+            let _ = writeln!(script, "add set inet {table} {name} {{ {what} }}");
+        }
+        for (name, base, _) in &self.chains {
+            let _ = writeln!(script, "add chain inet {table} {name} {base}");
+            let _ = writeln!(script, "flush chain inet {table} {name}");
+        }
+        for (name, _, rules) in &self.chains {
+            for rule in rules {
+                let _ = writeln!(script, "add rule inet {table} {name} {rule}");
+            }
+        }
+        script
+    }
+
+    /// The commands that make it stand in the guard's table; none where there is none.
+    pub fn script(&self) -> String {
+        self.commands(TABLE)
+    }
+}
+
+fn dport(ports: Ports) -> String {
+    let (transport, first, last) = (ports.transport(), ports.first(), ports.last());
+    if first == last {
+        format!("{transport} dport {first}")
+    } else {
+        format!("{transport} dport {first}-{last}")
+    }
+}
+
+/// The sequence of this configuration and what it opens, without a daemon, as text for
+/// `nft -f`. `None` where there is no sequence.
+#[must_use]
+pub fn alone(config: &Config) -> Option<String> {
+    let sequence = config.sequence.as_ref()?;
+    let service = config.service(sequence.service)?;
+    let mut config = config.clone();
+    // Nobody listens there.
+    config.listen.clear();
+    config.services.retain(|s| s.name == sequence.service);
+    let mut parts = parts(&config);
+    let mut door = Vec::new();
+    for ([_, kind, address, _], is_ipv6) in FAMILIES.into_iter().zip([false, true]) {
+        let set = seq_name(service.name, is_ipv6);
+        parts.set(&set, kind, ADMITTED);
+        door.push(format!("{address} @{set} accept"));
+    }
+    door.push("counter drop".into());
+    let mut guard: Vec<String> = [
+        "fib daddr type unicast accept",
+        "iifname \"lo\" accept",
+        "ct state established tcp flags & (syn | ack) != syn accept",
+        "ct state established meta l4proto udp accept",
+    ]
+    .map(String::from)
+    .into();
+    guard.extend(
+        service
+            .ports
+            .iter()
+            .map(|port| format!("{} jump door", dport(*port))),
+    );
+    parts.chain("door", door);
+    let base = "{ type filter hook prerouting priority -150; policy accept; }";
+    parts.chains.push(("guard".into(), base, guard));
+    debug_assert_eq!(PRIORITY, -150);
+    Some(format!(
+        "\
+# oneknock: a port sequence that opens {name}, with no daemon. For \"nft -f\"; loading it
+# again begins anew. Whoever is on the path can replay a sequence: a weak lock before sshd's.
+add table inet {ALONE}
+delete table inet {ALONE}
+add table inet {ALONE}
+{}",
+        parts.commands(ALONE),
+        name = service.name,
+    ))
+}

@@ -1,0 +1,188 @@
+//! The client walks sequences: as the fallback of a door, and for knocking servers that
+//! are not ours.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use nix::sys::signal::Signal;
+use oneknock_tests::capture::Capture;
+use oneknock_tests::process::Running;
+use oneknock_tests::sequence::{STEPS, configure, is_open};
+use oneknock_tests::wire::{Probe, banner, probe, until_open};
+use oneknock_tests::{Site, binaries};
+use std::fs;
+
+const TCP: [&str; 4] = ["tcp/7000", "tcp/8000", "tcp/300", "tcp/9000"];
+
+/// A site with a sequence and a door for it on the laptop.
+fn site(steps: &[&str]) -> (Site, Running) {
+    let site = Site::new(binaries!());
+    configure(&site, steps, "open_for = \"1m\"");
+    site.laptop_key();
+    let daemon = site.daemon();
+    (site, daemon)
+}
+
+fn kill(daemon: &mut Running) {
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+}
+
+#[test]
+fn the_sequence_opens_on_demand_and_says_nothing_of_a_weak_way() {
+    let (site, mut daemon) = site(&STEPS);
+    kill(&mut daemon);
+    let opened = site.oneknock(&["open", "home", "--via", "sequence"]);
+    assert_eq!(opened.err, "");
+    opened.ok();
+    assert!(
+        site.lab
+            .laptop
+            .addresses()
+            .iter()
+            .any(|a| is_open(&site, *a))
+    );
+    let said = site.lab.laptop.run(&[
+        "oneknock",
+        "ssh",
+        "--via",
+        "sequence",
+        "home",
+        "-F",
+        site.sshd.config(),
+        "echo in",
+    ]);
+    assert_eq!(said.ok(), "in\n");
+}
+
+const WEAK: &str = "trying the port sequence, which is weaker";
+
+#[test]
+fn where_udp_is_swallowed_the_sequence_comes_after_the_packet_and_says_so() {
+    let (site, _daemon) = site(&TCP);
+    site.lab.net.nft(
+        "table inet swallow {
+            chain forward {
+                type filter hook forward priority 0;
+                meta l4proto udp drop
+            }
+        }",
+    );
+    let opened = site.oneknock(&["open", "home"]);
+    assert_eq!(opened.err.matches(WEAK).count(), 1, "{opened}");
+    opened.ok();
+    assert_eq!(site.guests("ssh"), []);
+}
+
+#[test]
+fn where_the_daemon_is_dead_plain_ssh_gets_in_by_the_sequence() {
+    let (site, mut daemon) = site(&STEPS);
+    kill(&mut daemon);
+    let said = site.oneknock_ssh("echo in");
+    assert_eq!(said.err.matches(WEAK).count(), 1, "{said}");
+    assert_eq!(said.ok(), "in\n");
+}
+
+#[test]
+fn by_the_packet_the_sequence_is_not_touched_and_by_packet_alone_it_never_is() {
+    let (site, mut daemon) = site(&TCP);
+    let mut capture = Capture::start(&site.lab.server, "tcp");
+    let opened = site.oneknock(&["open", "home"]);
+    assert_eq!(opened.err, "");
+    opened.ok();
+    site.ctl(&["revoke", "--all"]).ok();
+    kill(&mut daemon);
+    let said = site.oneknock(&["open", "home", "--via", "packet", "--timeout", "3s"]);
+    assert!(!said.err.contains("sequence"), "{said}");
+    let _ = said.fails(1);
+    let proxied = site.oneknock(&["proxy", "home", "--via", "packet"]);
+    assert!(!proxied.err.contains("sequence"), "{proxied}");
+    let _ = proxied.fails(1);
+    capture.expect(".22: Flags [S]");
+    for step in TCP {
+        let port = step.split_once('/').unwrap().1;
+        assert_eq!(capture.count(&format!(".{port}: ")), 0);
+    }
+}
+
+#[test]
+fn a_door_without_a_sequence_says_so_and_asks_for_a_new_invitation() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let said = site.oneknock(&["open", "home", "--via", "sequence"]);
+    let said = said.fails(2);
+    assert!(
+        said.contains("door home has no port sequence for ssh"),
+        "{said}"
+    );
+    assert!(said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn debians_knockd_opens_for_our_client_over_both_protocols() {
+    let site = Site::new(binaries!());
+    let (laptop, server) = (&site.lab.laptop, &site.lab.server);
+    let opened = server.home.join("opened");
+    let config = server.home.join("knockd.conf");
+    let text = format!(
+        "[options]\n  logfile = {}\n[open]\n  sequence = 7000:tcp,8000:udp,300:tcp,9000:udp\n  \
+         seq_timeout = 10\n  tcpflags = syn\n  command = /bin/sh -c 'echo %IP% >> {}'\n",
+        server.home.join("knockd.log").display(),
+        opened.display()
+    );
+    fs::write(&config, text).unwrap();
+    let knockd = ["knockd", "-v", "-i", "eth0", "-c", config.to_str().unwrap()];
+    let mut knockd = Running::start("knockd", server.command(&knockd));
+    knockd.expect("listening on eth0");
+    let walk = [
+        "oneknock",
+        "sequence",
+        "server.lab",
+        "7000",
+        "8000/udp",
+        "300",
+        "9000/udp",
+    ];
+    laptop.run(&[&walk[..], &["-4"]].concat()).ok();
+    oneknock_tests::wait::until_true("knockd opens", || {
+        fs::read_to_string(&opened).is_ok_and(|text| text.contains("198.51.100.7"))
+    });
+}
+
+#[test]
+fn rules_alone_open_with_no_daemon_and_no_configuration_on_the_machine() {
+    let site = Site::new(binaries!());
+    configure(&site, &STEPS, "");
+    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
+    fs::remove_dir_all(&site.dir).unwrap();
+    let (laptop, stranger, server) = (&site.lab.laptop, &site.lab.stranger, &site.lab.server);
+    // Twice: it takes the place of what it was.
+    for _ in 0..2 {
+        server.nft(&rules);
+    }
+    for (to, family) in server.addresses().into_iter().zip(["-4", "-6"]) {
+        assert_eq!(probe(laptop, to, 22), Probe::Silent);
+        let walk = [
+            "oneknock",
+            "sequence",
+            "server.lab",
+            "7000",
+            "8000/udp",
+            "300",
+            "9000/udp",
+        ];
+        laptop.run(&[&walk[..], &[family]].concat()).ok();
+        until_open(laptop, to, 22);
+        assert_eq!(banner(laptop, to, 22), "SSH-2.0-");
+        assert_eq!(probe(stranger, to, 22), Probe::Silent);
+    }
+    let listing = server.run(&["nft", "list", "ruleset"]).ok();
+    server.nft("flush ruleset");
+    server.nft(&listing);
+}
+
+#[test]
+fn a_sequence_that_cannot_be_sent_anywhere_is_an_error() {
+    let site = Site::new(binaries!());
+    site.lab.laptop.ip_batch("link set eth0 down\n");
+    let said = site.oneknock(&["sequence", "192.0.2.10", "7000", "8000/udp"]);
+    assert!(said.fails(1).contains("could be sent"));
+}
