@@ -5,6 +5,7 @@
 //! `hint: what to do`. Standard output carries what was asked for, alone.
 
 mod ask;
+mod check;
 mod clocks;
 mod complete;
 mod control;
@@ -21,9 +22,7 @@ use crate::config::{self, Mistake, Settings};
 use crate::control::protocol::Who;
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
-use crate::ledger;
 use clap::{Parser, Subcommand};
-use listening::Listening;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use std::fmt::Display;
@@ -239,7 +238,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Init(init) => init.run(&cli.config),
         Command::Key(command) => command.run(&cli.config),
-        Command::Check => check(&cli),
+        Command::Check => check::check(&cli.config),
         Command::Doctor => doctor::examine(&cli.config),
         Command::History(history) => history.run(&cli.config),
         Command::NewState => state::new(&cli.config),
@@ -273,63 +272,6 @@ pub fn main() -> ExitCode {
         eprintln!("hint: {hint}");
     }
     ExitCode::from(status)
-}
-
-fn check(cli: &Cli) -> Result<(), Failure> {
-    check_readable(&cli.config)?;
-    let file = files::config_file(&cli.config);
-    let listening = Listening::read()?;
-    let found = match Settings::load(&cli.config) {
-        Ok(settings) => {
-            let sequence = settings.config.sequence.as_ref();
-            let taken = sequence.map(|s| listening.mistakes(s)).unwrap_or_default();
-            if taken.is_empty() {
-                let (services, keys) = (settings.config.services.len(), settings.keys.len());
-                for warning in settings.config.warnings() {
-                    eprintln!("warning: {}: {warning}", file.display());
-                }
-                for stray in config::strays(&cli.config) {
-                    let name = config::one_line(&stray.display().to_string());
-                    eprintln!(
-                        "warning: {name}: is never read: a key file's name ends in .toml; it may hold a secret"
-                    );
-                }
-                let state = &settings.config.state;
-                for loose in ledger::loose(state) {
-                    let mend = format!(
-                        "chmod {:04o} {}",
-                        loose.wanted,
-                        files::shell_word(&loose.path)
-                    );
-                    let (path, what) = (loose.path.display(), loose.what());
-                    eprintln!("warning: {path}: {what}; mend it with: {mend}");
-                }
-                eprintln!("no mistake found: services {services}, keys {keys}");
-                return Ok(());
-            }
-            let taken = taken.into_iter().map(|what| Mistake {
-                file: file.clone(),
-                line: None,
-                what,
-            });
-            taken.collect()
-        }
-        Err(mistakes) => mistakes,
-    };
-    for mistake in &found {
-        eprintln!("{mistake}");
-    }
-    if found.iter().any(|m| m.what.starts_with("sequence."))
-        && let Some(proposal) = listening::proposal(&cli.config, &listening)
-    {
-        eprintln!("hint: a good sequence, drawn at random just now: {proposal}");
-    }
-    let count = found.len();
-    let hint = "a running daemon goes on with what it last read without a mistake";
-    Err(Failure::Failed(
-        format!("mistakes found: {count}"),
-        file.exists().then(|| hint.into()),
-    ))
 }
 
 fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {

@@ -1,0 +1,75 @@
+//! `oneknockctl check`: every mistake at once, and what is no mistake and unwise.
+
+use super::listening::{self, Listening};
+use super::{Failure, check_readable};
+use crate::config::{self, Config, Mistake, Settings};
+use crate::files;
+use crate::ledger;
+use std::path::Path;
+
+/// Looks at configuration, keys and state; changes nothing.
+pub fn check(dir: &Path) -> Result<(), Failure> {
+    check_readable(dir)?;
+    let file = files::config_file(dir);
+    let listening = Listening::read()?;
+    let found = match Settings::load(dir) {
+        Ok(settings) => {
+            let taken = taken(&file, &settings.config, &listening);
+            if taken.is_empty() {
+                let (services, keys) = (settings.config.services.len(), settings.keys.len());
+                warn(dir, &file, &settings.config);
+                eprintln!("no mistake found: services {services}, keys {keys}");
+                return Ok(());
+            }
+            taken
+        }
+        Err(mistakes) => mistakes,
+    };
+    for mistake in &found {
+        eprintln!("{mistake}");
+    }
+    if found.iter().any(|m| m.what.starts_with("sequence."))
+        && let Some(proposal) = listening::proposal(dir, &listening)
+    {
+        eprintln!("hint: a good sequence, drawn at random just now: {proposal}");
+    }
+    let count = found.len();
+    let hint = "a running daemon goes on with what it last read without a mistake";
+    Err(Failure::Failed(
+        format!("mistakes found: {count}"),
+        file.exists().then(|| hint.into()),
+    ))
+}
+
+/// Steps of the sequence that a service of this machine has.
+fn taken(file: &Path, config: &Config, listening: &Listening) -> Vec<Mistake> {
+    let sequence = config.sequence.as_ref();
+    let taken = sequence.map(|s| listening.mistakes(s)).unwrap_or_default();
+    let mistake = |what| Mistake {
+        file: file.into(),
+        line: None,
+        what,
+    };
+    taken.into_iter().map(mistake).collect()
+}
+
+fn warn(dir: &Path, file: &Path, config: &Config) {
+    for warning in config.warnings() {
+        eprintln!("warning: {}: {warning}", file.display());
+    }
+    for stray in config::strays(dir) {
+        let name = config::one_line(&stray.display().to_string());
+        eprintln!(
+            "warning: {name}: is never read: a key file's name ends in .toml; it may hold a secret"
+        );
+    }
+    for loose in ledger::loose(&config.state) {
+        let mend = format!(
+            "chmod {:04o} {}",
+            loose.wanted,
+            files::shell_word(&loose.path)
+        );
+        let (path, what) = (loose.path.display(), loose.what());
+        eprintln!("warning: {path}: {what}; mend it with: {mend}");
+    }
+}
