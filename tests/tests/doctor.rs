@@ -60,6 +60,9 @@ fn a_ruleset_that_stops_knocks_or_guests_is_found_by_trying_it() {
             .contains("do: let a rule of its own accept udp dport 45123"),
         "{said}"
     );
+    // A knock is not tracked: it is in no state that this one asks for.
+    nft("add rule inet mine input ct state new udp dport 45123 accept");
+    assert_eq!(about_rules(&site).len(), 2);
     nft("add rule inet mine input udp dport 45123 accept");
     assert_eq!(about_rules(&site), Vec::<String>::new());
 

@@ -158,6 +158,8 @@ fn rehearse(config: &Config, other: &Other) -> io::Result<Tried> {
         }
     }
     other.load(&copy)?;
+    // As the guard's own sieve has it, whatever that is to the other table.
+    copy.run(&["nft", "-f", "-"], untracked(&knock_ports).as_bytes())?;
     let passed_on = forwards::passed_on(&other.text);
     let mut tried = Tried::default();
     let findings = &mut tried.findings;
@@ -195,6 +197,16 @@ fn rehearse(config: &Config, other: &Other) -> io::Result<Tried> {
     Ok(tried)
 }
 
+/// Knocks are kept from connection tracking.
+fn untracked(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    format!(
+        "table inet {TABLE} {{ chain sieve {{ type filter hook prerouting priority raw;
+            udp dport {{ {} }} notrack; }}; }}",
+        ports.join(", ")
+    )
+}
+
 impl Other {
     fn load(&self, copy: &Copy) -> io::Result<()> {
         let loaded = copy.run(&["nft", "-f", "-"], without_owner(&self.text).as_bytes());
@@ -219,6 +231,11 @@ impl Other {
             name,
             text,
         } = self;
+        // Knocks are kept from connection tracking.
+        let untracked = match transport {
+            Transport::Udp => ", and without \"ct state\"",
+            Transport::Tcp => "",
+        };
         let (whose, mend) = if text.contains("ufw") {
             ("of ufw's", format!("ufw allow {port}/{transport}"))
         } else if name == "firewalld" {
@@ -227,7 +244,7 @@ impl Other {
             ("of firewalld's", mend)
         } else {
             let mend = format!(
-                "let a rule of its own accept {transport} dport {port}, before what drops it"
+                "let a rule of its own accept {transport} dport {port}, before what drops it{untracked}"
             );
             ("of this machine's own", mend)
         };
