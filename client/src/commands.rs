@@ -212,6 +212,8 @@ fn show(doors: &Doors, name: &KeyName) -> Result<(), Error> {
     }
     if let Some(sequence) = &of.sequence {
         rows.push(("sequence", ports(sequence)));
+    } else if of.rolling {
+        rows.push(("sequence", "rolls every minute".into()));
     }
     rows.push(("file", doors.path(name).display().to_string()));
     let lines = rows
@@ -301,7 +303,10 @@ fn knock_once(round: &Round) -> Result<(), Error> {
 
 /// The sequence of the service that is to be opened, walked as our own server takes it.
 fn sequence_of(door: &Door, round: &Round) -> Result<Walk, Error> {
-    let steps = door.sequence(round.knocker.service.as_ref());
+    let now = knock::now().map_err(|why| Error::NotSent {
+        troubles: vec![why.to_string()],
+    })?;
+    let steps = door.sequence(round.knocker.service.as_ref(), now);
     Ok(Walk {
         addresses: round.addresses.clone(),
         from: round.knocker.from,

@@ -11,7 +11,9 @@ use oneknock_shared::invitation::{AddressRule, Invitation, Service};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
+use oneknock_shared::rolling;
 use oneknock_shared::secret::Subkeys;
+use oneknock_shared::selector::Slot;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 use std::fs;
@@ -71,14 +73,19 @@ impl Door {
         })
     }
 
-    /// The steps that open this service, where the server has a sequence for it.
+    /// The steps that open this service at this time, where the server has a sequence for
+    /// it.
     #[must_use]
-    pub fn sequence(&self, service: Option<&ServiceName>) -> Option<Vec<Ports>> {
+    pub fn sequence(&self, service: Option<&ServiceName>, now: Timestamp) -> Option<Vec<Ports>> {
         let of = &self.invitation;
-        let fits = of.sequence_service.is_none() || of.sequence_service.as_ref() == service;
-        of.sequence
-            .clone()
-            .filter(|steps| fits && !steps.is_empty())
+        if of.sequence_service.is_some() && of.sequence_service.as_ref() != service {
+            return None;
+        }
+        if of.rolling {
+            let keys = Subkeys::derive(&of.secret, &of.server_id);
+            return Some(rolling::steps(&keys, Slot::of(now)));
+        }
+        of.sequence.clone().filter(|steps| !steps.is_empty())
     }
 
     /// The service that has this TCP port.
@@ -312,6 +319,8 @@ struct Fields {
     sequence: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sequence_service: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    rolling: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -375,6 +384,7 @@ impl Fields {
             address: of.address.as_str().into(),
             sequence: of.sequence.as_deref().map(texts),
             sequence_service: of.sequence_service.map(|name| name.to_string()),
+            rolling: of.rolling,
             made: of.made.map(date_ms),
             not_after: of.not_after.map(date_ms),
             next: door.next.as_ref().map(|next| next.to_line().to_string()),
@@ -437,6 +447,7 @@ impl Fields {
             address: read::<AddressRule>("address", &self.address)?,
             services,
             sequence: sequence.transpose()?,
+            rolling: self.rolling,
             sequence_service: self
                 .sequence_service
                 .as_deref()

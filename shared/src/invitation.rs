@@ -6,6 +6,7 @@
 use crate::knock::Timestamp;
 use crate::name::{Host, KeyName, ServiceName};
 use crate::port::Ports;
+use crate::rolling::PERIOD_SECONDS;
 use crate::secret::{Secret, ServerId};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -82,6 +83,8 @@ pub struct Invitation {
     pub services: Vec<Service>,
     /// The steps of the port sequence, where the server has that fallback on.
     pub sequence: Option<Vec<Ports>>,
+    /// Whether the sequence rolls instead: its ports follow from the secret and the minute.
+    pub rolling: bool,
     /// What the sequence opens; without, whatever the server has it for.
     pub sequence_service: Option<ServiceName>,
     /// When the generation was made, where the server says.
@@ -132,6 +135,8 @@ struct Members {
     sequence: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sequence_service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rolling: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +195,7 @@ impl Invitation {
             services: self.services.iter().map(ServiceMembers::from).collect(),
             sequence: self.sequence.as_deref().map(texts),
             sequence_service: self.sequence_service.map(|name| name.to_string()),
+            rolling: self.rolling.then_some(PERIOD_SECONDS.into()),
             made: self.made.map(|at| at.0),
             not_after: self.not_after.map(|at| at.0),
         };
@@ -298,6 +304,14 @@ impl Members {
             sequence: match &self.sequence {
                 None => None,
                 Some(list) => Some(ports("sequence", list)?),
+            },
+            rolling: match self.rolling {
+                None => false,
+                Some(_) if self.sequence.is_some() => {
+                    return Err(bad("rolling", "there is a fixed sequence too"));
+                }
+                Some(seconds) if seconds == u64::from(PERIOD_SECONDS) => true,
+                Some(_) => return Err(bad("rolling", "this program knows 60 seconds only")),
             },
             sequence_service: match &self.sequence_service {
                 None => None,

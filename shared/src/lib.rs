@@ -18,5 +18,6 @@ pub mod knock;
 pub mod name;
 pub mod packet;
 pub mod port;
+pub mod rolling;
 pub mod secret;
 pub mod selector;

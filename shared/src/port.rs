@@ -37,6 +37,16 @@ pub struct Ports {
 pub struct BadPorts(String);
 
 impl Ports {
+    /// One port; none where it is 0.
+    #[must_use]
+    pub fn single(transport: Transport, port: u16) -> Option<Self> {
+        (port > 0).then_some(Self {
+            transport,
+            first: port,
+            last: port,
+        })
+    }
+
     /// The transport protocol.
     #[must_use]
     pub fn transport(&self) -> Transport {

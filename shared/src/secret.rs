@@ -99,11 +99,11 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// The three subkeys of one generation at one server.
+/// The subkeys of one generation at one server.
 ///
 /// Each is HKDF-SHA256 (RFC 5869) of 32 bytes:
 /// `HKDF(salt = server_id, ikm = secret, info = "oneknock/1 " + use)`,
-/// use = `selector`, `encrypt`, `authenticate`.
+/// use = `selector`, `encrypt`, `authenticate`, `sequence`.
 ///
 /// `Debug` shows no byte of them. ring does not wipe its keys; they live as long as the
 /// process does.
@@ -112,6 +112,7 @@ pub struct Subkeys {
     pub(crate) selector: hmac::Key,
     pub(crate) encrypt: aead::LessSafeKey,
     pub(crate) authenticate: hmac::Key,
+    pub(crate) sequence: hmac::Key,
     id: GenerationId,
 }
 
@@ -134,6 +135,7 @@ impl Subkeys {
             selector: hmac::Key::new(hmac::HMAC_SHA256, &*bytes("selector")),
             encrypt: aead::LessSafeKey::new(unbound(&bytes("encrypt"))),
             authenticate: hmac::Key::new(hmac::HMAC_SHA256, &*bytes("authenticate")),
+            sequence: hmac::Key::new(hmac::HMAC_SHA256, &*bytes("sequence")),
             id: GenerationId(id),
         }
     }

@@ -31,6 +31,9 @@ fn members(i: &Invitation) -> Value {
     if let Some(steps) = &i.sequence {
         value["sequence"] = steps.iter().map(ToString::to_string).collect();
     }
+    if i.rolling {
+        value["rolling"] = 60.into();
+    }
     if let Some(name) = &i.sequence_service {
         value["sequence_service"] = name.to_string().into();
     }
@@ -81,6 +84,7 @@ fn sample() -> Invitation {
         }],
         sequence: None,
         sequence_service: None,
+        rolling: false,
         made: Some(Timestamp(1_800_000_000_123)),
         not_after: Some(Timestamp(1_900_000_000_000)),
     }

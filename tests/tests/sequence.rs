@@ -23,7 +23,7 @@ fn site() -> (Site, oneknock_tests::process::Running) {
 #[test]
 fn the_right_order_opens_for_its_own_address_and_time_with_the_daemon_killed() {
     let site = Site::new(binaries!());
-    configure(&site, &STEPS, "open_for = \"4s\"");
+    configure(&site, &STEPS, "step_time = \"5s\"\nopen_for = \"5s\"");
     let mut daemon = site.daemon();
     daemon.signal(Signal::SIGKILL);
     daemon.end();
@@ -144,7 +144,7 @@ fn a_step_that_comes_again_does_no_harm_and_opens_nothing() {
 #[test]
 fn a_step_that_comes_too_late_is_a_misstep_and_its_penalty_ends() {
     let site = Site::new(binaries!());
-    configure(&site, &STEPS, "step_time = \"2s\"\nopen_for = \"1s\"");
+    configure(&site, &STEPS, "step_time = \"5s\"\nopen_for = \"5s\"");
     let _daemon = site.daemon();
     for from in both(1) {
         walk(&site, from, &STEPS[..3]);
@@ -342,5 +342,127 @@ fn a_reload_keeps_steps_penalties_and_grants_and_another_sequence_begins_anew() 
     }
     for from in others {
         assert!(!is_open(&site, from));
+    }
+}
+
+#[test]
+fn grants_names_what_the_sequence_opened_as_such_and_revoke_ends_it() {
+    let (site, _daemon) = site();
+    for from in both(1).into_iter().chain(both(2)) {
+        walk(&site, from, &STEPS);
+        wait::until_true("it opens", || is_open(&site, from));
+    }
+    let table = site.ctl(&["grants"]).ok();
+    for from in both(1) {
+        let line = table.lines().find(|line| line.contains(&from.to_string()));
+        assert!(line.unwrap().starts_with("(port sequence) "), "{table}");
+    }
+    let json = site.ctl(&["grants", "--json"]).ok();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["grants"].as_array().unwrap().len(), 0);
+    let listed = json["sequence"].as_array().unwrap();
+    assert_eq!(listed.len(), 4);
+    for one in listed {
+        assert_eq!(one["service"], "ssh");
+        assert!(
+            (1..=20).contains(&one["seconds"].as_u64().unwrap()),
+            "{one}"
+        );
+    }
+    let [first, second] = both(1);
+    site.ctl(&["revoke", &first.to_string()]).ok();
+    assert!(!is_open(&site, first));
+    assert!(is_open(&site, second));
+    site.ctl(&["revoke", "--all"]).ok();
+    assert_eq!(site.guests("seq_ssh"), []);
+}
+
+#[test]
+fn check_refuses_a_step_that_a_service_here_listens_on_and_proposes_a_sequence() {
+    let site = Site::new(binaries!());
+    let steps = ["tcp/7000", "udp/8000", "tcp/300", "udp/9000"];
+    configure(&site, &steps, "");
+    site.ctl(&["check"]).ok();
+    let _tcp = site
+        .lab
+        .server
+        .enter(|| std::net::TcpListener::bind("[::]:300"))
+        .unwrap();
+    let _udp = wire::Listener::start(&site.lab.server, 9000, false, None);
+    let said = site.ctl(&["check"]).fails(1);
+    assert!(said.contains("listens on tcp/300"), "{said}");
+    assert!(said.contains("listens on udp/9000"), "{said}");
+    assert!(!said.contains("listens on tcp/7000"), "{said}");
+    // What is proposed is taken as it stands.
+    let drawn = said
+        .lines()
+        .find_map(|l| l.split("just now: ports = ").nth(1))
+        .unwrap();
+    let drawn: Vec<String> = serde_json::from_str(drawn).unwrap();
+    let drawn: Vec<&str> = drawn.iter().map(String::as_str).collect();
+    configure(&site, &drawn, "");
+    site.ctl(&["check"]).ok();
+    for bad in [
+        &["tcp/10", "tcp/20", "tcp/30", "tcp/40"][..],
+        &["tcp/10", "tcp/22", "tcp/8", "tcp/40"],
+        &["tcp/10", "tcp/7"],
+        &[],
+    ] {
+        configure(&site, bad, "");
+        let said = site.ctl(&["check"]).fails(1);
+        assert!(said.contains("sequence.ports: "), "{said}");
+        assert!(said.contains("just now: ports = "), "{said}");
+    }
+}
+
+#[test]
+fn a_session_that_the_sequence_let_in_outlives_a_gap_of_a_watched_guard() {
+    let site = Site::new(binaries!());
+    configure(&site, &STEPS, "step_time = \"5s\"\nopen_for = \"5s\"");
+    site.set(&site.config(), "guard", "\"watched\"");
+    let mut daemon = site.daemon();
+    let (laptop, server) = (&site.lab.laptop, &site.lab.server);
+    let [v4, v6] = laptop.addresses();
+    walk(&site, v4, &STEPS);
+    until_open(laptop, server.v4.into(), 22);
+    let mut over = site.session(&["ssh", "-4", "server.lab"]);
+    wait::until_true("the grant is over", || !is_open(&site, v4));
+    walk(&site, v6, &STEPS);
+    until_open(laptop, server.v6.into(), 22);
+    let mut admitted = site.session(&["ssh", "-6", "server.lab"]);
+    // What the daemon has seen of both.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    server.nft("flush ruleset");
+    daemon.expect("it is up again");
+    for session in [&mut over, &mut admitted] {
+        session.say("still there");
+        session.expect("got still there");
+    }
+}
+
+#[test]
+fn what_other_programs_do_to_the_sequence_of_a_watched_guard_is_put_right() {
+    let site = Site::new(binaries!());
+    configure(&site, &STEPS, "");
+    site.set(&site.config(), "guard", "\"watched\"");
+    let mut daemon = site.daemon();
+    let harms = [
+        "flush chain inet oneknock sequence",
+        "flush chain inet oneknock misstep",
+        "flush chain inet oneknock step2",
+        "add rule inet oneknock sequence accept",
+        "flush table inet oneknock",
+        "delete table inet oneknock",
+    ];
+    for (number, harm) in (1..).zip(harms) {
+        site.lab.server.run(&["nft", harm]).ok();
+        daemon.expect("another program has changed the guard");
+        for (good, bad) in both(number).into_iter().zip(both(100 + number)) {
+            walk(&site, bad, &[STEPS[0], "tcp/7"]);
+            walk(&site, bad, &STEPS[1..]);
+            walk(&site, good, &STEPS);
+            wait::until_true(harm, || is_open(&site, good));
+            assert!(!is_open(&site, bad), "{harm}");
+        }
     }
 }

@@ -6,8 +6,9 @@ use nix::sys::signal::Signal;
 use oneknock_tests::capture::Capture;
 use oneknock_tests::process::Running;
 use oneknock_tests::sequence::{STEPS, configure, is_open};
+use oneknock_tests::weather::Weather;
 use oneknock_tests::wire::{Probe, banner, probe, until_open};
-use oneknock_tests::{Site, binaries};
+use oneknock_tests::{Site, binaries, figure};
 use std::fs;
 
 const TCP: [&str; 4] = ["tcp/7000", "tcp/8000", "tcp/300", "tcp/9000"];
@@ -177,6 +178,28 @@ fn rules_alone_open_with_no_daemon_and_no_configuration_on_the_machine() {
     let listing = server.run(&["nft", "list", "ruleset"]).ok();
     server.nft("flush ruleset");
     server.nft(&listing);
+}
+
+#[test]
+fn over_a_link_that_loses_ten_percent_and_reorders_a_walk_nearly_always_opens() {
+    const ROUNDS: usize = 10;
+    let (site, mut daemon) = site(&STEPS);
+    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    site.ctl(&["teardown"]).ok();
+    let _weather = Weather::bad(&site.lab.net, &["laptop", "br0"], 10);
+    let mut opened = 0;
+    for _ in 0..ROUNDS {
+        // Nobody has walked yet.
+        site.lab.server.nft(&rules);
+        let said = site.oneknock(&["open", "home", "--via", "sequence"]);
+        opened += usize::from(said.code == Some(0));
+    }
+    figure(format_args!(
+        "loss 10 %: {opened} of {ROUNDS} walks of 4 steps opened at once"
+    ));
+    assert!(opened * 10 >= ROUNDS * 8, "{opened}");
 }
 
 #[test]

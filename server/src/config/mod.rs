@@ -10,7 +10,7 @@ mod sequence;
 pub use always::Network;
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, Service, default_control, main_text, parse as parse_config};
-pub use sequence::{Sequence, ports_text, propose as propose_sequence};
+pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text, propose as propose_sequence};
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
 use std::collections::HashMap;
@@ -100,6 +100,7 @@ impl Settings {
         check_services(dir, owner, &keys, &mut mistakes);
         check_secrets(&keys, &mut mistakes);
         check_group(dir, config.as_ref(), &mut mistakes);
+        check_rolling(dir, config.as_ref(), &keys, &mut mistakes);
         let keys = keys.into_iter().map(|(_, key)| key).collect();
         match config {
             Some(config) if mistakes.is_empty() => Ok(Self { config, keys }),
@@ -265,6 +266,27 @@ fn check_group(dir: &Path, config: Option<&Config>, mistakes: &mut Vec<Mistake>)
         Err(error) => format!("control_group: {group}: {error}"),
     };
     mistakes.push(mistake(&files::config_file(dir), what));
+}
+
+fn check_rolling(
+    dir: &Path,
+    config: Option<&Config>,
+    keys: &[(PathBuf, Key)],
+    mistakes: &mut Vec<Mistake>,
+) {
+    let sequence = config.and_then(|config| config.sequence.as_ref());
+    let Some(sequence) = sequence.filter(|s| s.steps == Steps::Rolling) else {
+        return;
+    };
+    let may = |(_, key): &&(PathBuf, Key)| key.policy.services.contains(&sequence.service);
+    let count = keys.iter().filter(may).count();
+    if count > ROLLING_KEYS {
+        let service = sequence.service;
+        let what = format!(
+            "sequence.rolling: {count} keys may open {service}, and at most {ROLLING_KEYS} can have a rolling sequence"
+        );
+        mistakes.push(mistake(&files::config_file(dir), what));
+    }
 }
 
 /// One secret in two files would make the log and every policy ambiguous.

@@ -4,13 +4,15 @@ use super::main_file::Service;
 use super::reader::Section;
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::{Ports, Transport};
+use oneknock_shared::rolling;
 use oneknock_shared::secret::{NoRandomness, random};
 use std::time::Duration;
 
-const SECOND: Duration = Duration::from_secs(1);
 /// How long the next step may take where the configuration does not say: longer than TCP
 /// takes to send a SYN for the third and fourth time, so that these do no harm.
 const STEP: Duration = Duration::from_secs(10);
+/// A client that is in doubt walks again within this time, and completes what it began.
+const MIN_STEP: Duration = Duration::from_secs(5);
 const MAX_STEP: Duration = Duration::from_secs(60);
 /// How long a sequence opens where the configuration does not say, and at most.
 const OPEN_FOR: Duration = Duration::from_secs(20);
@@ -22,22 +24,47 @@ const PROPOSED: usize = 6;
 /// The ports that are proposed: below those that Linux hands out to outgoing connections.
 const PROPOSED_PORTS: std::ops::Range<u16> = 1024..32_768;
 
+/// The only time for which rolling steps hold.
+const PERIOD: Duration = Duration::from_secs(rolling::PERIOD_SECONDS as u64);
+/// How many keys may have a rolling sequence: each has so many ports at all times that the
+/// steps of more would often be in each other's way.
+pub const ROLLING_KEYS: usize = 16;
+
+/// What the steps are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Steps {
+    /// 4 to 8 single ports; the kernel alone needs no more.
+    Fixed(Vec<Ports>),
+    /// They follow from each key's secret and the minute; the daemon has to say them.
+    Rolling,
+}
+
 /// A port sequence that opens a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     /// What it opens; one of the configuration's services.
     pub service: ServiceName,
-    /// The steps: 4 to 8 single ports.
-    pub steps: Vec<Ports>,
-    /// How long each step may take after the one before: 1 s to 1 min.
+    /// The steps.
+    pub steps: Steps,
+    /// How long each step may take after the one before: 5 s to 1 min.
     pub step_time: Duration,
-    /// How long it opens the service: 1 s to 5 min, shorter than the service's own limit.
+    /// How long it opens the service: at least a step's time, at most 5 min, and shorter than
+    /// the service's own limit.
     pub open_for: Duration,
     /// Ports that anybody may use: no misstep.
     pub public: Vec<Ports>,
 }
 
 impl Sequence {
+    /// The steps where they are fixed; else none.
+    #[must_use]
+    pub fn fixed(&self) -> &[Ports] {
+        match &self.steps {
+            Steps::Fixed(steps) => steps,
+            Steps::Rolling => &[],
+        }
+    }
+
     /// How long an address whose last packet was a misstep cannot do anything: longer than
     /// a step and than the grant, so that none of its steps is left when it is over.
     #[must_use]
@@ -53,21 +80,37 @@ pub fn read(
     knock: &[u16],
 ) -> Option<Sequence> {
     let service: Option<ServiceName> = section.text("service", "\"ssh\"");
-    let steps: Option<Vec<Ports>> = section.list("ports", "[\"tcp/…\", \"udp/…\", …]");
-    let step_time = section.duration_or("step_time", SECOND..=MAX_STEP, STEP);
-    let open_for = section.duration_or("open_for", SECOND..=MAX_OPEN_FOR, OPEN_FOR);
+    let rolling = section.duration_if("rolling", PERIOD..=PERIOD);
+    let is_rolling = rolling.is_none_or(|rolling| rolling.is_some());
+    let ports: Option<Vec<Ports>> = if is_rolling {
+        section.list_or_none("ports")
+    } else {
+        section.list("ports", "[\"tcp/…\", \"udp/…\", …]")
+    };
+    let step_time = section.duration_or("step_time", MIN_STEP..=MAX_STEP, STEP);
+    let open_for = section.duration_or("open_for", MIN_STEP..=MAX_OPEN_FOR, OPEN_FOR);
     let public: Option<Vec<Ports>> = section.list_or_none("public");
-    if let (Some(steps), Some(services), Some(public)) = (&steps, services, &public) {
-        for what in faults(
-            steps,
-            &Taken {
-                services,
-                knock,
-                public,
-            },
-        ) {
-            section.note("ports", what);
+    if let (Some(ports), Some(services), Some(public)) = (&ports, services, &public) {
+        let taken = Taken {
+            services,
+            knock,
+            public,
+        };
+        if !is_rolling {
+            for what in faults(ports, &taken) {
+                section.note("ports", what);
+            }
+        } else if !ports.is_empty() {
+            section.note("ports", "a rolling sequence has no ports of its own");
+        } else if let Some(why) = taken.in_the_way() {
+            section.note("rolling", why);
         }
+    }
+    if let (Some(step_time), Some(open_for)) = (step_time, open_for)
+        && open_for < step_time
+    {
+        // Until a step has ended it comes again, and opens nothing anew.
+        section.note("open_for", "must not be shorter than step_time");
     }
     if let (Some(name), Some(services)) = (service, services) {
         match services.iter().find(|s| s.name == name) {
@@ -81,7 +124,10 @@ pub fn read(
     }
     Some(Sequence {
         service: service?,
-        steps: steps?,
+        steps: match rolling? {
+            Some(_) => Steps::Rolling,
+            None => Steps::Fixed(ports?),
+        },
         step_time: step_time?,
         open_for: open_for?,
         public: public?,
@@ -96,6 +142,19 @@ struct Taken<'c> {
 }
 
 impl Taken<'_> {
+    /// What stands in the way of rolling steps.
+    fn in_the_way(&self) -> Option<String> {
+        let guarded = self.services.iter().flat_map(|service| &service.ports);
+        let mut taken = guarded.chain(self.public);
+        let (first, last) = rolling::PORTS.into_inner();
+        let is_there =
+            |p: &&Ports| p.transport() == Transport::Tcp && p.first() <= last && first <= p.last();
+        let found = taken.find(is_there)?;
+        Some(format!(
+            "takes tcp/{first}-{last} for itself: {found} is guarded or public"
+        ))
+    }
+
     fn by(&self, step: Ports) -> Option<String> {
         let has = |ports: &[Ports]| ports.iter().any(|p| p.overlaps(&step));
         if let Some(service) = self.services.iter().find(|s| has(&s.ports)) {
@@ -140,31 +199,35 @@ fn faults(steps: &[Ports], taken: &Taken<'_>) -> Vec<String> {
     faults
 }
 
-/// A good random sequence for these services; `listens` tells ports that something uses.
+/// How often a proposal is drawn: where hardly a port is left there is none.
+const DRAWS: usize = 1_000;
+
+/// A good random sequence for these services, where there are ports for one; `listens` tells
+/// ports that something uses.
 pub fn propose(
     services: &[Service],
     knock: &[u16],
     public: &[Ports],
     listens: impl Fn(Ports) -> bool,
-) -> Result<Vec<Ports>, NoRandomness> {
+) -> Result<Option<Vec<Ports>>, NoRandomness> {
     let taken = Taken {
         services,
         knock,
         public,
     };
-    loop {
+    let count = u64::try_from(PROPOSED_PORTS.len()).unwrap_or(1);
+    for _ in 0..DRAWS {
         let mut steps: Vec<Ports> = Vec::new();
-        while steps.len() < PROPOSED {
-            let drawn =
-                u64::from_be_bytes(random()?) % u64::try_from(PROPOSED_PORTS.len()).unwrap_or(1);
+        for _ in 0..PROPOSED {
+            let drawn = u64::from_be_bytes(random()?) % count;
             let port = PROPOSED_PORTS.start + u16::try_from(drawn).unwrap_or(0);
-            let step = format!("tcp/{port}").parse::<Ports>();
-            steps.extend(step.ok().filter(|step| !listens(*step)));
+            steps.extend(Ports::single(Transport::Tcp, port));
         }
-        if faults(&steps, &taken).is_empty() {
-            return Ok(steps);
+        if faults(&steps, &taken).is_empty() && !steps.iter().any(|step| listens(*step)) {
+            return Ok(Some(steps));
         }
     }
+    Ok(None)
 }
 
 /// The steps as the configuration writes them.
@@ -184,6 +247,9 @@ pub fn text(sequence: Option<&Sequence>) -> String {
 #[sequence]
 #service = \"ssh\"
 #ports = []
+# Instead of ports: they follow from each key's secret and the minute, so that a recorded
+# sequence is worthless two minutes later. Needs the daemon; forward tcp/10000-19999.
+#rolling = \"1m\"
 # How long each step may take, and how long it opens.
 #step_time = \"10s\"
 #open_for = \"20s\"
@@ -198,13 +264,16 @@ pub fn text(sequence: Option<&Sequence>) -> String {
 # The fallback in the kernel alone; weak: whoever is on the path can do it again.
 [sequence]
 service = \"{}\"
-ports = {}
+{}
 step_time = \"{}\"
 open_for = \"{}\"
 public = {}
 ",
         of.service,
-        ports_text(&of.steps),
+        match &of.steps {
+            Steps::Fixed(steps) => format!("ports = {}", ports_text(steps)),
+            Steps::Rolling => "rolling = \"1m\"".into(),
+        },
         humantime::format_duration(of.step_time),
         humantime::format_duration(of.open_for),
         ports_text(&of.public),
@@ -287,11 +356,13 @@ mod tests {
         let services = [Service::new("ssh".parse().unwrap(), ports(&["tcp/22"]))];
         for _ in 0..50 {
             let even = |step: Ports| step.first().is_multiple_of(2);
-            let steps = propose(&services, &[45123], &[], even).unwrap();
+            let steps = propose(&services, &[45123], &[], even).unwrap().unwrap();
             let texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             assert_eq!(found(&texts), [""; 0]);
             assert!(!steps.iter().copied().any(even));
         }
+        let nothing = propose(&services, &[45123], &ports(&["tcp/1-65535"]), |_| false);
+        assert_eq!(nothing.unwrap(), None);
     }
 }

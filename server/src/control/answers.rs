@@ -135,6 +135,21 @@ pub struct Grants {
     pub grants: Vec<Grant>,
     /// Whether there are more after the last of these.
     pub more: bool,
+    /// Who is admitted by the port sequence, in the first part of the list alone; at most
+    /// [`MOST_LISTED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sequence: Vec<Walked>,
+}
+
+/// Somebody whom the port sequence has admitted; nobody knows who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walked {
+    /// Who is admitted.
+    pub address: IpAddr,
+    /// To what.
+    pub service: String,
+    /// For how many more seconds, rounded up.
+    pub seconds: u64,
 }
 
 /// One key's claim.

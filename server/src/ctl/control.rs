@@ -28,10 +28,11 @@ pub fn status(dir: &Path, as_json: bool) -> Result<(), Failure> {
 }
 
 pub fn grants(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let mut all = Vec::new();
+    let (mut all, mut sequence) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
         let part: Grants = ask(dir, &Command::Grants(after))?;
+        sequence.extend(part.sequence);
         after = part.grants.last().and_then(Grant::place);
         all.extend(part.grants);
         if !part.more || after.is_none() {
@@ -39,10 +40,14 @@ pub fn grants(dir: &Path, as_json: bool) -> Result<(), Failure> {
         }
     }
     if as_json {
-        return json(&serde_json::json!({ "grants": all }));
+        return json(&serde_json::json!({ "grants": all, "sequence": sequence }));
     }
     print(words::GRANTS_HEAD)?;
-    all.iter().try_for_each(|grant| print(&words::grant(grant)))
+    all.iter()
+        .try_for_each(|grant| print(&words::grant(grant)))?;
+    sequence
+        .iter()
+        .try_for_each(|walked| print(&words::walked(walked)))
 }
 
 pub fn reload(dir: &Path) -> Result<(), Failure> {

@@ -1,9 +1,10 @@
 //! On which ports something of this machine listens: they are no steps of a sequence.
 
 use super::Failure;
-use crate::config::{self, Config, Sequence, ports_text, propose_sequence};
+use crate::config::{self, Config, Sequence, Steps, ports_text, propose_sequence};
 use crate::files::{self, Access, Owner};
 use oneknock_shared::port::{Ports, Transport};
+use oneknock_shared::rolling;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -42,12 +43,29 @@ impl Listening {
 
     /// The steps that cannot work, since a service of this machine has their port.
     pub fn mistakes(&self, sequence: &Sequence) -> Vec<String> {
-        let taken = sequence.steps.iter().filter(|step| self.has(**step));
-        taken
-            .map(|step| {
-                format!("sequence.ports: something on this machine listens on {step}: nobody else could reach it")
-            })
-            .collect()
+        let taken: Vec<String> = match &sequence.steps {
+            Steps::Fixed(steps) => {
+                let taken = steps.iter().filter(|step| self.has(**step));
+                taken.map(ToString::to_string).collect()
+            }
+            Steps::Rolling => {
+                let range = |&&(transport, port): &&(Transport, u16)| {
+                    transport == Transport::Tcp && rolling::PORTS.contains(&port)
+                };
+                let taken = self.0.iter().filter(range);
+                taken.map(|(t, port)| format!("{t}/{port}")).collect()
+            }
+        };
+        let key = match sequence.steps {
+            Steps::Fixed(_) => "ports",
+            Steps::Rolling => "rolling",
+        };
+        let what = |step| {
+            format!(
+                "sequence.{key}: something on this machine listens on {step}: nobody else could reach it"
+            )
+        };
+        taken.into_iter().map(what).collect()
     }
 }
 
@@ -76,7 +94,7 @@ pub fn proposal(dir: &Path, listening: &Listening) -> Option<String> {
     let config: Config = config::parse_config(&path, &table.to_string()).ok()?;
     let listens = |step: Ports| listening.has(step);
     let steps = propose_sequence(&config.services, &config.knock_ports(), &public, listens);
-    Some(format!("ports = {}", ports_text(&steps.ok()?)))
+    Some(format!("ports = {}", ports_text(&steps.ok()??)))
 }
 
 #[cfg(test)]

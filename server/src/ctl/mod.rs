@@ -279,8 +279,8 @@ fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
     let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
     if sequence_only {
         let text = firewall::sequence_alone(&settings.config).ok_or_else(|| {
-            let hint = "oneknockd.toml has an example of it, commented out";
-            Failure::Usage("no [sequence] is configured".into(), Some(hint.into()))
+            let hint = "a rolling one needs the daemon; give ports in [sequence] of oneknockd.toml";
+            Failure::Usage("no fixed sequence is configured".into(), Some(hint.into()))
         })?;
         return print(text.trim_end());
     }

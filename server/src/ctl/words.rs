@@ -1,10 +1,11 @@
 //! The daemon's answers in words, and as metrics. Pure.
 
-use crate::control::answers::{Event, Grant, Happened, Refused, Status};
+use crate::control::answers::{Event, Grant, Happened, Refused, Status, Walked};
 use crate::reasons;
 use humantime::{format_duration, format_rfc3339_seconds};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A point in time, UTC, to the second.
@@ -89,9 +90,25 @@ pub fn grant(grant: &Grant) -> String {
         service,
         seconds,
     } = grant;
+    grant_line(key, *address, service, *seconds)
+}
+
+/// A line of that table for somebody whom the port sequence has admitted.
+#[must_use]
+pub fn walked(walked: &Walked) -> String {
+    let Walked {
+        address,
+        service,
+        seconds,
+    } = walked;
+    // No key has such a name.
+    grant_line("(port sequence)", *address, service, *seconds)
+}
+
+fn grant_line(key: &str, address: IpAddr, service: &str, seconds: u64) -> String {
     // Padding looks at the width of a text, not of an address.
     let address = address.to_string();
-    format!("{key:<24} {address:<40} {service:<16} {}", span(*seconds))
+    format!("{key:<24} {address:<40} {service:<16} {}", span(seconds))
 }
 
 /// What was the matter and what to do, in a sentence.

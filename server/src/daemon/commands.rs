@@ -14,6 +14,7 @@ use crate::log;
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 /// Whether the daemon goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +37,19 @@ impl Daemon {
             }
             Command::Status => Answer::of(Ok(self.status(now))),
             Command::Grants(after) => {
+                let sequence = match after {
+                    None => self.walked(),
+                    Some(_) => Ok(Vec::new()),
+                };
                 let after = after.as_ref().map(|after| (after.place, &after.key));
                 let mut held = self.gate.held(now, after);
                 let grants = held.by_ref().take(MOST_LISTED).map(|h| grant(&h)).collect();
                 let more = held.next().is_some();
-                Answer::of(Ok(Grants { grants, more }))
+                Answer::of(sequence.map(|sequence| Grants {
+                    grants,
+                    more,
+                    sequence,
+                }))
             }
             Command::Why(who) => {
                 let waits = self.waiting.is_some();
@@ -174,10 +183,11 @@ impl Daemon {
             self.gate.keep(now, &ended);
             return Err(Failed::new(format_args!("nothing was closed: {error}")));
         }
+        let walked = self.turn_away(who);
         self.remember(false);
         let noted = self.ledger.lose(&ended.lost, now);
         let whose = who.map_or("all".into(), ToString::to_string);
-        let closed = ended.claims.len();
+        let closed = ended.claims.len() + walked.as_ref().map_or(0, |count| *count);
         log::line(format_args!("revoked {whose}: grants={closed} uid={uid}"));
         self.control.note_revoked(now, &ended.claims);
         if let Err(error) = noted {
@@ -187,6 +197,7 @@ impl Daemon {
             log::line(&what);
             return Err(Failed::new(what));
         }
+        walked?;
         let still = ended
             .lost
             .changes
@@ -252,6 +263,11 @@ fn grant(held: &Held) -> Grant {
         key: held.key.to_string(),
         address: held.place.address,
         service: held.place.service.to_string(),
-        seconds: held.left.as_secs() + u64::from(held.left.subsec_nanos() > 0),
+        seconds: seconds(held.left),
     }
+}
+
+/// Rounded up.
+pub(super) fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

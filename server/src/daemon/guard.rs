@@ -1,6 +1,6 @@
 //! The guard in the kernel: changes to it, and what other programs do to it.
 
-use super::Daemon;
+use super::{Daemon, walked};
 use crate::firewall::{Before, FirewallError};
 use crate::gate::{Change, Place};
 use crate::log;
@@ -39,7 +39,7 @@ impl Daemon {
             return;
         }
         let what = match self.firewall.changed() {
-            Ok(None) => return,
+            Ok(None) => return self.see_walked(),
             Ok(Some(what)) => what,
             Err(error) => error.to_string(),
         };
@@ -68,9 +68,11 @@ impl Daemon {
         self.gate.tick(self.clock.now());
         self.remember(false);
         let (gate, now) = (&self.gate, self.clock.now());
-        let config = &self.settings.config;
+        let (config, walked_in) = (&self.settings.config, &self.walked_in);
         let admitted = |service, address| {
-            config.never_knocks(address) || gate.admits(now, Place { service, address })
+            config.never_knocks(address)
+                || gate.admits(now, Place { service, address })
+                || walked::has(config, walked_in, service, address)
         };
         match self.firewall.cut(&self.settings.config, admitted) {
             Ok(0) => {}
@@ -102,6 +104,7 @@ impl Daemon {
     pub(super) fn restore(&mut self) -> Result<(), FirewallError> {
         let before = self.firewall.put_up(&self.settings.config, false)?;
         self.sift_anew();
+        self.roll_anew();
         self.reconcile(&before)
     }
 

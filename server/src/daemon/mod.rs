@@ -4,8 +4,10 @@ mod commands;
 mod guard;
 mod manager;
 mod reload;
+mod rolling;
 mod sift;
 mod start;
+mod walked;
 
 use crate::clock::{Clock, Synchronised};
 use crate::config::{Mistake, Settings};
@@ -19,6 +21,7 @@ use crate::log::{self, Log};
 use commands::Next;
 use manager::Manager;
 use sift::Sifting;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
@@ -133,6 +136,7 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
             },
             _ = tick.tick() => {
                 daemon.tick();
+                daemon.roll();
                 manager.turns();
             }
             _ = look.tick() => {
@@ -174,6 +178,9 @@ struct Daemon {
     tidied: Duration,
     /// The guard is not looked after before then.
     look_again: Duration,
+    /// Where the guard is watched: whom the port sequence had admitted when last seen.
+    walked_in: BTreeSet<IpAddr>,
+    rolling: rolling::Rolling,
     control: Control,
     /// When the settings in force were read, by the clock that files are dated with.
     read_ms: u64,

@@ -70,6 +70,7 @@ impl Daemon {
         }
         let lost = self.reconfigure();
         self.sift_anew();
+        self.roll_anew();
         if let Err(error) = self.ledger.lose(&lost, self.clock.now()) {
             log::line(format_args!(
                 "the history misses how grants of keys that were changed ended: {error}"

@@ -70,7 +70,8 @@ impl Sifting {
     }
 }
 
-fn is_step(begun: Now, now: Now) -> bool {
+/// Whether the wall clock was set between the two.
+pub(super) fn is_step(begun: Now, now: Now) -> bool {
     let wall = i128::from(now.wall.0) - i128::from(begun.wall.0);
     let mono = now.mono.saturating_sub(begun.mono).as_millis();
     wall.abs_diff(i128::try_from(mono).unwrap_or(i128::MAX)) > u128::from(STEP_MS)

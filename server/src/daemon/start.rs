@@ -53,6 +53,8 @@ impl Daemon {
             waiting: None,
             tidied: now.mono,
             look_again: now.mono,
+            walked_in: std::collections::BTreeSet::new(),
+            rolling: super::rolling::Rolling::default(),
             control,
             read_ms,
         };
@@ -61,6 +63,7 @@ impl Daemon {
         daemon.resume(&memory, &before, now)?;
         daemon.remember(true);
         daemon.sift();
+        daemon.roll();
         daemon.announce("ready");
         Ok(daemon)
     }

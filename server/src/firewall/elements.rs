@@ -69,6 +69,19 @@ pub fn forgive(netlink: &mut Netlink, connections: &[Connection]) -> io::Result<
     Ok(())
 }
 
+/// Takes addresses out of a set, one by one: any may have ended by itself.
+pub fn remove(netlink: &mut Netlink, set: &str, addresses: &[IpAddr]) -> io::Result<()> {
+    for address in addresses {
+        let key = SetElementAttribute::Key(DataAttribute::Value(octets(*address)));
+        let gone = NfTablesMessage::DeleteSetElement(many(set, vec![vec![key]]));
+        match netlink.commit(&[Step::change(gone)]) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 fn cut_step(connection: &Connection, is_cut: bool) -> Step {
     let protocol = match connection.transport {
         Transport::Tcp => 6,

@@ -18,14 +18,14 @@ pub use elements::AT_ONCE;
 pub use names::TABLE;
 pub use nft::NftFailed;
 pub use ruleset::{How, TableIs, ruleset};
-pub use sequence::alone as sequence_alone;
+pub use sequence::{RollingStep, alone as sequence_alone};
 pub use sieve::script as sieve_script;
 pub use standing::{Element, Standing};
 
 use crate::config::{Config, Guard, Service};
 use crate::gate::{Change, Place};
 use connections::Connections;
-use names::{KNOCK, SIEVE, set_name};
+use names::{KNOCK, SIEVE, seq_name, set_name};
 use netlink::Netlink;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::selector::Selector;
@@ -278,6 +278,42 @@ impl Firewall {
             return Ok(());
         }
         Ok(sieve::fill(&mut self.netlink, selectors)?)
+    }
+
+    /// Lets ports be steps of rolling sequences, besides those that are; all, or none.
+    pub fn roll(&mut self, steps: &[RollingStep]) -> Result<(), FirewallError> {
+        Ok(sequence::fill(&mut self.netlink, steps)?)
+    }
+
+    /// Lets no port be a step of a rolling sequence any more.
+    pub fn roll_nothing(&mut self) -> Result<(), FirewallError> {
+        Ok(sequence::empty(&mut self.netlink)?)
+    }
+
+    /// Who is admitted by the port sequence, and for how long still.
+    pub fn walked(&mut self, config: &Config) -> Result<Vec<(IpAddr, Duration)>, FirewallError> {
+        let mut walked = Vec::new();
+        if let Some(sequence) = &config.sequence {
+            for is_ipv6 in [false, true] {
+                let set = seq_name(sequence.service, is_ipv6);
+                walked.extend(standing::members(&mut self.netlink, &set)?);
+            }
+        }
+        Ok(walked)
+    }
+
+    /// Ends what the port sequence has opened for these addresses. Whoever knows it can walk
+    /// it again.
+    pub fn turn_away(&mut self, config: &Config, walked: &[IpAddr]) -> Result<(), FirewallError> {
+        if let Some(sequence) = &config.sequence {
+            for is_ipv6 in [false, true] {
+                let mut of = walked.to_vec();
+                of.retain(|address| address.is_ipv6() == is_ipv6);
+                let set = seq_name(sequence.service, is_ipv6);
+                elements::remove(&mut self.netlink, &set, &of)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the table, where that is wanted and it is there.

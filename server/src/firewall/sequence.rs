@@ -13,17 +13,27 @@
 //! comes again where a SYN is sent again: for as long as its own element lasts that is
 //! neither a misstep nor a step.
 
+use super::elements;
 use super::names::{PRIORITY, SEQUENCE, TABLE, seq_name};
-use crate::config::{Config, Sequence};
+use super::netlink::{Netlink, Step};
+use crate::config::{Config, Sequence, Steps};
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
+};
 use oneknock_shared::port::Ports;
+use oneknock_shared::rolling;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::time::Duration;
 
 /// How many may be at one step at a time, in each family.
 const STEPPING: u32 = 16_384;
 /// How many may have a penalty at a time, in each family.
 const PENALISED: u32 = 65_536;
+/// How many ports may be the same step of rolling sequences.
+const ROLLING: u32 = 1_024;
 /// How many may be admitted at a time, in each family.
 pub const ADMITTED: u32 = 1_024;
 /// The table of the ruleset that needs no daemon.
@@ -45,6 +55,7 @@ const FAMILIES: [[&str; 4]; 2] = [
 #[derive(Debug, Default)]
 pub struct Parts {
     sets: Vec<(String, String)>,
+    maps: Vec<(String, String)>,
     /// A chain's name, how it is declared, and its rules.
     chains: Vec<(String, &'static str, Vec<String>)>,
 }
@@ -55,8 +66,13 @@ pub fn parts(config: &Config) -> Parts {
     let mut parts = Parts::default();
     if let Some(sequence) = &config.sequence {
         parts.misstep(sequence);
-        for at in 1..=sequence.steps.len() {
-            parts.step(sequence, at);
+        match &sequence.steps {
+            Steps::Fixed(steps) => {
+                for at in 1..=steps.len() {
+                    parts.step(sequence, at);
+                }
+            }
+            Steps::Rolling => parts.roll(sequence),
         }
         parts.base(config, sequence);
         // An empty chain: the steps of another sequence must not count for this one.
@@ -117,7 +133,7 @@ impl Parts {
     }
 
     fn step(&mut self, sequence: &Sequence, at: usize) {
-        let last = sequence.steps.len();
+        let last = sequence.fixed().len();
         let time = sequence.step_time.as_secs();
         let mut rules = vec!["jump step".to_owned()];
         for [family, kind, address, _] in FAMILIES {
@@ -130,23 +146,53 @@ impl Parts {
             } else {
                 rules.push(format!("{address} != @{} goto missed", set(at - 1)));
             }
-            let open = if at == last {
-                let (set, time) = (
-                    seq_name(sequence.service, family == "v6"),
-                    sequence.open_for,
-                );
-                format!(
-                    " update @{set} {{ {address} timeout {}s }} counter",
-                    time.as_secs()
-                )
-            } else {
-                String::new()
-            };
+            let open = opening(sequence, at == last, family, address);
             let done = format!("add @{} {{ {address} timeout {time}s }}", set(at));
             rules.push(format!("{done}{open} drop"));
         }
         rules.push("drop".into());
         self.chain(format!("step{at}"), rules);
+    }
+
+    /// Steps that the daemon says: for each of them a map of ports, whose values are what
+    /// tells the sequences of several keys and minutes apart. Every mark that is set here
+    /// is of a packet that ends here.
+    fn roll(&mut self, sequence: &Sequence) {
+        let last = rolling::STEPS;
+        let time = sequence.step_time.as_secs();
+        for at in 1..=last {
+            let what = format!("type inet_service : mark; flags timeout; size {ROLLING};");
+            self.maps.push((port_map(at), what));
+            let mut rules = vec!["jump step".to_owned()];
+            for [family, kind, address, _] in FAMILIES {
+                let set = |at| step_set(at, family);
+                let who = format!("{address} . meta mark");
+                self.set(set(at), &format!("{kind} . mark"), STEPPING);
+                rules.push(format!("{who} @{} drop", set(at)));
+                if at == 1 {
+                    let later = (2..=last).map(|at| format!("{who} @{} goto missed", set(at)));
+                    rules.extend(later);
+                } else {
+                    // It may be another step of another key's.
+                    rules.push(format!("{who} != @{} return", set(at - 1)));
+                }
+                let open = opening(sequence, at == last, family, address);
+                let done = format!("add @{} {{ {who} timeout {time}s }}", set(at));
+                rules.push(format!("{done}{open} drop"));
+            }
+            rules.push("drop".into());
+            self.chain(format!("step{at}"), rules);
+        }
+        let found = |at| format!("meta mark set tcp dport map @{}", port_map(at));
+        let mut rules: Vec<String> = Vec::new();
+        rules.extend(
+            (2..=last)
+                .rev()
+                .map(|at| format!("{} jump step{at}", found(at))),
+        );
+        rules.push(format!("{} goto step1", found(1)));
+        rules.extend((2..=last).map(|at| format!("{} goto missed", found(at))));
+        self.chain("rolling", rules);
     }
 
     /// After the guard, which has dropped what is not for everybody.
@@ -171,8 +217,12 @@ impl Parts {
             .map(dport)
             .chain(knock);
         rules.extend(open.map(|port| format!("{port} accept")));
-        let steps = sequence.steps.iter().zip(1..);
+        let steps = sequence.fixed().iter().zip(1..);
         rules.extend(steps.map(|(port, at)| format!("{} goto step{at}", dport(*port))));
+        if sequence.steps == Steps::Rolling {
+            let (first, last) = rolling::PORTS.into_inner();
+            rules.push(format!("tcp dport {first}-{last} jump rolling"));
+        }
         rules.push("ct state new jump misstep".into());
         let base = "{ type filter hook prerouting priority -149; policy accept; }";
         self.chains.push((SEQUENCE.into(), base, rules));
@@ -180,7 +230,7 @@ impl Parts {
 
     /// The sets' names.
     pub fn set_names(&self) -> impl Iterator<Item = &String> {
-        self.sets.iter().map(|(name, _)| name)
+        self.sets.iter().chain(&self.maps).map(|(name, _)| name)
     }
 
     /// The chains' names.
@@ -210,6 +260,9 @@ impl Parts {
         for (name, what) in &self.sets {
             let _ = writeln!(script, "add set inet {table} {name} {{ {what} }}");
         }
+        for (name, what) in &self.maps {
+            let _ = writeln!(script, "add map inet {table} {name} {{ {what} }}");
+        }
         for (name, base, _) in &self.chains {
             let _ = writeln!(script, "add chain inet {table} {name} {base}");
             let _ = writeln!(script, "flush chain inet {table} {name}");
@@ -228,6 +281,77 @@ impl Parts {
     }
 }
 
+/// A map of the ports that are this step of some sequence.
+fn port_map(at: usize) -> String {
+    format!("port_{at}")
+}
+
+/// A port that is a step of a rolling sequence for a time from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RollingStep {
+    /// Which step, from 1.
+    pub at: usize,
+    /// The TCP port; it is this step of no other sequence.
+    pub port: u16,
+    /// What tells its sequence from others.
+    pub id: u32,
+    /// For how long.
+    pub time: Duration,
+}
+
+/// Lets these be steps; all, or none.
+pub fn fill(netlink: &mut Netlink, steps: &[RollingStep]) -> io::Result<()> {
+    // One message for each map: a batch of very many is not answered as a whole.
+    let added = (1..=rolling::STEPS).filter_map(|at| {
+        let of = steps.iter().filter(|step| step.at == at);
+        let elements: Vec<_> = of.map(element).collect();
+        if elements.is_empty() {
+            return None;
+        }
+        let message = elements::many(&port_map(at), elements);
+        Some(Step::create(NfTablesMessage::NewSetElement(message)))
+    });
+    let added: Vec<Step> = added.collect();
+    // Nor is an empty one at all.
+    if added.is_empty() {
+        return Ok(());
+    }
+    netlink.commit(&added)
+}
+
+fn element(step: &RollingStep) -> Vec<SetElementAttribute> {
+    vec![
+        SetElementAttribute::Key(DataAttribute::Value(step.port.to_be_bytes().to_vec())),
+        // A mark is a number of this machine's own.
+        SetElementAttribute::Data(DataAttribute::Value(step.id.to_ne_bytes().to_vec())),
+        elements::timeout(step.time),
+    ]
+}
+
+/// Lets nothing be a step of a rolling sequence any more.
+pub fn empty(netlink: &mut Netlink) -> io::Result<()> {
+    let emptied = (1..=rolling::STEPS).map(|at| {
+        // Without elements it is all of them.
+        let attributes = vec![
+            SetElementList::Table(TABLE.into()),
+            SetElementList::Set(port_map(at)),
+        ];
+        let message = SetElementMessage { attributes };
+        Step::change(NfTablesMessage::DeleteSetElement(message))
+    });
+    netlink.commit(&emptied.collect::<Vec<_>>())
+}
+
+/// What the last step does besides.
+fn opening(sequence: &Sequence, is_last: bool, family: &str, address: &str) -> String {
+    if !is_last {
+        return String::new();
+    }
+    let set = seq_name(sequence.service, family == "v6");
+    let time = sequence.open_for.as_secs();
+    format!(" update @{set} {{ {address} timeout {time}s }} counter")
+}
+
 fn dport(ports: Ports) -> String {
     let (transport, first, last) = (ports.transport(), ports.first(), ports.last());
     if first == last {
@@ -238,10 +362,13 @@ fn dport(ports: Ports) -> String {
 }
 
 /// The sequence of this configuration and what it opens, without a daemon, as text for
-/// `nft -f`. `None` where there is no sequence.
+/// `nft -f`. `None` where there is no sequence, or one that only a daemon can say.
 #[must_use]
 pub fn alone(config: &Config) -> Option<String> {
     let sequence = config.sequence.as_ref()?;
+    if sequence.steps == Steps::Rolling {
+        return None;
+    }
     let service = config.service(sequence.service)?;
     let mut config = config.clone();
     // Nobody listens there.

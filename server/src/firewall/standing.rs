@@ -104,6 +104,18 @@ impl Standing {
 }
 
 fn elements(netlink: &mut Netlink, set: &str) -> io::Result<Vec<Element>> {
+    let listed = list(netlink, set)?;
+    Ok(listed.iter().filter_map(|one| element(set, one)).collect())
+}
+
+/// The addresses in a set, each with the time that it has left. Those that have ended by
+/// now are not among them.
+pub fn members(netlink: &mut Netlink, set: &str) -> io::Result<Vec<(IpAddr, Duration)>> {
+    let listed = list(netlink, set)?;
+    Ok(listed.iter().filter_map(|one| member(one)).collect())
+}
+
+fn list(netlink: &mut Netlink, set: &str) -> io::Result<Vec<Vec<Attribute>>> {
     let asked = SetElementMessage {
         attributes: vec![
             SetElementList::Table(TABLE.into()),
@@ -115,16 +127,23 @@ fn elements(netlink: &mut Netlink, set: &str) -> io::Result<Vec<Element>> {
     for answer in answers {
         // The list is the third attribute of the answer.
         let list = value(&answer, 3).map(attributes).unwrap_or_default();
-        found.extend(
-            list.iter()
-                .filter_map(|(_, one)| element(set, &attributes(one))),
-        );
+        found.extend(list.iter().map(|(_, one)| attributes(one)));
     }
     Ok(found)
 }
 
-/// The kernel's numbers: key 1 (in it, value 1), expiration 5 in milliseconds, user data 6.
 fn element(set: &str, one: &[Attribute]) -> Option<Element> {
+    let (address, left) = member(one)?;
+    Some(Element {
+        set: set.into(),
+        address,
+        left,
+        comment: comment(value(one, 6)?)?,
+    })
+}
+
+/// The kernel's numbers: key 1 (in it, value 1), expiration 5 in milliseconds, user data 6.
+fn member(one: &[Attribute]) -> Option<(IpAddr, Duration)> {
     let key = attributes(value(one, 1)?);
     let octets = value(&key, 1)?;
     let address = match octets.len() {
@@ -133,12 +152,7 @@ fn element(set: &str, one: &[Attribute]) -> Option<Element> {
         _ => return None,
     };
     let left = u64::from_be_bytes(value(one, 5)?.try_into().ok()?);
-    Some(Element {
-        set: set.into(),
-        address,
-        left: Duration::from_millis(left),
-        comment: comment(value(one, 6)?)?,
-    })
+    Some((address, Duration::from_millis(left)))
 }
 
 /// nft keeps a comment as type 0, length with the final zero, text, zero.

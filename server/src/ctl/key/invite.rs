@@ -1,7 +1,7 @@
 //! A key's invitation: the line that brings it to a client.
 
 use super::folder::Folder;
-use crate::config::{Config, Key};
+use crate::config::{Config, Key, Steps};
 use crate::ctl::{Failure, print};
 use oneknock_shared::invitation::{AddressRule, Invitation, Service};
 use oneknock_shared::name::KeyName;
@@ -68,7 +68,10 @@ pub fn line(config: &Config, key: &Key) -> Result<Zeroizing<String>, Failure> {
                 ports: s.ports.clone(),
             })
             .collect(),
-        sequence: sequence.map(|s| s.steps.clone()),
+        sequence: sequence
+            .map(|s| s.fixed().to_vec())
+            .filter(|steps| !steps.is_empty()),
+        rolling: sequence.is_some_and(|s| s.steps == Steps::Rolling),
         sequence_service: sequence.map(|s| s.service),
         made: newest.made,
         not_after: newest.not_after,

@@ -1,0 +1,235 @@
+//! The rolling sequence: it follows from a key's secret and the minute, and from nothing
+//! else.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use nix::sys::signal::Signal;
+use oneknock_shared::port::Ports;
+use oneknock_shared::rolling;
+use oneknock_shared::secret::Subkeys;
+use oneknock_shared::selector::Slot;
+use oneknock_tests::clock::WallClock;
+use oneknock_tests::sequence::{both, is_open, walk};
+use oneknock_tests::wire::{self, Key, Probe};
+use oneknock_tests::{Site, binaries, wait};
+use std::fs;
+
+/// A site whose sequence for ssh rolls.
+fn site() -> Site {
+    let site = Site::new(binaries!());
+    let text = fs::read_to_string(site.config()).unwrap();
+    let section = "\n[sequence]\nservice = \"ssh\"\nrolling = \"1m\"\n";
+    fs::write(site.config(), format!("{text}{section}")).unwrap();
+    site
+}
+
+/// The steps of a key so many minutes from now.
+fn steps(key: &Key, minutes: i64) -> Vec<String> {
+    steps_of(key, (wire::now() / 60_000).saturating_add_signed(minutes))
+}
+
+fn steps_of(key: &Key, slot: u64) -> Vec<String> {
+    let keys = Subkeys::derive(&key.invitation.secret, &key.invitation.server_id);
+    let steps = rolling::steps(&keys, Slot(slot));
+    steps.iter().map(Ports::to_string).collect()
+}
+
+fn walk_texts(site: &Site, from: std::net::IpAddr, steps: &[String]) {
+    let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+    walk(site, from, &steps);
+}
+
+/// Waits until a minute has enough left of it that a test's steps are all in it.
+fn early_in_a_minute() {
+    wait::until_true("an early second", || wire::now() % 60_000 < 50_000);
+}
+
+#[test]
+fn each_keys_own_sequence_opens_in_its_minute_and_in_those_beside_it_and_no_other_does() {
+    let site = site();
+    let (first, second) = (site.key("first", &["ssh"]), site.key("second", &["ssh"]));
+    assert!(first.invitation.rolling && first.invitation.sequence.is_none());
+    let _daemon = site.daemon();
+    early_in_a_minute();
+    let good = [
+        (&first, 0),
+        (&second, 0),
+        (&first, -1),
+        (&first, 1),
+        (&second, 1),
+    ];
+    for (number, (key, minutes)) in (1..).zip(good) {
+        for from in both(number) {
+            walk_texts(&site, from, &steps(key, minutes));
+            wait::until_true("it opens", || is_open(&site, from));
+        }
+    }
+    let (a, b) = (steps(&first, 0), steps(&second, 0));
+    let mixed = [&a[..3], &b[3..]].concat();
+    let minutes = [&a[..3], &steps(&first, 1)[3..]].concat();
+    let other = [&a[..4], &[a[5].clone(), a[4].clone()]].concat();
+    let bad = [
+        mixed,
+        minutes,
+        other,
+        steps(&first, 2),
+        steps(&first, -2),
+        steps(&first, 60),
+    ];
+    for (number, steps) in (100..).zip(&bad) {
+        for from in both(number) {
+            walk_texts(&site, from, steps);
+        }
+    }
+    for from in both(1000) {
+        walk_texts(&site, from, &a);
+        wait::until_true("the control opens", || is_open(&site, from));
+    }
+    for (number, steps) in (100..).zip(&bad) {
+        for from in both(number) {
+            assert!(!is_open(&site, from), "{steps:?}");
+        }
+    }
+}
+
+#[test]
+fn a_removed_keys_holder_has_nothing_and_the_others_go_on() {
+    let site = site();
+    let (gone, stays) = (site.key("gone", &["ssh"]), site.key("stays", &["ssh"]));
+    let _daemon = site.daemon();
+    early_in_a_minute();
+    let [begun, other] = both(1);
+    walk_texts(&site, begun, &steps(&gone, 0)[..3]);
+    walk_texts(&site, other, &steps(&stays, 0)[..3]);
+    site.ctl(&["key", "remove", "gone", "--force"]).ok();
+    walk_texts(&site, begun, &steps(&gone, 0)[3..]);
+    // How far the other one was is kept.
+    walk_texts(&site, other, &steps(&stays, 0)[3..]);
+    wait::until_true("it opens", || is_open(&site, other));
+    for (number, minutes) in (10..).zip([-1, 0, 1]) {
+        for from in both(number) {
+            walk_texts(&site, from, &steps(&gone, minutes));
+        }
+    }
+    for from in both(1000) {
+        walk_texts(&site, from, &steps(&stays, 0));
+        wait::until_true("the control opens", || is_open(&site, from));
+    }
+    assert_eq!(site.guests("seq_ssh").len(), 3);
+}
+
+#[test]
+fn the_daemon_rolls_it_on_and_what_was_recorded_is_worthless() {
+    let site = site();
+    let key = site.key("laptop", &["ssh"]);
+    let mut clock = WallClock::new(site.lab.dir());
+    // A few seconds before the minute is over.
+    let into = i64::try_from(wire::now() % 60_000).unwrap();
+    clock.set(54_000 - into);
+    let slot = clock.now() / 60_000;
+    let _daemon = site.daemon_by(&clock);
+    let recorded = steps_of(&key, slot - 1);
+    let ([owner, _], [thief, thief6]) = (both(1), both(2));
+    walk_texts(&site, owner, &recorded);
+    wait::until_true("it opens", || is_open(&site, owner));
+    let new = steps_of(&key, slot + 2);
+    let first: Ports = new[0].parse().unwrap();
+    let list = ["nft", "list", "map", "inet", "oneknock", "port_1"];
+    wait::until_true("the minute after the next is told of", || {
+        let listing = site.lab.server.run(&list).ok();
+        listing.contains(&format!("{} timeout", first.first()))
+    });
+    for from in [thief, thief6] {
+        walk_texts(&site, from, &recorded);
+    }
+    for from in both(1000) {
+        walk_texts(&site, from, &new);
+        wait::until_true("the control opens", || is_open(&site, from));
+    }
+    assert!(!is_open(&site, thief) && !is_open(&site, thief6));
+}
+
+#[test]
+fn with_the_daemon_dead_it_runs_out_and_stays_shut() {
+    let site = site();
+    site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    for at in 1..=6 {
+        let map = format!("port_{at}");
+        let list = ["nft", "-j", "list", "map", "inet", "oneknock", &map];
+        let listing: serde_json::Value =
+            serde_json::from_str(&site.lab.server.run(&list).ok()).unwrap();
+        let map = listing["nftables"].as_array().unwrap().iter();
+        let elements = map.filter_map(|e| e["map"]["elem"].as_array()).flatten();
+        let ends: Vec<u64> = elements
+            .map(|pair| pair[0]["elem"]["expires"].as_u64().unwrap())
+            .collect();
+        assert!((2..=3).contains(&ends.len()), "{listing}");
+        assert!(ends.iter().all(|&seconds| seconds <= 180), "{listing}");
+    }
+}
+
+#[test]
+fn the_client_walks_it_where_udp_is_swallowed() {
+    let site = site();
+    site.laptop_key();
+    let _daemon = site.daemon();
+    let shown = site.oneknock(&["show", "home"]).ok();
+    assert!(shown.contains("rolls every minute"), "{shown}");
+    site.lab.net.nft(
+        "table inet swallow {
+            chain forward {
+                type filter hook forward priority 0;
+                meta l4proto udp drop
+            }
+        }",
+    );
+    let opened = site.oneknock(&["open", "home"]);
+    assert!(opened.err.contains("trying the port sequence"), "{opened}");
+    opened.ok();
+    assert_eq!(site.guests("ssh"), []);
+    for to in site.lab.server.addresses() {
+        assert_eq!(site.probe(&site.lab.stranger, to), Probe::Silent);
+    }
+}
+
+#[test]
+fn what_a_rolling_sequence_cannot_be_is_a_mistake() {
+    let site = site();
+    site.ctl(&["check"]).ok();
+    let said = site.ctl(&["rules", "--sequence-only"]).fails(2);
+    assert!(said.contains("a rolling one needs the daemon"), "{said}");
+    let good = fs::read_to_string(site.config()).unwrap();
+    for (from, to, why) in [
+        (
+            "rolling = \"1m\"",
+            "rolling = \"2m\"",
+            "sequence.rolling: must be from 1m to 1m",
+        ),
+        (
+            "rolling = \"1m\"",
+            "rolling = \"1m\"\nports = [\"tcp/9\"]",
+            "no ports of its own",
+        ),
+        (
+            "rolling = \"1m\"",
+            "rolling = \"1m\"\npublic = [\"tcp/1-65535\"]",
+            "is guarded or public",
+        ),
+    ] {
+        let (from, to) = (format!("\n{from}\n"), format!("\n{to}\n"));
+        fs::write(site.config(), good.replace(&from, &to)).unwrap();
+        let said = site.ctl(&["check"]).fails(1);
+        assert!(said.contains(why), "{said}");
+    }
+    fs::write(site.config(), &good).unwrap();
+    for number in 0..17 {
+        site.key(&format!("key{number}"), &["ssh"]);
+    }
+    let said = site.ctl(&["check"]).fails(1);
+    assert!(
+        said.contains("at most 16 can have a rolling sequence"),
+        "{said}"
+    );
+}
