@@ -78,6 +78,17 @@ pub enum Command {
     /// said about whether it did so.
     #[command(mut_arg("address", |arg| arg.help(SHUT_OUT)))]
     Close(Close),
+    /// Say why a door does not open, the most likely cause first
+    ///
+    /// The server answers nothing to a stranger, so this looks at the name and its addresses,
+    /// the ways there, the clock, and what becomes of a knock. It knocks as `oneknock open`
+    /// does.
+    ///
+    /// Exit status: 0 the door opens, 1 it does not.
+    Doctor {
+        /// The door's name
+        name: KeyName,
+    },
     /// Knock, connect, and relay standard input and output: ssh's `ProxyCommand`
     ///
     /// In `ssh_config`: `ProxyCommand oneknock proxy DOOR %h %p`

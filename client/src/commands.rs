@@ -4,6 +4,7 @@
 use crate::address::{self, Choice, Signing};
 use crate::age;
 use crate::cli::{self, Close, Command, Open, Sequence};
+use crate::doctor;
 use crate::door::{Door, Doors, first_tcp};
 use crate::error::{Error, hint, say};
 use crate::import::{self, Imported};
@@ -61,6 +62,12 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
                 via = Via::Packet;
             }
             proxy(&door, host.as_ref(), port, via)?;
+        }
+        Command::Doctor { name } => {
+            let door = doors.load(&name)?;
+            let (said, is_open) = in_runtime(doctor::examine(&door))?;
+            print(&said)?;
+            return Ok(ExitCode::from(u8::from(!is_open)));
         }
         Command::Rotate(wanted) => rotate::rotate(&doors, &wanted)?,
         Command::Ssh { via, words } => {

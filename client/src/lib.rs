@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`complete`] | what a shell completes |
 //! | [`commands`] | what each command does and prints |
+//! | [`doctor`] | why a door does not open |
 //! | [`door`] | a server and the key to it, as a file of this user's own |
 //! | [`private`] | files that are this user's alone |
 //! | [`import`] | an invitation becomes a door |
@@ -27,6 +28,7 @@ pub mod age;
 pub mod cli;
 pub mod commands;
 pub mod complete;
+pub mod doctor;
 pub mod door;
 pub mod error;
 pub mod import;

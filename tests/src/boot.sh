@@ -20,7 +20,11 @@ if [ "${3-}" = install ]; then
     mkdir -p run
     mount -t tmpfs tmpfs run
     export DEBIAN_FRONTEND=noninteractive
-    exec chroot . apt-get install --quiet --yes --no-install-recommends "$@"
+    get() { chroot . apt-get --quiet --yes "$@"; }
+    get install --no-install-recommends "$@" && exit
+    # What this machine knows of Debian's packages may be old, or nothing.
+    get update && get install --no-install-recommends "$@"
+    exit
 fi
 
 if [ "${3-}" != inside ]; then

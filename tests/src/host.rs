@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// What a program that has ended left behind.
 #[must_use = "a program that failed in silence"]
@@ -124,6 +125,13 @@ impl Host {
         finish(self.command(args), called, input)
     }
 
+    /// Runs a program to its end that may take longer than others.
+    pub fn run_within<S: AsRef<OsStr>>(&self, args: &[S], most: Duration) -> Done {
+        let words = args.iter().map(|a| a.as_ref().to_string_lossy());
+        let called = words.collect::<Vec<_>>().join(" ");
+        finish_within(self.command(args), called, "", most)
+    }
+
     /// Runs something of Rust's own inside this host: a thread that steps into the
     /// namespace. Sockets it makes and gives back stay there.
     pub fn enter<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
@@ -216,7 +224,11 @@ fn ip(args: &[&str]) {
 }
 
 /// Runs a program to its end, with `input` as its standard input.
-pub(crate) fn finish(mut command: Command, called: String, input: &str) -> Done {
+pub(crate) fn finish(command: Command, called: String, input: &str) -> Done {
+    finish_within(command, called, input, 2 * wait::DEADLINE)
+}
+
+fn finish_within(mut command: Command, called: String, input: &str, most: Duration) -> Done {
     command.stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|e| panic!("{called}: {e}"));
@@ -224,7 +236,7 @@ pub(crate) fn finish(mut command: Command, called: String, input: &str) -> Done 
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let out = drain(child.stdout.take().unwrap());
     let err = drain(child.stderr.take().unwrap());
-    let code = wait_or_kill(&mut child, &called);
+    let code = wait_or_kill(&mut child, &called, most);
     let text = |thread: std::thread::JoinHandle<Vec<u8>>| {
         String::from_utf8_lossy(&thread.join().unwrap()).into_owned()
     };
@@ -236,17 +248,17 @@ pub(crate) fn finish(mut command: Command, called: String, input: &str) -> Done 
     }
 }
 
-fn wait_or_kill(child: &mut Child, called: &str) -> Option<i32> {
+fn wait_or_kill(child: &mut Child, called: &str, most: Duration) -> Option<i32> {
     let start = std::time::Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();
         }
-        if start.elapsed() > 2 * wait::DEADLINE {
+        if start.elapsed() > most {
             child.kill().unwrap();
             panic!("still running: {called}");
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

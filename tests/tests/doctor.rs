@@ -60,6 +60,9 @@ fn a_ruleset_that_stops_knocks_or_guests_is_found_by_trying_it() {
             .contains("do: let a rule of its own accept udp dport 45123"),
         "{said}"
     );
+    // A knock is not tracked: it is in no state that this one asks for.
+    nft("add rule inet mine input ct state new udp dport 45123 accept");
+    assert_eq!(about_rules(&site).len(), 2);
     nft("add rule inet mine input udp dport 45123 accept");
     assert_eq!(about_rules(&site), Vec::<String>::new());
 
@@ -92,6 +95,47 @@ fn a_ruleset_that_stops_knocks_or_guests_is_found_by_trying_it() {
         "{found:?}"
     );
     assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn a_port_that_is_passed_on_unguarded_and_ipv6_without_rules_are_found() {
+    let site = site("echo yes");
+    let _daemon = site.daemon();
+    let quiet = doctor(&site);
+    assert!(
+        !quiet.out.contains("passed on") && !quiet.out.contains("over IPv6"),
+        "{quiet}"
+    );
+    site.lab.server.nft(
+        "table ip nat { chain prerouting { type nat hook prerouting priority dstnat
+            tcp dport 8080 dnat to 198.18.0.2:80
+            tcp dport 22 dnat to 198.18.0.2:22
+        }
+        }
+        table ip filter { chain input { type filter hook input priority 0; policy drop
+            udp dport 45123 accept
+            tcp dport 22 accept
+        }
+        }",
+    );
+    let said = doctor(&site);
+    assert!(said.out.contains("note: tcp/8080 is passed on"), "{said}");
+    assert!(!said.out.contains("tcp/22"), "{said}");
+    assert!(
+        said.out
+            .contains("note: over IPv6 this machine's own rules let in"),
+        "{said}"
+    );
+    site.lab.server.nft(
+        "table ip6 filter { chain input { type filter hook input priority 0; policy drop
+            meta l4proto icmpv6 accept
+            udp dport 45123 accept
+            tcp dport 22 accept
+        }
+        }",
+    );
+    let said = doctor(&site);
+    assert!(!said.out.contains("over IPv6"), "{said}");
 }
 
 #[test]

@@ -4,9 +4,11 @@
 //! | part | what it looks at |
 //! | --- | --- |
 //! | [`machine`] | services, clock, programs, what happens at the machine's start |
+//! | [`forwards`] | ports that are passed on, and the guard before them |
 //! | [`rules`] | the rules of others, tried out in a copy of this machine's network |
 
 mod copy;
+mod forwards;
 mod machine;
 mod rules;
 

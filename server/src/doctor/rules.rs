@@ -4,6 +4,7 @@
 
 use super::Finding;
 use super::copy::{Copy, Pair};
+use super::forwards;
 use crate::config::Config;
 use crate::firewall::TABLE;
 use nix::ifaddrs::getifaddrs;
@@ -28,6 +29,17 @@ struct Other {
     text: String,
 }
 
+/// A port that nobody has and no rule is made for.
+const UNUSED: u16 = 9;
+
+/// What became of somebody from far away.
+#[derive(Default)]
+struct Tried {
+    findings: Vec<Finding>,
+    /// Whether a port that no rule is made for was stopped, over IPv4 and over IPv6.
+    stopped: [Option<bool>; 2],
+}
+
 /// What is found.
 pub fn examine(config: &Config) -> Vec<Finding> {
     let others = match others() {
@@ -35,14 +47,27 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         Err(why) => return vec![cannot("the machine's other rules cannot be read", &why)],
     };
     let mut findings = Vec::new();
+    let mut stopped = [None; 2];
     for other in others {
+        findings.extend(forwards::examine(config, &other.text));
         match rehearse(config, &other) {
-            Ok(found) => findings.extend(found),
+            Ok(tried) => {
+                findings.extend(tried.findings);
+                for (all, one) in stopped.iter_mut().zip(tried.stopped) {
+                    *all = (*all).max(one);
+                }
+            }
             Err(why) => {
                 let what = format!("table {} {} cannot be tried out", other.family, other.name);
                 findings.push(cannot(&what, &why));
             }
         }
+    }
+    if stopped == [Some(true), Some(false)] {
+        findings.push(Finding::note(
+            "over IPv6 this machine's own rules let in what they stop over IPv4; the guarded ports are guarded over both",
+            "give it the same rules for IPv6",
+        ));
     }
     findings
 }
@@ -116,7 +141,7 @@ fn own() -> io::Result<(String, Vec<Pair>)> {
     Ok((link.unwrap_or_else(|| "eth0".into()), pairs.collect()))
 }
 
-fn rehearse(config: &Config, other: &Other) -> io::Result<Vec<Finding>> {
+fn rehearse(config: &Config, other: &Other) -> io::Result<Tried> {
     let (link, pairs) = own()?;
     let copy = Copy::new(&link, &pairs)?;
     let knock_ports: Vec<u16> = config
@@ -133,33 +158,53 @@ fn rehearse(config: &Config, other: &Other) -> io::Result<Vec<Finding>> {
         }
     }
     other.load(&copy)?;
-    let mut findings = Vec::new();
+    // As the guard's own sieve has it, whatever that is to the other table.
+    copy.run(&["nft", "-f", "-"], untracked(&knock_ports).as_bytes())?;
+    let passed_on = forwards::passed_on(&other.text);
+    let mut tried = Tried::default();
+    let findings = &mut tried.findings;
     for pair in pairs {
+        let stopped = !copy.connection_stands(pair, UNUSED)?;
+        tried.stopped[usize::from(pair.own.is_ipv6())] = Some(stopped);
         for address in &config.listen {
             if address.is_ipv4() == pair.own.is_ipv4()
                 && !copy.datagram_arrives(pair, address.port())?
             {
                 let what = "knocks do not arrive";
-                findings.push(other.in_the_way(what, "udp", address.port(), pair));
+                findings.push(other.in_the_way(what, Transport::Udp, address.port(), pair));
             }
         }
         for service in &config.services {
             for ports in &service.ports {
                 let (port, transport) = (ports.first(), ports.transport());
-                let (passes, word) = match transport {
-                    Transport::Tcp => (copy.connection_stands(pair, port)?, "tcp"),
-                    Transport::Udp => (copy.datagram_arrives(pair, port)?, "udp"),
+                // Where it leads to is not in the copy.
+                if passed_on.contains(&(transport, port)) {
+                    continue;
+                }
+                let passes = match transport {
+                    Transport::Tcp => copy.connection_stands(pair, port)?,
+                    Transport::Udp => copy.datagram_arrives(pair, port)?,
                 };
                 if !passes {
                     let what = format!("whoever is let in does not get to {}", service.name);
-                    findings.push(other.in_the_way(&what, word, port, pair));
+                    findings.push(other.in_the_way(&what, transport, port, pair));
                 }
             }
         }
     }
     // One port in both families is one trouble.
     findings.dedup_by(|a, b| a.what == b.what);
-    Ok(findings)
+    Ok(tried)
+}
+
+/// Knocks are kept from connection tracking.
+fn untracked(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    format!(
+        "table inet {TABLE} {{ chain sieve {{ type filter hook prerouting priority raw;
+            udp dport {{ {} }} notrack; }}; }}",
+        ports.join(", ")
+    )
 }
 
 impl Other {
@@ -179,13 +224,18 @@ impl Other {
         })
     }
 
-    fn in_the_way(&self, what: &str, transport: &str, port: u16, pair: Pair) -> Finding {
+    fn in_the_way(&self, what: &str, transport: Transport, port: u16, pair: Pair) -> Finding {
         let family = if pair.own.is_ipv4() { "IPv4" } else { "IPv6" };
         let Self {
             family: of,
             name,
             text,
         } = self;
+        // Knocks are kept from connection tracking.
+        let untracked = match transport {
+            Transport::Udp => ", and without \"ct state\"",
+            Transport::Tcp => "",
+        };
         let (whose, mend) = if text.contains("ufw") {
             ("of ufw's", format!("ufw allow {port}/{transport}"))
         } else if name == "firewalld" {
@@ -194,7 +244,7 @@ impl Other {
             ("of firewalld's", mend)
         } else {
             let mend = format!(
-                "let a rule of its own accept {transport} dport {port}, before what drops it"
+                "let a rule of its own accept {transport} dport {port}, before what drops it{untracked}"
             );
             ("of this machine's own", mend)
         };
@@ -240,7 +290,7 @@ mod tests {
             let (name, text) = (name.to_owned(), text.to_owned());
             let family = "ip".to_owned();
             let other = Other { family, name, text };
-            let found = other.in_the_way("knocks do not arrive", "udp", 45123, pair);
+            let found = other.in_the_way("knocks do not arrive", Transport::Udp, 45123, pair);
             assert!(found.mend.contains(mend), "{found}");
             assert!(
                 found.is_trouble && found.what.contains("over IPv4"),
