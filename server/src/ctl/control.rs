@@ -47,7 +47,11 @@ pub fn grants(dir: &Path, as_json: bool) -> Result<(), Failure> {
         }
     }
     if as_json {
-        return json(&serde_json::json!({ "grants": all, "sequence": sequence }));
+        let mut object = serde_json::json!({ "grants": all });
+        if !sequence.is_empty() {
+            object["sequence"] = serde_json::json!(sequence);
+        }
+        return json(&object);
     }
     print(words::GRANTS_HEAD)?;
     all.iter()
