@@ -463,6 +463,10 @@ fn what_other_programs_do_to_the_sequence_of_a_watched_guard_is_put_right() {
         "add rule inet oneknock sequence accept",
         "flush table inet oneknock",
         "delete table inet oneknock",
+        // What cannot be made right is made anew.
+        "delete table inet oneknock; add table inet oneknock; add chain inet oneknock sequence",
+        "delete table inet oneknock; add table inet oneknock; \
+         add set inet oneknock penalty_v4 { type inet_service; }",
     ];
     for (number, harm) in (1..).zip(harms) {
         site.lab.server.run(&["nft", harm]).ok();
@@ -474,5 +478,34 @@ fn what_other_programs_do_to_the_sequence_of_a_watched_guard_is_put_right() {
             wait::until_true(harm, || is_open(&site, good));
             assert!(!is_open(&site, bad), "{harm}");
         }
+    }
+}
+
+#[test]
+fn each_further_misstep_and_each_packet_to_a_step_renews_the_penalty() {
+    let (site, _daemon) = site();
+    let left = || {
+        let members = site.guests("penalty_v");
+        members.into_iter().map(|g| g.expires).collect::<Vec<_>>()
+    };
+    for from in both(1) {
+        walk(&site, from, &["tcp/7"]);
+    }
+    // Twice the grant's time, which is longer than a step's.
+    wait::until_true("both have it", || left().len() == 2);
+    assert!(left().iter().all(|seconds| (35..=40).contains(seconds)));
+    for again in ["tcp/8", STEPS[0], STEPS[3]] {
+        wait::until_true("some of it is over", || left().iter().all(|s| *s < 39));
+        for from in both(1) {
+            walk(&site, from, &[again]);
+        }
+        wait::until_true("it is renewed", || left().iter().all(|s| *s >= 39));
+    }
+    for from in both(1) {
+        walk(&site, from, &STEPS);
+    }
+    until_judged(&site, 1000);
+    for from in both(1) {
+        assert!(!is_open(&site, from));
     }
 }

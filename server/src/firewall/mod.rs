@@ -204,11 +204,13 @@ impl Firewall {
             TableIs::Made
         };
         let mut rules = ruleset(config, &standing, how(table));
-        match nft::apply(&rules) {
+        let parts = sequence::parts(config);
+        let load = |rules: &_| nft::apply(rules).and_then(|()| parts.load());
+        match load(&rules) {
             // Something stands in the way, such as a set of another kind under our name.
             Err(NftFailed::Failed(why)) if existed => {
                 rules = ruleset(config, &Standing::default(), how(TableIs::Replaced));
-                if nft::apply(&rules).is_err() {
+                if load(&rules).is_err() {
                     self.own()?;
                     return Err(NftFailed::Failed(why).into());
                 }
@@ -216,7 +218,9 @@ impl Firewall {
                 self.wants_to_own = false;
             }
             Err(error) => {
-                if persistent && !existed {
+                // Where the guard stands, and its sequence does not, it is left standing.
+                let stands = Standing::read(&mut self.netlink)?.is_some_and(|s| s.is_guard());
+                if persistent && !existed && !stands {
                     self.netlink.delete_table()?;
                 } else {
                     self.own()?;
@@ -226,12 +230,9 @@ impl Firewall {
             Ok(()) => {}
         }
         self.no_sieve = nft::apply_text(&sieve::script(&config.listen)).err();
-        let sequence = sequence::parts(config);
-        let made = nft::apply_text(&sequence.script());
         self.own()?;
-        made?;
         let mut counts = ruleset::counts(&rules);
-        counts.extend(sequence.counts());
+        counts.extend(parts.counts());
         counts.extend(sieve::counts(&config.listen));
         let whole = Shape::read(&mut self.netlink)?
             .filter(|(shape, _)| shape.is_sound() && self.has_rules(&shape.rules(), &counts));

@@ -16,6 +16,7 @@
 use super::elements;
 use super::names::{PRIORITY, SEQUENCE, TABLE, seq_name};
 use super::netlink::{Netlink, Step};
+use super::nft::{self, NftFailed};
 use crate::config::{Config, Sequence, Steps};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
@@ -275,9 +276,12 @@ impl Parts {
         script
     }
 
-    /// The commands that make it stand in the guard's table; none where there is none.
-    pub fn script(&self) -> String {
-        self.commands(TABLE)
+    /// Makes it stand in the guard's table; elements of a sequence that stays are kept.
+    pub fn load(&self) -> Result<(), NftFailed> {
+        if self.chains.is_empty() {
+            return Ok(());
+        }
+        nft::apply_text(&self.commands(TABLE))
     }
 }
 
