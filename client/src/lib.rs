@@ -15,6 +15,7 @@
 //! | [`knock`] | one fresh packet to one address |
 //! | [`sequence`] | the port sequence: the fallback, and for other knocking servers |
 //! | [`schedule`] | when to knock, and when to try the port; no clock in it |
+//! | [`enter`] | the way in: packet, sequence, or one after the other |
 //! | [`open`] | knock and try until the port answers |
 //! | [`progress`] | what a person sees while the door is waited for |
 //! | [`relay`] | standard input and output to the connection and back |
@@ -30,6 +31,7 @@ pub mod commands;
 pub mod complete;
 pub mod doctor;
 pub mod door;
+pub mod enter;
 pub mod error;
 pub mod import;
 pub mod knock;

@@ -7,6 +7,7 @@ mod flows;
 mod names;
 mod netlink;
 mod nft;
+mod rolling;
 mod ruleset;
 mod sequence;
 mod shape;
@@ -17,8 +18,9 @@ mod standing;
 pub use elements::AT_ONCE;
 pub use names::TABLE;
 pub use nft::NftFailed;
+pub use rolling::RollingStep;
 pub use ruleset::{How, TableIs, ruleset};
-pub use sequence::{RollingStep, alone as sequence_alone};
+pub use sequence::alone as sequence_alone;
 pub use sieve::script as sieve_script;
 pub use standing::{Element, Standing};
 
@@ -283,12 +285,12 @@ impl Firewall {
 
     /// Lets ports be steps of rolling sequences, besides those that are; all, or none.
     pub fn roll(&mut self, steps: &[RollingStep]) -> Result<(), FirewallError> {
-        Ok(sequence::fill(&mut self.netlink, steps)?)
+        Ok(rolling::fill(&mut self.netlink, steps)?)
     }
 
     /// Lets no port be a step of a rolling sequence any more.
     pub fn roll_nothing(&mut self) -> Result<(), FirewallError> {
-        Ok(sequence::empty(&mut self.netlink)?)
+        Ok(rolling::empty(&mut self.netlink)?)
     }
 
     /// Who is admitted by the port sequence, and for how long still.
