@@ -56,6 +56,8 @@ pub type Attribute = (u16, Vec<u8>);
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
+    /// For answers; kept, since a new one each time costs more than what is in it.
+    buffer: Vec<u8>,
 }
 
 impl Netlink {
@@ -69,6 +71,7 @@ impl Netlink {
         Ok(Self {
             socket,
             sequence: 0,
+            buffer: Vec::with_capacity(BUFFER),
         })
     }
 
@@ -109,8 +112,8 @@ impl Netlink {
     fn outcome(&mut self, first: u32, last: u32) -> io::Result<()> {
         let mut acknowledged = false;
         let mut failed = None;
-        while let Some(buffer) = self.receive(32 * 1024)? {
-            for (sequence, code) in answers(&buffer) {
+        while self.receive()? {
+            for (sequence, code) in answers(&self.buffer) {
                 // An answer to an earlier batch that was given up says nothing of this.
                 if sequence.wrapping_sub(first) > last.wrapping_sub(first).wrapping_add(1) {
                     continue;
@@ -168,8 +171,8 @@ impl Netlink {
         );
         self.socket.send(&bytes, 0)?;
         // A dump goes on as its parts are read; the last says that it is.
-        while let Some(buffer) = self.receive(BUFFER)? {
-            for part in messages(&buffer) {
+        while self.receive()? {
+            for part in messages(&self.buffer) {
                 match part.kind {
                     _ if part.sequence != number => {}
                     // The end of a dump has a code too: it may have stopped half-way.
@@ -185,11 +188,12 @@ impl Netlink {
         Err(io::Error::other("the kernel's answer has no end"))
     }
 
-    fn receive(&mut self, size: usize) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = Vec::with_capacity(size);
-        match self.socket.recv(&mut buffer, 0) {
-            Ok(_) => Ok(Some(buffer)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+    /// Takes the next datagram into the buffer. Returns whether there was one.
+    fn receive(&mut self) -> io::Result<bool> {
+        self.buffer.clear();
+        match self.socket.recv(&mut self.buffer, 0) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
     }
