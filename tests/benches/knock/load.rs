@@ -42,7 +42,7 @@ pub fn knocks(measured: &Measured, first: usize, rate: usize, seconds: usize) ->
     let keys = measured.subkeys();
     let packets = (0..rate * seconds).map(|n| measured.knock(&keys, other(first + n), 3600));
     let packets: Vec<Vec<u8>> = packets.collect();
-    let mut set = crate::probe::Set::of(&measured.site.lab.server);
+    let mut set = crate::probe::Set::of(&measured.site.lab.server, "ssh");
     let counts = |measured: &Measured| {
         let status = measured.status();
         let granted = status["counters"]["accepted"].as_u64().unwrap();

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 /// Nothing that is measured takes longer; what does has failed.
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Asks the kernel for elements of the set `ssh4`.
+/// Asks the kernel for elements of a service's set for IPv4.
 pub struct Set {
     socket: File,
+    name: String,
 }
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -36,11 +37,11 @@ const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;
 const DONE: u16 = 3;
 
-fn question(flags: u16, elements: &[u8]) -> Vec<u8> {
+fn question(set: &str, flags: u16, elements: &[u8]) -> Vec<u8> {
     // Family inet, version, no resource.
     let mut body = vec![1, 0, 0, 0];
     body.extend(attribute(1, b"oneknock\0"));
-    body.extend(attribute(2, b"ssh4\0"));
+    body.extend(attribute(2, &[set.as_bytes(), &[0]].concat()));
     body.extend(elements);
     let mut bytes = u32::try_from(16 + body.len())
         .unwrap()
@@ -54,13 +55,16 @@ fn question(flags: u16, elements: &[u8]) -> Vec<u8> {
 }
 
 impl Set {
-    pub fn of(server: &Host) -> Self {
+    pub fn of(server: &Host, service: &str) -> Self {
         let raw = server.enter(|| {
             let (kind, flags) = (SockType::Raw, SockFlag::empty());
             let protocol = SockProtocol::NetlinkNetFilter;
             socket(AddressFamily::Netlink, kind, flags, protocol).unwrap()
         });
-        Self { socket: raw.into() }
+        Self {
+            socket: raw.into(),
+            name: format!("{service}4"),
+        }
     }
 
     /// Whether the address is in the set now.
@@ -68,7 +72,7 @@ impl Set {
         let key = attribute(1 | NESTED, &attribute(1, &address.octets()));
         let elements = attribute(3 | NESTED, &attribute(1 | NESTED, &key));
         self.socket
-            .write_all(&question(REQUEST, &elements))
+            .write_all(&question(&self.name, REQUEST, &elements))
             .unwrap();
         let mut answer = [0; 4096];
         let length = self.socket.read(&mut answer).unwrap();
@@ -79,7 +83,7 @@ impl Set {
     /// How many there are.
     pub fn count(&mut self) -> usize {
         self.socket
-            .write_all(&question(REQUEST | DUMP, &[]))
+            .write_all(&question(&self.name, REQUEST | DUMP, &[]))
             .unwrap();
         let (mut count, mut answer) = (0, vec![0; 64 * 1024]);
         loop {

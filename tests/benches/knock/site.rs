@@ -19,6 +19,9 @@ pub struct Measured {
     pub key: Key,
 }
 
+/// The port of the service `bulk`, where nothing listens that is not measured.
+pub const BULK: u16 = 4444;
+
 /// So many addresses that a connection can be made from has the host beside the server.
 pub const OWN: u32 = 64;
 
@@ -85,7 +88,18 @@ impl Measured {
 
     /// A whole IP packet with a knock of the key's for its own source.
     pub fn knock(&self, keys: &Subkeys, from: Ipv4Addr, seconds: u16) -> Vec<u8> {
-        let knock: Knock = wire::open(Some("ssh"), seconds);
+        self.knock_for("ssh", keys, from, seconds)
+    }
+
+    /// As [`Measured::knock`], for a service.
+    pub fn knock_for(
+        &self,
+        service: &str,
+        keys: &Subkeys,
+        from: Ipv4Addr,
+        seconds: u16,
+    ) -> Vec<u8> {
+        let knock: Knock = wire::open(Some(service), seconds);
         let packet = packet::seal(keys, &knock, random().unwrap());
         self.datagram(from, &packet)
     }
