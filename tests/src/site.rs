@@ -168,6 +168,15 @@ impl Site {
         self.guests(service).iter().any(|g| g.address == address)
     }
 
+    /// Whether `address` is in a service's allow set, asked for by itself: a list of very
+    /// many may lack some.
+    pub fn has_guest(&self, service: &str, address: IpAddr) -> bool {
+        let family = if address.is_ipv6() { 6 } else { 4 };
+        let (set, element) = (format!("{service}{family}"), format!("{{ {address} }}"));
+        let get = ["nft", "get", "element", "inet", "oneknock", &set, &element];
+        self.lab.server.run(&get).code == Some(0)
+    }
+
     fn set_members(&self, set: &str) -> Vec<Guest> {
         let list = ["nft", "-j", "list", "set", "inet", "oneknock", set];
         let listing = self.lab.server.run(&list).ok();

@@ -68,9 +68,9 @@ fn two_hundred_kills_in_a_stream_of_knocks() {
     daemon.end();
     let late = record.check(&site, &daemon.lines(), &(start..Instant::now()));
     let number = record.packets.len();
-    let unlogged = record.unlogged;
+    let (unlogged, unlisted) = (record.unlogged, record.unlisted);
     figure(format_args!(
-        "kill: {number} packets in {LIVES} lives: {killed} accepted, {unlogged} of them without a line, in {lives_with_some} lives; {late} accepted in the end"
+        "kill: {number} packets in {LIVES} lives: {killed} accepted, {unlogged} of them without a line, in {lives_with_some} lives; {late} accepted in the end; {unlisted} missed by a list"
     ));
 }
 

@@ -7,7 +7,7 @@ use crate::config::{Guard, Settings};
 use crate::control::Control;
 use crate::files;
 use crate::firewall::{Before, Firewall};
-use crate::gate::{Gate, Held, Memory, Now};
+use crate::gate::{Change, Gate, Held, Memory, Now, Place};
 use crate::gateways;
 use crate::ledger::{Found, Ledger};
 use crate::listener::Listener;
@@ -105,14 +105,21 @@ impl Daemon {
 
     /// Takes up the grants of the last run that still have time.
     fn resume(&mut self, memory: &Memory, before: &Before, now: Now) -> Result<(), Stopped> {
-        let lost = self.gate.resume(now, &memory.claims);
+        let mut lost = self.gate.resume(now, &memory.claims);
         self.ledger.lose(&lost, now)?;
-        log::revoked(&lost.claims).iter().for_each(log::line);
         // Keys may have been removed or changed while no daemon ran.
-        let lost = self.gate.reconfigure(&self.settings, now);
-        self.ledger.lose(&lost, now)?;
+        let changed = self.gate.reconfigure(&self.settings, now);
+        self.ledger.lose(&changed, now)?;
+        lost.claims.extend(changed.claims);
         log::revoked(&lost.claims).iter().for_each(log::line);
         self.reconcile(before)?;
+        // What the kernel lists of a set that grows just then may lack some.
+        let config = &self.settings.config;
+        let mut shut: Vec<Place> = lost.claims.iter().map(|(_, place)| *place).collect();
+        shut.retain(|place| config.service(place.service).is_some());
+        shut.retain(|place| !self.gate.admits(now, *place));
+        let shut: Vec<Change> = shut.iter().map(|&place| Change::Shut { place }).collect();
+        self.change(&shut)?;
         let held: Vec<Held> = self.gate.held(now, None).collect();
         log::restored(&held).iter().for_each(log::line);
         Ok(())
