@@ -67,6 +67,9 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The port sequence, where that fallback is on.
     pub sequence: Option<Sequence>,
+    /// Whether the guard is on trial, and not confirmed: its doors are shut only while a
+    /// trial goes on. A file beside the main one says so; [`super::load_config`].
+    pub on_trial: bool,
 }
 
 /// How the guard is kept from other programs.
@@ -217,6 +220,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             always: always?.unwrap_or_default(),
             services: services?,
             sequence: sequence?,
+            on_trial: false,
         })
     })
 }
@@ -472,6 +476,7 @@ impl Config {
             always: Vec::new(),
             services: Vec::new(),
             sequence: None,
+            on_trial: false,
         }
     }
 }

@@ -142,7 +142,10 @@ pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
             mistake(&path, error)
         }]
     })?;
-    main_file::parse(&path, &text)
+    let mut config = main_file::parse(&path, &text)?;
+    // Where that cannot be seen, it is not.
+    config.on_trial = fs::symlink_metadata(files::trial_file(dir)).is_ok();
+    Ok(config)
 }
 
 fn is_absent(path: &Path) -> bool {

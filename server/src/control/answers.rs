@@ -82,6 +82,9 @@ pub struct Status {
     pub listen: Vec<String>,
     /// How the guard is kept from other programs: `owned` or `watched`.
     pub guard: String,
+    /// Where the guard is on trial, and not confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_trial: Option<OnTrial>,
     /// What it guards.
     pub services: Vec<Guarded>,
     /// How many keys there are.
@@ -98,6 +101,17 @@ pub struct Status {
     /// What was counted since the start.
     pub counters: Counted,
 }
+
+/// A guard that is on trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnTrial {
+    /// For how long it is up still; 0 where the trial has ended, and the guard is down.
+    pub left_seconds: u64,
+}
+
+/// A trial has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriedOut {}
 
 /// A service, and how many are admitted to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

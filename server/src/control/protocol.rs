@@ -11,13 +11,19 @@ use oneknock_shared::name::KeyName;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// The version of what is said here.
 pub const VERSION: u64 = 1;
 
 /// A command is never longer than this, in bytes, its line's end not counted.
 pub const MAX_LINE: usize = 4096;
+
+/// How long a trial of the guard may last, in seconds: time enough to come in, and not so
+/// much that who is locked out waits for hours.
+pub const TRIAL: RangeInclusive<u64> = 10..=3600;
 
 /// Whom a command is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +80,9 @@ pub enum Command {
     Why(Option<Who>),
     /// Every [`Event`](super::answers::Event) from now on, each a line: answered with [`Watching`](super::answers::Watching).
     Watch,
+    /// Puts a guard that is on trial up for so long, in whole seconds: answered with
+    /// [`TriedOut`](super::answers::TriedOut).
+    TryOut(Duration),
     /// Takes the guard down and ends the daemon: answered with [`TornDown`](super::answers::TornDown).
     Teardown,
 }
@@ -145,6 +154,13 @@ pub fn parse(line: &[u8]) -> Result<Command, BadCommand> {
         }
         "why" => Command::Why(who(members)?),
         "watch" => Command::Watch,
+        "try-out" => {
+            let seconds = members.remove("seconds").and_then(|s| s.as_u64());
+            let seconds = seconds.filter(|seconds| TRIAL.contains(seconds));
+            Command::TryOut(Duration::from_secs(
+                seconds.ok_or(BadCommand::Member("seconds"))?,
+            ))
+        }
         "teardown" => Command::Teardown,
         _ => return Err(BadCommand::Unknown),
     };
@@ -219,6 +235,7 @@ impl Command {
             Self::Cut { .. } => "cut",
             Self::Why(_) => "why",
             Self::Watch => "watch",
+            Self::TryOut(_) => "try-out",
             Self::Teardown => "teardown",
         };
         members.insert("command".into(), name.into());
@@ -230,6 +247,9 @@ impl Command {
                     "key": after.key.as_str(),
                 });
                 members.insert("after".into(), after);
+            }
+            Self::TryOut(time) => {
+                members.insert("seconds".into(), time.as_secs().into());
             }
             Self::Revoke(None) | Self::Cut { who: None, .. } => {
                 members.insert("all".into(), true.into());
@@ -300,6 +320,7 @@ mod tests {
             Command::Why(Some(laptop)),
             Command::Why(Some(address)),
             Command::Watch,
+            Command::TryOut(Duration::from_secs(60)),
             Command::Teardown,
         ]
     }
@@ -346,6 +367,10 @@ mod tests {
             bad(r#"{"v":1,"command":"why","key":"a","address":"192.0.2.7"}"#),
             BadCommand::Member("key and address together")
         );
+        for seconds in ["9", "3601", "-1", "60.5", "\"60\"", "null"] {
+            let line = format!(r#"{{"v":1,"command":"try-out","seconds":{seconds}}}"#);
+            assert_eq!(bad(&line), BadCommand::Member("seconds"), "{line}");
+        }
         for key in [r#""""#, r#""../x""#, "3", "null", r#"["a"]"#] {
             let line = format!(r#"{{"v":1,"command":"why","key":{key}}}"#);
             assert_eq!(bad(&line), BadCommand::Member("key"), "{line}");
@@ -384,7 +409,7 @@ mod tests {
 
         #[test]
         fn an_edited_command_is_a_command_or_refused(
-            which in 0_usize..15, at in any::<prop::sample::Index>(), byte in any::<u8>()
+            which in 0_usize..16, at in any::<prop::sample::Index>(), byte in any::<u8>()
         ) {
             let mut line = all()[which].to_line().into_bytes();
             line.pop();

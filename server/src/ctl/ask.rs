@@ -55,7 +55,7 @@ impl From<NoAnswer> for Failure {
 /// Whether the guard is up while no daemon runs, for the end of a line: root can see it.
 #[must_use]
 pub fn guard() -> &'static str {
-    match Firewall::open().and_then(|mut firewall| firewall.is_up()) {
+    match Firewall::open().and_then(|mut firewall| firewall.is_in_force()) {
         Ok(true) => "; the guard is up: nothing new is let in",
         Ok(false) => "; there is no guard: every port is as open as without oneknock",
         Err(_) => "",

@@ -1,7 +1,7 @@
 //! `oneknockctl check`: every mistake at once, and what is no mistake and unwise.
 
 use super::listening::{self, Listening};
-use super::{Failure, check_readable};
+use super::{Failure, check_readable, words};
 use crate::config::{self, Config, Mistake, Settings};
 use crate::files;
 use crate::ledger;
@@ -56,6 +56,9 @@ fn taken(file: &Path, config: &Config, listening: &Listening) -> Vec<Mistake> {
 fn warn(dir: &Path, file: &Path, config: &Config) {
     for warning in config.warnings() {
         eprintln!("warning: {}: {warning}", file.display());
+    }
+    if config.on_trial {
+        eprintln!("warning: {}", words::NOT_CONFIRMED);
     }
     for stray in config::strays(dir) {
         let name = config::one_line(&stray.display().to_string());

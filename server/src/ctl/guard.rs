@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::ask::ask;
+use super::words;
 use crate::config;
 use crate::control::answers::Status;
 use crate::control::protocol::Command;
@@ -29,6 +30,7 @@ pub fn put_up(dir: &Path) -> Result<(), Failure> {
         firewall.put_up(&config, true)
     };
     match put_up() {
+        Ok(_) if config.on_trial => eprintln!("{}", words::NOT_CONFIRMED),
         Ok(before) if before.was_up => eprintln!("the guard was up, and is as configured"),
         Ok(_) => eprintln!("the guard is up"),
         // Nobody else can have taken it down.

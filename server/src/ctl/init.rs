@@ -84,7 +84,7 @@ impl Init {
         let ctl = crate::config::ctl_command(dir);
         eprintln!("wrote {}: knocks on udp/{}", path.display(), config.port);
         eprintln!(
-            "hint: make a key with \"{ctl} key add laptop\", then start oneknockd; let udp/{} through this machine's own firewall and pass it on in your router",
+            "hint: make a key with \"{ctl} key add laptop\", let udp/{} through this machine's own firewall and pass it on in your router, then: {ctl} enable --confirm 10m",
             config.port
         );
         Ok(())

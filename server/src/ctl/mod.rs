@@ -10,6 +10,7 @@ mod clocks;
 mod complete;
 mod control;
 mod doctor;
+mod enable;
 mod guard;
 mod history;
 mod init;
@@ -146,6 +147,26 @@ enum Command {
     /// it reads, and rename it. Where no daemon runs the metrics say so, and the exit status
     /// is 0 all the same.
     Metrics,
+    /// Put the guard up: after a knock of this machine at itself, and first on trial if asked.
+    ///
+    /// Starts the daemon, where systemd runs it, knocks at this machine itself, sees the
+    /// grant appear, and only then shuts the guarded ports. Connections that are open live
+    /// on. At the machine's start the guard comes up from then on.
+    ///
+    /// With --confirm it does so on trial: the kernel opens the ports again when the time is
+    /// over, whatever became of the daemon or of this terminal, and until it is confirmed
+    /// the guard shuts nothing at the machine's start either. For a guard that is down.
+    Enable(enable::Enable),
+    /// Keep the guard up that is on trial.
+    ///
+    /// To be called in a session that a knock has let in since the trial began: it is known
+    /// by the connection to a guarded port that a process holds from which this call
+    /// descends, so that sudo does not matter, but screen and tmux do.
+    Confirm,
+    /// Take the guard down, and leave it down at the machine's next start.
+    ///
+    /// The daemon ends. Configuration and keys stay: "oneknockctl enable" puts it up again.
+    Disable,
     /// Put the guard up, without the daemon.
     ///
     /// For the machine's start, before the network comes up: every guarded port is shut for
@@ -254,6 +275,9 @@ pub fn main() -> ExitCode {
         Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
         Command::Watch { json } => control::watch(&cli.config, *json),
         Command::Metrics => control::metrics(&cli.config),
+        Command::Enable(enable) => enable.run(&cli.config),
+        Command::Confirm => enable::confirm(&cli.config),
+        Command::Disable => enable::disable(&cli.config),
         Command::Guard => guard::put_up(&cli.config),
         Command::Teardown => control::teardown(&cli.config),
     };

@@ -1,6 +1,6 @@
 //! The daemon's answers in words, and as metrics. Pure.
 
-use crate::control::answers::{Event, Grant, Happened, Refused, Status, Walked};
+use crate::control::answers::{Event, Grant, Happened, OnTrial, Refused, Status, Walked};
 use crate::reasons;
 use humantime::{format_duration, format_rfc3339_seconds};
 use std::collections::BTreeMap;
@@ -43,6 +43,10 @@ pub fn status(status: &Status) -> String {
         status.grants,
         status.guard,
     );
+    if let Some(trial) = &status.on_trial {
+        text.push('\n');
+        text.push_str(&on_trial(trial));
+    }
     if status.waits_for_clock {
         text.push('\n');
         text.push_str(WAITS);
@@ -75,6 +79,20 @@ pub fn status(status: &Status) -> String {
         let _ = write!(text, "\npackets not looked at: {}", counters.waiting);
     }
     text
+}
+
+/// What a guard is that was enabled on trial, while no trial goes on.
+pub const NOT_CONFIRMED: &str =
+    "on trial, and not confirmed: the guard is down; \"oneknockctl enable\" puts it up";
+
+fn on_trial(trial: &OnTrial) -> String {
+    match trial.left_seconds {
+        0 => NOT_CONFIRMED.into(),
+        left => format!(
+            "on trial: the guard goes down in {} unless \"oneknockctl confirm\" comes from a new session",
+            span(left)
+        ),
+    }
 }
 
 /// The head of a table of grants.
@@ -297,6 +315,7 @@ mod tests {
             port: 45123,
             listen: vec![],
             guard: "owned".into(),
+            on_trial: None,
             services: vec![Guarded {
                 name: "ssh".into(),
                 ports: vec!["tcp/22".into()],

@@ -62,6 +62,7 @@ impl Daemon {
                 Answer::of(self.cut_off(who.as_ref(), *generation, request.uid))
             }
             Command::Revoke(who) => Answer::of(self.revoke(now, who.as_ref(), request.uid)),
+            Command::TryOut(time) => Answer::of(self.try_out(*time, request.uid)),
             Command::Teardown => {
                 let torn_down = self.tear_down(request.uid);
                 if torn_down.is_ok() {
@@ -100,6 +101,7 @@ impl Daemon {
             port: config.port,
             listen: config.listen.iter().map(ToString::to_string).collect(),
             guard: guard.to_string(),
+            on_trial: self.on_trial(now),
             services: services.collect(),
             keys: self.settings.keys.len(),
             grants: live.values().sum(),

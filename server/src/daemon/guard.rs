@@ -65,6 +65,10 @@ impl Daemon {
 
     /// Ends the connections that were made while the guard was not whole.
     pub(super) fn cut(&mut self) {
+        // On trial it is not whole by intent, now and then.
+        if self.settings.config.on_trial {
+            return;
+        }
         self.gate.tick(self.clock.now());
         self.remember(false);
         let (gate, now) = (&self.gate, self.clock.now());
@@ -103,6 +107,7 @@ impl Daemon {
     /// Puts the guard up as the settings want it, with the grants that the gate knows.
     pub(super) fn restore(&mut self) -> Result<(), FirewallError> {
         let before = self.firewall.put_up(&self.settings.config, false)?;
+        self.go_on_with_trial()?;
         self.sift_anew();
         self.roll_anew();
         self.reconcile(&before)

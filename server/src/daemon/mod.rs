@@ -7,6 +7,7 @@ mod reload;
 mod rolling;
 mod sift;
 mod start;
+mod trial;
 mod walked;
 
 use crate::clock::{Clock, Synchronised};
@@ -182,6 +183,8 @@ struct Daemon {
     walked_in: BTreeSet<IpAddr>,
     rolling: rolling::Rolling,
     control: Control,
+    /// Where a trial of the guard goes on: until when.
+    trial_until: Option<Duration>,
     /// When the settings in force were read, by the clock that files are dated with.
     read_ms: u64,
 }
@@ -281,6 +284,7 @@ impl Daemon {
         let now = self.clock.now();
         self.gate.tick(now);
         self.remember(false);
+        self.see_trial(now);
         // An interface or a route may have come since.
         self.gate.set_gateways(gateways::read());
         if let Some(uid) = self.control.socket.tick() {

@@ -56,11 +56,13 @@ impl Daemon {
             walked_in: std::collections::BTreeSet::new(),
             rolling: super::rolling::Rolling::default(),
             control,
+            trial_until: None,
             read_ms,
         };
         daemon.gate.set_gateways(gateways::read());
         let memory = daemon.take_up(found, now)?;
         daemon.resume(&memory, &before, now)?;
+        daemon.take_up_trial()?;
         daemon.remember(true);
         daemon.sift();
         daemon.roll();

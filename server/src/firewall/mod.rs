@@ -14,6 +14,7 @@ mod shape;
 mod sieve;
 mod sockets;
 mod standing;
+mod trial;
 
 pub use elements::AT_ONCE;
 pub use names::TABLE;
@@ -23,6 +24,7 @@ pub use ruleset::{How, TableIs, ruleset};
 pub use sequence::alone as sequence_alone;
 pub use sieve::script as sieve_script;
 pub use standing::{Element, Standing};
+pub use trial::Trial;
 
 use crate::config::{Config, Guard, Service};
 use crate::gate::{Change, Place};
@@ -139,6 +141,22 @@ impl Firewall {
     pub fn is_up(&mut self) -> Result<bool, FirewallError> {
         let standing = Standing::read(&mut self.netlink)?;
         Ok(standing.is_some_and(|standing| standing.is_guard()))
+    }
+
+    /// Whether a guard is up and in force: one on trial is not, when its trial has ended.
+    pub fn is_in_force(&mut self) -> Result<bool, FirewallError> {
+        let Some(standing) = Standing::read(&mut self.netlink)?.filter(Standing::is_guard) else {
+            return Ok(false);
+        };
+        Ok(!standing.is_on_trial() || self.trial()?.is_some())
+    }
+
+    /// Who is admitted by grants, as the kernel has it.
+    pub fn admitted(&mut self, config: &Config) -> Result<Vec<Surviving>, FirewallError> {
+        let standing = Standing::read(&mut self.netlink)?.unwrap_or_default();
+        let elements = standing.elements.iter();
+        let ours = elements.filter_map(|element| surviving(&config.services, element));
+        Ok(ours.collect())
     }
 
     /// Refuses where the guard of another server is up: taking its place would open its
@@ -317,6 +335,17 @@ impl Firewall {
             }
         }
         Ok(())
+    }
+
+    /// Shuts the doors of a guard that is on trial, for so long: when that ends they are
+    /// open again. Connections that are open live on.
+    pub fn try_out(&mut self, time: Duration) -> Result<(), FirewallError> {
+        Ok(trial::begin(&mut self.netlink, time)?)
+    }
+
+    /// The trial that goes on, where the guard is on trial. `None` where it has ended.
+    pub fn trial(&mut self) -> Result<Option<Trial>, FirewallError> {
+        Ok(trial::read(&mut self.netlink)?)
     }
 
     /// Takes the table, where that is wanted and it is there.

@@ -17,6 +17,10 @@ pub const KNOCK: &str = "knock";
 pub const SELECTORS: &str = "selectors";
 /// Sees what the guard has let by, and watches for the port sequence.
 pub const SEQUENCE: &str = "sequence";
+/// Protocols whose connections may be older than the guard: for a minute.
+pub const GRACE: &str = "grace";
+/// Protocols whose doors are shut while the guard is on trial; in force or not, by its time.
+pub const TRIAL: &str = "trial";
 /// After connection tracking (-200), before destination NAT (-100): what a container
 /// publishes is guarded too.
 pub const PRIORITY: i32 = -150;

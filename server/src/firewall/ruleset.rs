@@ -1,6 +1,6 @@
 //! The guard as typed JSON: what stands in the table `inet oneknock`, and why.
 
-use super::names::{GUARD, INPUT, KNOCK, PRIORITY, SELECTORS, SIEVE, TABLE};
+use super::names::{GRACE, GUARD, INPUT, KNOCK, PRIORITY, SELECTORS, SIEVE, TABLE, TRIAL};
 use super::names::{cut_name, mark, seq_name, set_name};
 use super::sequence;
 use super::standing::Standing;
@@ -17,7 +17,6 @@ use oneknock_shared::port::Transport;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-const GRACE: &str = "grace";
 /// How long connections that are older than the guard may show themselves, in seconds.
 const GRACE_SECONDS: u32 = 60;
 
@@ -74,6 +73,10 @@ pub fn ruleset(config: &Config, standing: &Standing, how: How) -> Nftables<'stat
             None,
         ));
         sets.push(cut_name(is_ipv6).to_owned());
+    }
+    if config.on_trial {
+        batch.add(set(TRIAL.into(), SetType::InetProto));
+        sets.push(TRIAL.to_owned());
     }
     let mut chains = vec![GUARD.to_owned(), INPUT.to_owned()];
     batch.add(NfListObject::Chain(base_chain(GUARD, NfHook::Prerouting)));
@@ -170,7 +173,12 @@ fn guard(config: &Config) -> Vec<Vec<Statement<'static>>> {
         let drop = Statement::Drop(Some(Drop {}));
         vec![equal(who, text(&format!("@{}", cut_name(is_ipv6)))), drop]
     };
-    let mut rules = vec![vec![equal(meta(MetaKey::Iifname), text("lo")), accept()]];
+    let mut rules = Vec::new();
+    if config.on_trial {
+        let is_over = unequal(meta(MetaKey::L4proto), text(&format!("@{TRIAL}")));
+        rules.push(vec![is_over, accept()]);
+    }
+    rules.push(vec![equal(meta(MetaKey::Iifname), text("lo")), accept()]);
     rules.extend(always(&config.always));
     rules.extend([
         cut("ip", false),

@@ -1,7 +1,7 @@
 //! What the table holds, read from the kernel itself: nft 1.0.6 lists a persistent table
 //! that nobody owns wrongly as JSON, and starting it takes longer than all of this.
 
-use super::names::{GUARD, SELECTORS, TABLE, mark_of_another};
+use super::names::{GUARD, SELECTORS, TABLE, TRIAL, mark_of_another};
 use super::netlink::{Attribute, Netlink, attributes};
 use netlink_packet_netfilter::nftables::{
     ChainMessage, NfTablesMessage, SetAttribute, SetElementList, SetElementMessage, SetMessage,
@@ -94,6 +94,12 @@ impl Standing {
         self.chains.iter().any(|chain| chain == GUARD)
     }
 
+    /// Whether the guard in it is on trial.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.sets.iter().any(|set| set == TRIAL)
+    }
+
     /// Whether this is the guard of a server other than this one.
     #[must_use]
     pub fn is_anothers(&self, server: ServerId) -> bool {
@@ -115,7 +121,8 @@ pub fn members(netlink: &mut Netlink, set: &str) -> io::Result<Vec<(IpAddr, Dura
     Ok(listed.iter().filter_map(|one| member(one)).collect())
 }
 
-fn list(netlink: &mut Netlink, set: &str) -> io::Result<Vec<Vec<Attribute>>> {
+/// The elements of a set, each with its attributes. `NotFound` where there is no such set.
+pub fn list(netlink: &mut Netlink, set: &str) -> io::Result<Vec<Vec<Attribute>>> {
     let asked = SetElementMessage {
         attributes: vec![
             SetElementList::Table(TABLE.into()),
@@ -164,7 +171,8 @@ fn comment(data: &[u8]) -> Option<String> {
     String::from_utf8(text.to_vec()).ok()
 }
 
-fn value(list: &[Attribute], kind: u16) -> Option<&[u8]> {
+/// The first attribute of this kind.
+pub fn value(list: &[Attribute], kind: u16) -> Option<&[u8]> {
     let found = list.iter().find(|(k, _)| *k == kind);
     found.map(|(_, value)| value.as_slice())
 }

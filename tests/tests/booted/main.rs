@@ -8,4 +8,5 @@ mod others;
 mod packages;
 mod readme;
 mod start;
+mod trial;
 mod units;

@@ -90,7 +90,8 @@ fn the_readmes_five_minutes_lead_from_nothing_to_ssh_home() {
     prepare(&server, &laptop);
     let commands = commands();
     assert!(commands.len() >= 10, "{commands:?}");
-    for (on, command) in commands {
+    let mut commands = commands.into_iter();
+    while let Some((on, command)) = commands.next() {
         let machine = match on {
             // What it makes is there: the programs that are tested, packaged by it.
             On::Build => {
@@ -104,7 +105,9 @@ fn the_readmes_five_minutes_lead_from_nothing_to_ssh_home() {
             let said = typed(machine, &command, "echo in\n").fails(255);
             assert!(said.contains("timed out"), "{said}");
         } else if command == "ssh home" {
-            let done = typed(machine, &command, "echo in\n");
+            // What follows is typed in the session.
+            let (_, within) = commands.next().unwrap();
+            let done = typed(machine, &command, &format!("{within} && echo in\n"));
             assert!(done.out.ends_with("in\n"), "{done}");
         } else {
             typed(machine, &command, "").ok();

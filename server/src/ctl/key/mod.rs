@@ -8,6 +8,8 @@ mod life;
 mod list;
 mod moment;
 
+pub use folder::Folder;
+
 use super::Failure;
 use clap::Subcommand;
 use oneknock_shared::name::KeyName;

@@ -1,0 +1,223 @@
+//! `oneknockctl enable`, `confirm` and `disable`: the guard up, first on trial, and down.
+//!
+//! A trial needs no process. A file beside the configuration says that the guard is not
+//! confirmed: then its doors are shut only while an element of a set in the kernel has time
+//! left, also for a daemon that starts anew and at the machine's next start.
+
+mod self_knock;
+mod session;
+mod systemd;
+
+use super::ask::{NoAnswer, ask};
+use super::{Failure, control, span_of_time, words};
+use crate::clock::Clock;
+use crate::config::{Config, Settings, ctl_command};
+use crate::control::answers::{Reloaded, Revoked, Status, TriedOut};
+use crate::control::protocol::{Command, TRIAL};
+use crate::files::{self, Existing, Owner};
+use crate::firewall::{self, Firewall};
+use crate::ledger;
+use humantime::format_duration;
+use oneknock_shared::knock::Timestamp;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// The file needs to be read by the daemon, and holds no secret.
+const TRIAL_FILE_MODE: u32 = 0o644;
+/// Between the grants that are closed for a trial, and its beginning.
+const SLACK: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+pub struct Enable {
+    /// Only on trial: it goes down again by itself after so long, 10s to 1h, unless
+    /// "oneknockctl confirm" comes from a session that was let in by a knock meanwhile.
+    #[arg(long, value_name = "TIME", value_parser = trial_time)]
+    confirm: Option<Duration>,
+}
+
+fn trial_time(text: &str) -> Result<Duration, String> {
+    let time = span_of_time(text)?;
+    if time.subsec_nanos() != 0 || !TRIAL.contains(&time.as_secs()) {
+        return Err("must be whole seconds, from 10s to 1h".into());
+    }
+    Ok(time)
+}
+
+impl Enable {
+    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
+        needs_root("the guard can be put up by root alone")?;
+        let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
+        let config = &settings.config;
+        if !config.on_trial && stands(config)? {
+            if self.confirm.is_some() {
+                let hint = format!("\"{} disable\" takes it down", ctl_command(dir));
+                let what = "the guard is up already: nothing is left to try";
+                return Err(Failure::Failed(what.into(), Some(hint)));
+            }
+            eprintln!("the guard is up already");
+            return systemd::enable(dir);
+        }
+        if settings.keys.is_empty() {
+            let hint = format!("make one first: {} key add laptop", ctl_command(dir));
+            let what = "there is no key: nobody could come in";
+            return Err(Failure::Failed(what.into(), Some(hint)));
+        }
+        // From here on nothing is shut but by a trial.
+        write_file(dir)?;
+        start(dir)?;
+        let took = self_knock::knock(dir)?;
+        eprintln!(
+            "this machine has knocked at itself: the grant was there after {} ms",
+            took.as_millis()
+        );
+        let _: Revoked = ask(dir, &Command::Revoke(None))?;
+        let time = self.confirm.unwrap_or(Duration::from_secs(*TRIAL.start()));
+        let _: TriedOut = ask(dir, &Command::TryOut(time))?;
+        if self.confirm.is_some() {
+            eprintln!(
+                "the guard is up, on trial, for {}: sessions that are open live on",
+                format_duration(time)
+            );
+            eprintln!(
+                "hint: open a new session from the client, and there, before that time is over: sudo {} confirm",
+                ctl_command(dir)
+            );
+            return Ok(());
+        }
+        keep_up(dir)?;
+        eprintln!("the guard is up: sessions that are open live on");
+        systemd::enable(dir)
+    }
+}
+
+pub fn confirm(dir: &Path) -> Result<(), Failure> {
+    needs_root("a trial can be confirmed by root alone")?;
+    let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
+    let config = &settings.config;
+    if !config.on_trial {
+        let what = "there is no trial to confirm";
+        return Err(Failure::Failed(what.into(), None));
+    }
+    let trial = Firewall::open().and_then(|mut firewall| firewall.trial());
+    let trial = trial.map_err(|error| Failure::new("cannot see the trial", error))?;
+    let Some(trial) = trial else {
+        let hint = format!("begin again: {} enable --confirm 5m", ctl_command(dir));
+        let what = "the trial has ended: the guard is down";
+        return Err(Failure::Failed(what.into(), Some(hint)));
+    };
+    let since = trial.time.saturating_sub(trial.left);
+    let session = session::of_this_call(config, since)?;
+    if !has_knocked(config, &session, since)? {
+        let what = format!(
+            "nobody has knocked for {} since the trial began, and yet it is connected",
+            session.address
+        );
+        return Err(Failure::Failed(what, Some(session::HINT.into())));
+    }
+    keep_up(dir)?;
+    eprintln!(
+        "confirmed by a session from {}: the guard stays up",
+        session.address
+    );
+    systemd::enable(dir)
+}
+
+/// Whether a knock since the trial began, or a walk of the port sequence, has admitted the
+/// session's other end. Whoever was admitted before was shut out at its beginning.
+fn has_knocked(
+    config: &Config,
+    session: &session::Session,
+    since: Duration,
+) -> Result<bool, Failure> {
+    let begun = u64::try_from((since + SLACK).as_millis()).unwrap_or(u64::MAX);
+    let begun = Timestamp(Clock::start().now().wall.0.saturating_sub(begun));
+    let entries = ledger::history(&config.state, None, begun)
+        .map_err(|error| Failure::new("cannot see who has knocked", error))?;
+    let is_one = |e: &ledger::Entry| e.address == session.address && e.opened >= begun;
+    if entries.iter().any(is_one) {
+        return Ok(true);
+    }
+    let walked = Firewall::open().and_then(|mut firewall| firewall.walked(config));
+    let walked = walked.map_err(|error| Failure::new("cannot see who has knocked", error))?;
+    Ok(walked
+        .iter()
+        .any(|(address, _)| *address == session.address))
+}
+
+pub fn disable(dir: &Path) -> Result<(), Failure> {
+    needs_root("the guard can be taken down by root alone")?;
+    control::teardown(dir)?;
+    systemd::disable(dir)?;
+    remove_file(dir)
+}
+
+fn needs_root(what: &str) -> Result<(), Failure> {
+    if firewall::has_net_admin() {
+        return Ok(());
+    }
+    Err(Failure::needs_root(what.into()))
+}
+
+/// Whether the guard of this configuration is up; refuses where another's is.
+fn stands(config: &Config) -> Result<bool, Failure> {
+    let look = || {
+        let mut firewall = Firewall::open()?;
+        firewall.check_free(config)?;
+        firewall.is_up()
+    };
+    look().map_err(|error| Failure::new("cannot see whether the guard is up", error))
+}
+
+fn write_file(dir: &Path) -> Result<(), Failure> {
+    let path = files::trial_file(dir);
+    let text = "The guard is on trial, and not confirmed: see oneknockctl(8), enable.\n";
+    let (owner, mode) = (Owner::wanted(), TRIAL_FILE_MODE);
+    let written = files::write(&path, text, owner, mode, Existing::Replace);
+    written.map_err(|error| Failure::io(&path, &error))
+}
+
+fn remove_file(dir: &Path) -> Result<(), Failure> {
+    let path = files::trial_file(dir);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(&path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Has the daemon know that the guard is on trial; starts it where it does not run.
+fn start(dir: &Path) -> Result<(), Failure> {
+    match ask::<Reloaded>(dir, &Command::Reload) {
+        Err(NoAnswer::NoDaemon(_)) if systemd::is_in_charge(dir) => systemd::start()?,
+        Err(NoAnswer::NoDaemon(path)) => {
+            let what = format!("no daemon answers at {}: the guard is down", path.display());
+            let hint = "start oneknockd, which shuts nothing yet, and enable again";
+            return Err(Failure::Failed(what, Some(hint.into())));
+        }
+        other => {
+            other?;
+        }
+    }
+    let status: Status = ask(dir, &Command::Status)?;
+    if status.waits_for_clock {
+        let what = format!("the guard is down: {}", words::WAITS);
+        return Err(Failure::Failed(what, None));
+    }
+    Ok(())
+}
+
+/// Ends the trial: the guard is up for good.
+fn keep_up(dir: &Path) -> Result<(), Failure> {
+    remove_file(dir)?;
+    let kept = match ask::<Reloaded>(dir, &Command::Reload) {
+        // The daemon has died meanwhile; the guard does not need it.
+        Err(NoAnswer::NoDaemon(_)) => super::guard::put_up(dir),
+        other => other.map(drop).map_err(Failure::from),
+    };
+    if kept.is_err() {
+        // As it was: what could not be put up for good goes down in time.
+        write_file(dir)?;
+    }
+    kept
+}

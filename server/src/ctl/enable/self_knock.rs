@@ -1,0 +1,111 @@
+//! The machine knocks at itself, with a key of its own that lives as long as that takes:
+//! the way from a packet to the kernel's set is seen to work before a door is shut.
+
+use crate::config::{Generation, Policy};
+use crate::control::answers::Reloaded;
+use crate::control::protocol::Command;
+use crate::ctl::Failure;
+use crate::ctl::ask::ask;
+use crate::ctl::key::Folder;
+use crate::files::Existing;
+use crate::firewall::Firewall;
+use oneknock_shared::knock::{Action, Knock};
+use oneknock_shared::name::KeyName;
+use oneknock_shared::packet::seal;
+use oneknock_shared::secret::{Secret, Subkeys, random};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const NAME: &str = "oneknockctl-enable";
+/// Whom it admits: an address for documentation (RFC 5737, section 3), which is nobody's.
+const WHO: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 251);
+const OPEN_FOR: Duration = Duration::from_secs(10);
+/// How long the grant may take, with knocks in between so far apart.
+const PATIENCE: Duration = Duration::from_secs(5);
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Knocks, sees the grant in the kernel, and takes all of it back. Returns how long that
+/// took from the first packet.
+pub fn knock(dir: &Path) -> Result<Duration, Failure> {
+    let folder = Folder::open(dir)?;
+    let name: KeyName = NAME.parse().map_err(|e| Failure::new(NAME, e))?;
+    let services = folder.config.services.iter().map(|s| s.name).collect();
+    let mut policy = Policy::new(services);
+    policy.max_open_for = Some(OPEN_FOR);
+    policy.admit_others = true;
+    let made = Generation::generate(1, Folder::now());
+    let generation = made.map_err(|e| Failure::new("cannot make a key", e))?;
+    let secret = generation.secret.clone();
+    let generations = vec![generation];
+    let turn = folder.turn()?;
+    let written = folder.write(&turn, &name, (&policy, &generations), Existing::Replace);
+    drop(turn);
+    written.map_err(|error| Failure::io(&folder.path(&name), &error))?;
+    let told: Result<Reloaded, _> = ask(dir, &Command::Reload);
+    let took = match told {
+        Ok(_) => until_granted(&folder, &name, &secret),
+        Err(no) => Err(no.into()),
+    };
+    let turn = folder.turn()?;
+    folder.remove(&turn, &name)?;
+    drop(turn);
+    let _: Reloaded = ask(dir, &Command::Reload)?;
+    took
+}
+
+fn until_granted(
+    folder: &Folder<'_>,
+    name: &KeyName,
+    secret: &Secret,
+) -> Result<Duration, Failure> {
+    let config = &folder.config;
+    let keys = Subkeys::derive(secret, &config.server_id);
+    let failed = |why: &dyn std::fmt::Display| {
+        let hint = "\"oneknockctl why\" and oneknockd's log may say more";
+        let what = format!("this machine knocked at itself in vain: {why}: the guard is down");
+        Failure::Failed(what, Some(hint.into()))
+    };
+    let mut firewall = Firewall::open().map_err(|error| failed(&error))?;
+    let begun = Instant::now();
+    let mut sent = None;
+    while begun.elapsed() < PATIENCE {
+        if sent.is_none_or(|sent: Instant| sent.elapsed() >= AGAIN_AFTER) {
+            for address in &config.listen {
+                send(&keys, *address).map_err(|error| failed(&error))?;
+            }
+            sent = Some(Instant::now());
+        }
+        let admitted = firewall.admitted(config).map_err(|error| failed(&error))?;
+        if admitted.iter().any(|one| one.key == *name) {
+            return Ok(begun.elapsed());
+        }
+        sleep(LOOK_EVERY);
+    }
+    Err(failed(&"no grant appeared"))
+}
+
+/// To a socket of the daemon's, over the loopback interface.
+fn send(keys: &Subkeys, listens: SocketAddr) -> io::Result<()> {
+    let knock = Knock {
+        action: Action::Open { seconds: 0 },
+        timestamp: Folder::now(),
+        address: Some(WHO.into()),
+        service: None,
+    };
+    let nonce = random().map_err(io::Error::other)?;
+    let (any, here): (IpAddr, IpAddr) = if listens.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into())
+    } else {
+        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into())
+    };
+    let mut to = listens;
+    if to.ip().is_unspecified() {
+        to.set_ip(here);
+    }
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.send_to(&seal(keys, &knock, nonce), to).map(drop)
+}

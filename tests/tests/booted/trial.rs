@@ -1,0 +1,52 @@
+//! `oneknockctl enable` and `disable` where systemd runs the machine.
+
+use crate::home::{DAEMON, GUARD, Home};
+use oneknock_tests::wire::{self, Probe};
+use oneknock_tests::{Lab, binaries};
+
+fn is_enabled(home: &Home<'_>, unit: &str) -> bool {
+    let done = home.machine.run(&["systemctl", "is-enabled", unit]);
+    done.out.trim() == "enabled"
+}
+
+fn is_open(home: &Home<'_>) {
+    for to in home.lab.server.addresses() {
+        assert_eq!(wire::probe(&home.lab.stranger, to, 22), Probe::Open);
+    }
+}
+
+#[test]
+fn enabled_on_trial_it_is_off_after_the_next_start_and_enabled_it_is_on() {
+    let lab = Lab::new(binaries!());
+    let mut home = Home::new(&lab);
+    let enable = ["oneknockctl", "enable"];
+    let on_trial = [&enable[..], &["--confirm", "1h"]].concat();
+    home.machine.run(&on_trial).ok();
+    assert_eq!(home.machine.property(DAEMON, "ActiveState"), "active");
+    home.is_shut();
+    home.gets_in();
+    assert!(!is_enabled(&home, DAEMON));
+    // Also where the units were enabled before.
+    home.systemctl(&["enable", DAEMON]);
+    home.machine.switch_off();
+    home.machine.boot();
+    is_open(&home);
+    home.machine.until_logged(DAEMON, "not confirmed", 1);
+
+    home.machine.run(&enable).ok();
+    home.is_shut();
+    assert!(is_enabled(&home, DAEMON) && is_enabled(&home, GUARD));
+    home.machine.switch_off();
+    home.machine.boot();
+    home.is_shut();
+    home.machine.until_started();
+    home.gets_in();
+
+    home.machine.run(&["oneknockctl", "disable"]).ok();
+    is_open(&home);
+    assert!(!is_enabled(&home, DAEMON) && !is_enabled(&home, GUARD));
+    assert_eq!(home.machine.property(DAEMON, "ActiveState"), "inactive");
+    home.machine.switch_off();
+    home.machine.boot();
+    is_open(&home);
+}

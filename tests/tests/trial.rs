@@ -1,0 +1,215 @@
+//! `oneknockctl enable`, `confirm` and `disable`: the guard goes up on trial, and stays up
+//! only on the word of a session that a knock has let in since.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use nix::sys::signal::Signal;
+use oneknock_tests::host::Done;
+use oneknock_tests::wire::{self, Probe};
+use oneknock_tests::{Running, Site, binaries};
+
+/// A site whose daemon runs, and has nothing shut yet.
+fn on_trial(site: &Site) -> Running {
+    site.laptop_key();
+    let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
+    assert!(said.contains("start oneknockd"), "{said}");
+    let mut daemon = site.daemon_unready();
+    daemon.expect("on trial, and not confirmed: the guard is down");
+    daemon.expect("ready");
+    assert_eq!(stranger(site), Probe::Open);
+    daemon
+}
+
+fn stranger(site: &Site) -> Probe {
+    let [v4, v6] = site.lab.server.addresses();
+    let seen = site.probe(&site.lab.stranger, v4);
+    assert_eq!(site.probe(&site.lab.stranger, v6), seen);
+    seen
+}
+
+fn enable(site: &Site, time: &str) {
+    let said = site.ctl(&["enable", "--confirm", time]);
+    assert_eq!(said.code, Some(0), "{said}");
+    assert!(said.err.contains("has knocked at itself"), "{said}");
+    assert!(said.err.contains("on trial, for"), "{said}");
+    assert_eq!(stranger(site), Probe::Silent);
+}
+
+fn until_open(site: &Site) {
+    for to in site.lab.server.addresses() {
+        wire::until_open(&site.lab.stranger, to, 22);
+    }
+}
+
+fn confirm(site: &Site) -> String {
+    let (ctl, dir) = (binaries!().oneknockctl, site.dir.display());
+    format!("{ctl} --config {dir} confirm")
+}
+
+/// `confirm`, called within a session that a knock has let in.
+fn confirm_in_a_session(site: &Site) -> Done {
+    site.oneknock_ssh(&confirm(site))
+}
+
+#[test]
+fn a_trial_that_nobody_confirms_ends_by_itself_also_with_the_daemon_dead() {
+    let site = Site::new(binaries!());
+    let mut daemon = on_trial(&site);
+    let mut session = site.session(&["ssh", "server.lab"]);
+    enable(&site, "10s");
+    session.say("older than the trial");
+    session.expect("got older than the trial");
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    assert_eq!(stranger(&site), Probe::Silent);
+    until_open(&site);
+    session.say("still");
+    session.expect("got still");
+    // One that starts then, as at the machine's next start, shuts nothing.
+    let mut daemon = site.daemon_unready();
+    daemon.expect("the guard is down");
+    daemon.expect("ready");
+    assert_eq!(stranger(&site), Probe::Open);
+    let said = confirm_in_a_session(&site);
+    assert!(said.err.contains("the trial has ended"), "{said}");
+    let status = site.ctl(&["status"]).ok();
+    assert!(status.contains("the guard is down"), "{status}");
+    let said = site.ctl(&["check"]);
+    assert!(said.err.contains("not confirmed"), "{said}");
+    // And again, as often as it takes.
+    enable(&site, "10s");
+    daemon.expect("the trial has ended, and nobody has confirmed it");
+    until_open(&site);
+}
+
+#[test]
+fn a_trial_goes_on_through_a_restart_a_reload_and_a_flush_and_ends_on_time() {
+    for guard in ["owned", "watched"] {
+        let site = Site::new(binaries!());
+        site.set(&site.config(), "guard", &format!("\"{guard}\""));
+        let mut daemon = on_trial(&site);
+        enable(&site, "20s");
+        daemon.signal(Signal::SIGKILL);
+        daemon.end();
+        let mut daemon = site.daemon_unready();
+        daemon.expect("the guard is on trial, for ");
+        daemon.expect("ready");
+        site.ctl(&["reload"]).ok();
+        assert_eq!(stranger(&site), Probe::Silent, "{guard}");
+        if guard == "watched" {
+            site.lab.server.nft("flush ruleset");
+            daemon.expect("it is up again");
+            assert_eq!(stranger(&site), Probe::Silent, "{guard}");
+        }
+        until_open(&site);
+        daemon.expect("the trial has ended");
+    }
+}
+
+#[test]
+fn a_session_that_a_knock_has_let_in_keeps_the_guard_up() {
+    let site = Site::new(binaries!());
+    let mut daemon = on_trial(&site);
+    enable(&site, "20s");
+    let said = confirm_in_a_session(&site);
+    assert_eq!(said.code, Some(0), "{said}");
+    assert!(said.err.contains("confirmed by a session from"), "{said}");
+    let again = site.ctl(&["confirm"]).fails(1);
+    assert!(again.contains("there is no trial"), "{again}");
+    let elements = ["nft", "list", "set", "inet", "oneknock", "trial"];
+    assert_ne!(site.lab.server.run(&elements).code, Some(0));
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    assert_eq!(stranger(&site), Probe::Silent);
+    let _daemon = site.daemon();
+    assert_eq!(stranger(&site), Probe::Silent);
+    assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
+    let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
+    assert!(said.contains("up already"), "{said}");
+}
+
+#[test]
+fn no_other_session_can_confirm() {
+    let site = Site::new(binaries!());
+    let _daemon = on_trial(&site);
+    let dir = site.dir.to_str().unwrap();
+    let confirm = confirm(&site);
+    let script = format!("echo in; read line; {confirm} 2>&1; read line");
+    let ssh = ["ssh", "server.lab", "-F", site.sshd.config(), &script];
+    let mut old = Running::start("old", site.lab.laptop.command(&ssh));
+    old.expect("in");
+    // Admitted before, and for longer than the trial.
+    site.oneknock(&["open", "home", "--for", "1m"]).ok();
+    enable(&site, "40s");
+    assert!(!site.admits("ssh", site.lab.laptop.v4.into()));
+    let said = site.ctl(&["confirm"]).fails(1);
+    assert!(
+        said.contains("from no session through a guarded port"),
+        "{said}"
+    );
+    old.say("now");
+    old.expect("older than the trial");
+    // Not even with the variables of a session that would be right.
+    let laptop = site.lab.laptop.v4;
+    let forged = format!("SSH_CONNECTION={laptop} 40000 {} 22", site.lab.server.v4);
+    let said = ["env", &forged, "oneknockctl", "--config", dir, "confirm"];
+    site.lab.server.run(&said).fails(1);
+    assert_eq!(stranger(&site), Probe::Silent);
+
+    // Who needs no knock proves nothing about knocks.
+    let always = format!("\n[always]\nnetworks = [\"{laptop}/32\"]\n");
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), format!("{text}{always}")).unwrap();
+    site.ctl(&["reload"]).ok();
+    let ssh = ["ssh", "server.lab", "-F", site.sshd.config(), &confirm];
+    let said = site.lab.laptop.run(&ssh).fails(1);
+    assert!(said.contains("needed no knock"), "{said}");
+}
+
+#[test]
+fn where_a_knock_of_the_machine_itself_is_in_vain_nothing_is_shut() {
+    let site = Site::new(binaries!());
+    let _daemon = on_trial(&site);
+    site.lab.server.nft(
+        "table inet other { chain input { type filter hook input priority 0; udp dport 45123 drop; }; }",
+    );
+    for args in [&["enable"][..], &["enable", "--confirm", "1m"]] {
+        let said = site.ctl(args).fails(1);
+        assert!(said.contains("no grant appeared"), "{said}");
+        assert_eq!(stranger(&site), Probe::Open);
+    }
+    let keys = site.ctl(&["key", "list"]).ok();
+    assert!(!keys.contains("enable"), "{keys}");
+    site.lab.server.nft("delete table inet other");
+    site.ctl(&["enable"]).ok();
+    assert_eq!(stranger(&site), Probe::Silent);
+    assert_eq!(site.guests("ssh").len(), 0);
+    let said = site.ctl(&["enable"]);
+    assert!(said.err.contains("up already"), "{said}");
+}
+
+#[test]
+fn disabled_means_open_and_gone_until_it_is_enabled() {
+    let site = Site::new(binaries!());
+    let mut daemon = on_trial(&site);
+    enable(&site, "1m");
+    site.ctl(&["disable"]).ok();
+    assert_eq!(daemon.end().code(), Some(0));
+    assert_eq!(stranger(&site), Probe::Open);
+    let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
+    assert_eq!(tables, "");
+    // What is started by hand is no trial.
+    let _daemon = site.daemon();
+    assert_eq!(stranger(&site), Probe::Silent);
+}
+
+#[test]
+fn nobody_is_locked_in_without_a_key_or_by_a_wrong_time() {
+    let site = Site::new(binaries!());
+    let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
+    assert!(said.contains("there is no key"), "{said}");
+    for time in ["9s", "2h", "60", "10500ms"] {
+        site.ctl(&["enable", "--confirm", time]).fails(2);
+    }
+    assert!(!site.dir.join("on-trial").exists());
+    assert_eq!(stranger(&site), Probe::Open);
+}
