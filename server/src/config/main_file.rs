@@ -4,21 +4,15 @@ use super::Mistake;
 use super::always::{self, Network};
 use super::reader::{Reader, Section};
 use super::sequence::{self, Sequence};
+use super::service::{self, Service};
 use oneknock_shared::name::{Host, KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::secret::ServerId;
-use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest time that a configuration may keep a door open for one knock.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 const SECOND: Duration = Duration::from_secs(1);
-/// How long a door stays open where neither knock nor configuration says.
-const OPEN_FOR: Duration = Duration::from_secs(30);
-/// How long a knock may ask for where the configuration does not say.
-const MAX_OPEN_FOR: Duration = Duration::from_secs(8 * 3600);
 /// How far apart the clocks may be where the configuration does not say.
 const SKEW: Duration = Duration::from_secs(30);
 const MAX_SKEW: Duration = Duration::from_secs(600);
@@ -109,19 +103,6 @@ impl std::fmt::Display for Guard {
     }
 }
 
-/// A guarded service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
-    /// Its name.
-    pub name: ServiceName,
-    /// Its ports; at least one.
-    pub ports: Vec<Ports>,
-    /// How long a knock that asks for no time opens it: whole seconds, at least one.
-    pub open_for: Duration,
-    /// The longest time that a knock can open it.
-    pub max_open_for: Duration,
-}
-
 impl Config {
     /// What is no mistake, but right only in special places: a line each.
     #[must_use]
@@ -179,7 +160,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let control_group = file.text_if::<GroupName>("control_group");
         let admit_gateway = file.flag("admit_gateway");
         let always = file.table_if("always", "always.", always::read);
-        let services = file.tables("service", service);
+        let services = file.tables("service", service::read);
         let knock = knock_ports(port, listen.as_deref().unwrap_or_default());
         let sequence = file.table_if("sequence", "sequence.", |section| {
             sequence::read(section, services.as_deref(), &knock)
@@ -188,7 +169,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             check_listen(file, listen, services);
         }
         if let Some(services) = &services {
-            check_services(file, services);
+            service::check(file, services);
         }
         if state.as_ref().is_some_and(|path| !path.is_absolute()) {
             file.note(
@@ -281,32 +262,6 @@ impl std::str::FromStr for GroupName {
     }
 }
 
-fn service(section: &mut Section<'_, '_>) -> Option<Service> {
-    let name: Option<ServiceName> = section.text("name", "\"ssh\"");
-    let ports = section.list("ports", "[\"tcp/22\"]");
-    let open_for = section.duration_or("open_for", SECOND..=LONGEST, OPEN_FOR);
-    let max = section.duration_or("max_open_for", SECOND..=LONGEST, MAX_OPEN_FOR);
-    // nft reads `ip6` and `icmpv6` as words of its own: a listing of such a set
-    // could not be loaded again.
-    if let Some(reserved) = name.filter(|n| ["ip", "icmpv"].contains(&n.as_str())) {
-        section.note(
-            "name",
-            format!("{reserved} is taken by nft; choose another"),
-        );
-    }
-    if let (Some(open_for), Some(max)) = (open_for, max)
-        && open_for > max
-    {
-        section.note("open_for", "must not be longer than max_open_for");
-    }
-    Some(Service {
-        name: name?,
-        ports: ports?,
-        open_for: open_for?,
-        max_open_for: max?,
-    })
-}
-
 fn check_listen(file: &Section<'_, '_>, listen: &[SocketAddr], services: &[Service]) {
     for (at, address) in listen.iter().enumerate() {
         if address.port() == 0 {
@@ -323,28 +278,6 @@ fn check_listen(file: &Section<'_, '_>, listen: &[SocketAddr], services: &[Servi
                     "{address}: {ports} is guarded by service {name}, so no knock could reach it"
                 );
                 file.note("listen", what);
-            }
-        }
-    }
-}
-
-/// A port belongs to one service, and a name to one.
-fn check_services(file: &Section<'_, '_>, services: &[Service]) {
-    for (at, service) in services.iter().enumerate() {
-        if services[..at].iter().any(|s| s.name == service.name) {
-            file.note("service", format!("{} is there twice", service.name));
-        }
-        for (n, ports) in service.ports.iter().enumerate() {
-            if service.ports[..n].iter().any(|p| p.overlaps(ports)) {
-                file.note(
-                    "service",
-                    format!("{}: {ports} is there twice", service.name),
-                );
-            }
-            let other = |s: &&Service| s.ports.iter().any(|p| p.overlaps(ports));
-            if let Some(other) = services[..at].iter().find(other) {
-                let what = format!("{ports} belongs to {} and to {}", other.name, service.name);
-                file.note("service", what);
             }
         }
     }
@@ -417,41 +350,12 @@ admit_gateway = {gateway}
         gateway = config.admit_gateway,
     );
     text.push_str(&always::text(&config.always));
-    for service in &config.services {
-        let ports: Vec<String> = service.ports.iter().map(|p| format!("\"{p}\"")).collect();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "
-# A guarded service. A port range is written \"udp/60000-61000\".
-[[service]]
-name = \"{}\"
-ports = [{}]
-# How long a knock opens it, and the longest time that a knock may ask for.
-open_for = \"{}\"
-max_open_for = \"{}\"
-",
-            service.name,
-            ports.join(", "),
-            humantime::format_duration(service.open_for),
-            humantime::format_duration(service.max_open_for),
-        );
-    }
+    config
+        .services
+        .iter()
+        .for_each(|one| text.push_str(&service::text(one)));
     text.push_str(&sequence::text(config.sequence.as_ref()));
     text
-}
-
-impl Service {
-    /// A service with the times that hold where nothing else is said.
-    #[must_use]
-    pub fn new(name: ServiceName, ports: Vec<Ports>) -> Self {
-        Self {
-            name,
-            ports,
-            open_for: OPEN_FOR,
-            max_open_for: MAX_OPEN_FOR,
-        }
-    }
 }
 
 impl Config {

@@ -1,7 +1,7 @@
 //! `[sequence]` of `oneknockd.toml`: the port sequence, and what makes one worth having.
 
-use super::main_file::Service;
 use super::reader::Section;
+use super::service::Service;
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::rolling;

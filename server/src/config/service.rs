@@ -1,0 +1,109 @@
+//! `[[service]]` of `oneknockd.toml`: what is guarded.
+
+use super::reader::Section;
+use oneknock_shared::name::ServiceName;
+use oneknock_shared::port::Ports;
+use std::time::Duration;
+
+/// The longest time that a configuration may keep a door open for one knock.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+const SECOND: Duration = Duration::from_secs(1);
+/// How long a door stays open where neither knock nor configuration says.
+const OPEN_FOR: Duration = Duration::from_secs(30);
+/// How long a knock may ask for where the configuration does not say.
+const MAX_OPEN_FOR: Duration = Duration::from_secs(8 * 3600);
+
+/// A guarded service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its ports; at least one.
+    pub ports: Vec<Ports>,
+    /// How long a knock that asks for no time opens it: whole seconds, at least one.
+    pub open_for: Duration,
+    /// The longest time that a knock can open it.
+    pub max_open_for: Duration,
+}
+
+impl Service {
+    /// A service with the times that hold where nothing else is said.
+    #[must_use]
+    pub fn new(name: ServiceName, ports: Vec<Ports>) -> Self {
+        Self {
+            name,
+            ports,
+            open_for: OPEN_FOR,
+            max_open_for: MAX_OPEN_FOR,
+        }
+    }
+}
+
+/// Reads a section.
+pub fn read(section: &mut Section<'_, '_>) -> Option<Service> {
+    let name: Option<ServiceName> = section.text("name", "\"ssh\"");
+    let ports = section.list("ports", "[\"tcp/22\"]");
+    let open_for = section.duration_or("open_for", SECOND..=LONGEST, OPEN_FOR);
+    let max = section.duration_or("max_open_for", SECOND..=LONGEST, MAX_OPEN_FOR);
+    // nft reads `ip6` and `icmpv6` as words of its own: a listing of such a set
+    // could not be loaded again.
+    if let Some(reserved) = name.filter(|n| ["ip", "icmpv"].contains(&n.as_str())) {
+        section.note(
+            "name",
+            format!("{reserved} is taken by nft; choose another"),
+        );
+    }
+    if let (Some(open_for), Some(max)) = (open_for, max)
+        && open_for > max
+    {
+        section.note("open_for", "must not be longer than max_open_for");
+    }
+    Some(Service {
+        name: name?,
+        ports: ports?,
+        open_for: open_for?,
+        max_open_for: max?,
+    })
+}
+
+/// A port belongs to one service, and a name to one.
+pub fn check(file: &Section<'_, '_>, services: &[Service]) {
+    for (at, service) in services.iter().enumerate() {
+        if services[..at].iter().any(|s| s.name == service.name) {
+            file.note("service", format!("{} is there twice", service.name));
+        }
+        for (n, ports) in service.ports.iter().enumerate() {
+            if service.ports[..n].iter().any(|p| p.overlaps(ports)) {
+                file.note(
+                    "service",
+                    format!("{}: {ports} is there twice", service.name),
+                );
+            }
+            let other = |s: &&Service| s.ports.iter().any(|p| p.overlaps(ports));
+            if let Some(other) = services[..at].iter().find(other) {
+                let what = format!("{ports} belongs to {} and to {}", other.name, service.name);
+                file.note("service", what);
+            }
+        }
+    }
+}
+
+/// The section's text.
+pub fn text(service: &Service) -> String {
+    let ports: Vec<String> = service.ports.iter().map(|p| format!("\"{p}\"")).collect();
+    format!(
+        "
+# A guarded service. A port range is written \"udp/60000-61000\".
+[[service]]
+name = \"{}\"
+ports = [{}]
+# How long a knock opens it, and the longest time that a knock may ask for.
+open_for = \"{}\"
+max_open_for = \"{}\"
+",
+        service.name,
+        ports.join(", "),
+        humantime::format_duration(service.open_for),
+        humantime::format_duration(service.max_open_for),
+    )
+}
