@@ -31,6 +31,7 @@ pub mod commands;
 pub mod complete;
 pub mod doctor;
 pub mod door;
+mod door_file;
 pub mod enter;
 pub mod error;
 pub mod import;
