@@ -62,7 +62,9 @@ fn two_keys(site: &Site, names: [&str; 2]) -> [Key; 2] {
 /// begun long enough ago that the kernel was told of the next.
 fn early_in_a_minute() {
     let early = 3_000..41_000;
-    wait::until_true("an early second", || early.contains(&(wire::now() % 60_000)));
+    wait::until_true("an early second", || {
+        early.contains(&(wire::now() % 60_000))
+    });
 }
 
 #[test]

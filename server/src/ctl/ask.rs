@@ -8,6 +8,7 @@ use crate::files::Owner;
 use crate::firewall::Firewall;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -137,7 +138,8 @@ impl Asked {
         if read == 0 {
             return Ok(None);
         }
-        let value = serde_json::from_slice(&line);
+        let value = serde_json::from_slice(&line).map(spelt);
+        let value = value.and_then(serde_json::from_value);
         value
             .map(Some)
             .map_err(|error| failed(&self.path, &error.into()))
@@ -147,6 +149,20 @@ impl Asked {
     pub fn wait_for_ever(&self) -> Result<(), NoAnswer> {
         let waits = self.lines.get_ref().set_read_timeout(None);
         waits.map_err(|error| failed(&self.path, &error))
+    }
+}
+
+/// What a daemon says reaches a terminal, root's at that; one that was taken over must not
+/// move its cursor.
+fn spelt(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(config::one_line(&text)),
+        Value::Array(all) => all.into_iter().map(spelt).collect(),
+        Value::Object(members) => {
+            let spelt = |(name, value): (String, Value)| (config::one_line(&name), spelt(value));
+            members.into_iter().map(spelt).collect()
+        }
+        other => other,
     }
 }
 

@@ -75,7 +75,7 @@ fn row(entry: &Entry) -> [String; 8] {
     [
         date(entry.opened),
         date(entry.ended),
-        entry.how.clone(),
+        entry.how.to_owned(),
         entry.key.to_string(),
         entry.generation.to_string(),
         entry.service.to_string(),

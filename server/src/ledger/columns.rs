@@ -15,7 +15,8 @@ pub fn mono(at: Duration) -> i64 {
     i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn bad(index: usize, kind: Type) -> rusqlite::Error {
+/// A value that no ledger has.
+pub fn bad(index: usize, kind: Type) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(index, kind, "not a ledger's".into())
 }
 

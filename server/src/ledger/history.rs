@@ -1,11 +1,12 @@
 //! The history: what was opened for whom, from when to when, and how it ended.
 
-use super::FILE;
-use super::columns::{ms, text, timestamp};
+use super::columns::{bad, ms, text, timestamp};
+use super::store::open_to_read;
 use crate::gate::{Now, Place};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
-use rusqlite::{Connection, OpenFlags, Result, Row, Transaction, params};
+use rusqlite::types::Type;
+use rusqlite::{Result, Row, Transaction, params};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub struct Entry {
     pub ended: Timestamp,
     /// `open` while it lasts, then `expired`, `closed` (by its holder), `revoked` (its key
     /// lost the right to it, or "oneknockctl revoke") or `lost` (the machine started anew).
-    pub how: String,
+    pub how: &'static str,
     /// How many packets opened or prolonged it.
     pub knocks: u64,
 }
@@ -139,11 +140,24 @@ pub fn cut(change: &Transaction<'_>, keep: Duration, now: Now) -> Result<()> {
     Ok(())
 }
 
+/// How a claim is or ended, as [`Entry::how`] has it; nothing else is printed for it.
+fn how(row: &Row<'_>, index: usize) -> Result<&'static str> {
+    let words = [
+        "open",
+        "expired",
+        How::Closed.word(),
+        How::Revoked.word(),
+        How::Lost.word(),
+    ];
+    let found = row.get_ref(index)?.as_str()?;
+    let known = words.into_iter().find(|word| *word == found);
+    known.ok_or_else(|| bad(index, Type::Text))
+}
+
 /// Reads the history of the state in `folder`, also while a daemon writes it: of one key
 /// or of all, what had not ended before `since`, the oldest first.
 pub fn read(folder: &Path, key: Option<&KeyName>, since: Timestamp) -> Result<Vec<Entry>> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(folder.join(FILE), flags)?;
+    let database = open_to_read(folder)?;
     let mut rows = database.prepare(
         "SELECT key, number, service, address, opened, ended, how, knocks FROM history
          WHERE (?1 IS NULL OR key = ?1) AND ended >= ?2
@@ -165,7 +179,7 @@ fn entry(row: &Row<'_>) -> Result<Entry> {
         address: text(row, 3)?,
         opened: timestamp(row, 4)?,
         ended: timestamp(row, 5)?,
-        how: row.get(6)?,
+        how: how(row, 6)?,
         knocks: u64::try_from(row.get::<_, i64>(7)?).unwrap_or(0),
     })
 }

@@ -709,3 +709,31 @@ fn what_others_could_write_is_no_state() {
         assert!(matches!(found, Found::Nothing(_)), "{name}: {found:?}");
     }
 }
+
+#[test]
+fn a_link_in_the_databases_place_leads_nowhere() {
+    let site = Site::new();
+    let (there, away) = (site.folder.join(FILE), site.folder.join("away"));
+    fs::rename(&there, &away).unwrap();
+    std::os::unix::fs::symlink(&away, &there).unwrap();
+    assert!(history(&site.folder, None, Timestamp(0)).is_err());
+    assert!(uses(&site.folder).is_err());
+    fs::remove_file(&there).unwrap();
+    fs::rename(&away, &there).unwrap();
+    // The folder itself may be one.
+    let link = site.folder.with_file_name("link");
+    std::os::unix::fs::symlink(&site.folder, &link).unwrap();
+    assert!(history(&link, None, Timestamp(0)).unwrap().is_empty());
+}
+
+#[test]
+fn an_end_that_no_ledger_writes_is_no_history() {
+    let site = Site::new();
+    let lie = Connection::open(site.folder.join(FILE)).unwrap();
+    lie.pragma_update(None, "ignore_check_constraints", true)
+        .unwrap();
+    let row = "INSERT INTO history (key, service, address, number, opened, ended, how, knocks)
+        VALUES ('laptop', 'ssh', '192.0.2.7', 1, 1, 2, char(27) || '[2J', 1)";
+    lie.execute(row, []).unwrap();
+    assert!(history(&site.folder, None, Timestamp(0)).is_err());
+}

@@ -1,13 +1,13 @@
 //! When each generation was last used and from where, what it opened, and when it
 //! retires: read from the state, also while a daemon writes it.
 
-use super::FILE;
 use super::columns::{text, timestamp};
+use super::store::open_to_read;
 use crate::gate::Place;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::secret::GenerationId;
-use rusqlite::{Connection, OpenFlags, Result, params};
+use rusqlite::{Connection, Result, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -25,8 +25,7 @@ pub struct Use {
 
 /// Reads what is known of every generation that the state knows.
 pub fn read(folder: &Path) -> Result<BTreeMap<GenerationId, Use>> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(folder.join(FILE), flags)?;
+    let database = open_to_read(folder)?;
     let mut rows = database.prepare("SELECT identity, used, used_from, retires FROM generation")?;
     let optional = |row: &rusqlite::Row<'_>, index| match row.get_ref(index)? {
         rusqlite::types::ValueRef::Null => Ok(None),

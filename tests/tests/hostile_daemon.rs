@@ -1,0 +1,54 @@
+//! A daemon that was taken over answers root's `oneknockctl`: what it says is shown as
+//! text.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use oneknock_tests::{Site, binaries};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+
+/// Answers each of so many calls with the same line.
+fn answer(listener: &UnixListener, times: usize, line: &str) {
+    for stream in listener.incoming().take(times) {
+        let mut stream = stream.unwrap();
+        let mut asked = String::new();
+        let mut lines = BufReader::new(stream.try_clone().unwrap());
+        lines.read_line(&mut asked).unwrap();
+        // Whoever asked may have had enough.
+        let _ = stream.write_all(line.as_bytes());
+    }
+}
+
+#[test]
+fn what_it_says_moves_no_cursor_and_has_an_end() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let socket = site.state().join("control");
+    let _ = fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).unwrap();
+    let evil = r"\u001b[2J\u009b31m\r\nroot: all is well\u0007";
+    let error = format!(r#"{{"v":1,"error":"{evil}","mistakes":["{evil}"]}}"#);
+    let event = format!(
+        r#"{{"v":1,"ok":{{"refusals":[{{"last":{{"at_ms":1,"event":"refused","key":"{evil}","address":"192.0.2.7","proven":false,"reason":"{evil}"}},"times":1}}],"unknown":[]}}}}"#
+    );
+    let cases = [
+        (&["status"][..], format!("{error}\n")),
+        (&["reload"], format!("{error}\n")),
+        (&["key", "add", "second"], format!("{error}\n")),
+        (&["why"], format!("{event}\n")),
+        (&["status"], "x".repeat(3 << 20)),
+    ];
+    for (args, line) in cases {
+        let said = std::thread::scope(|scope| {
+            scope.spawn(|| answer(&listener, 1, &line));
+            site.ctl(args)
+        });
+        let all = format!("{}{}", said.out, said.err);
+        let moves = |c: char| c.is_control() && c != '\n';
+        assert!(!all.contains(moves), "{all:?}");
+        assert!(
+            !all.lines().any(|line| line.starts_with("root:")),
+            "{all:?}"
+        );
+    }
+}
