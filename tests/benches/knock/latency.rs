@@ -10,7 +10,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Between two trials: the daemon sleeps again, as it does at home.
-const PAUSE: Duration = Duration::from_millis(3);
+pub const PAUSE: Duration = Duration::from_millis(3);
+/// Longer than the lease of the ledger lasts: the next knock waits until one is on disk.
+pub const LONG_PAUSE: Duration = Duration::from_secs(6);
 
 /// From the moment before a packet is sent until a thread at the server that waits for it
 /// has it: what any daemon must wait.
@@ -46,16 +48,16 @@ pub fn to_wake(measured: &Measured, trials: usize) -> Samples {
 }
 
 /// From the moment before the packet is sent, beside the server, until the address is in
-/// the kernel's set.
-pub fn to_set(measured: &Measured, trials: usize, first: usize) -> Samples {
+/// the kernel's set; before it the daemon has slept for `pause`.
+pub fn to_set(measured: &Measured, trials: usize, first: usize, pause: Duration) -> Samples {
     let keys = measured.subkeys();
     let mut set = Set::of(&measured.site.lab.server, "ssh");
     measured.near.enter(|| {
         let sender = measured.sender();
         let trial = |number: usize| {
             let from = other(first + number);
+            sleep(pause);
             let packet = measured.knock(&keys, from, 600);
-            sleep(PAUSE);
             let start = Instant::now();
             sender.send(&packet).unwrap();
             probe::until_in_set(&mut set, from, start)

@@ -47,8 +47,10 @@ pub fn alone(report: &mut Report, folder: &Path) {
     let measured = started(1);
     let woken = latency::to_wake(&measured, 1_000);
     report.times("a bare recvfrom is woken: the floor", &woken, "");
-    let set = latency::to_set(&measured, 2_000, 0);
+    let set = latency::to_set(&measured, 2_000, 0, latency::PAUSE);
     report.times("packet sent to address in the set", &set, "");
+    let late = latency::to_set(&measured, 10, 2_000, latency::LONG_PAUSE);
+    report.times("the same, 6 s after the last one", &late, "");
     let answer = latency::to_answer(&measured, 300);
     report.times("packet sent to SYN-ACK", &answer, "1");
     let mut curves = vec![curve("in the set", &set), curve("SYN-ACK", &answer)];
@@ -146,7 +148,7 @@ pub fn many(report: &mut Report, _: &Path) {
     let others: Vec<_> = others.collect();
     let from = &measured.site.lab.stranger;
     let (_, set) = load::during(&measured, from, &others, 1_000, || {
-        latency::to_set(&measured, 1_000, 0)
+        latency::to_set(&measured, 1_000, 0, latency::PAUSE)
     });
     report.times("packet sent to address in the set", &set, "");
 }
@@ -168,7 +170,8 @@ pub fn keys(report: &mut Report, _: &Path) {
         // What the start needed once is given back, or not, after a while.
         std::thread::sleep(Duration::from_secs(2));
         let memory = measured.daemon.as_ref().unwrap().memory();
-        let (used, _, set) = measured.processor(|| latency::to_set(&measured, 1_000, 0));
+        let (used, _, set) =
+            measured.processor(|| latency::to_set(&measured, 1_000, 0, latency::PAUSE));
         let junk = crate::junk::packets(&measured, crate::junk::Kind::Junk, 50_000);
         let from = &measured.site.lab.stranger;
         let (rate, ()) = load::during(&measured, from, &junk, 0, || {
