@@ -20,8 +20,11 @@ pub fn put_up(dir: &Path) -> Result<(), Failure> {
         return Err(Failure::needs_root(what.into()));
     }
     // One that does not answer may hang: then the kernel says below whether it has the guard.
-    if ask::<Status>(dir, &Command::Status).is_ok() {
-        eprintln!("a running oneknockd keeps the guard up");
+    if let Ok(status) = ask::<Status>(dir, &Command::Status) {
+        match status.on_trial {
+            Some(trial) => eprintln!("{}", words::on_trial(&trial)),
+            None => eprintln!("a running oneknockd keeps the guard up"),
+        }
         return Ok(());
     }
     let put_up = || {

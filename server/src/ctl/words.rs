@@ -85,7 +85,9 @@ pub fn status(status: &Status) -> String {
 pub const NOT_CONFIRMED: &str =
     "on trial, and not confirmed: the guard is down; \"oneknockctl enable\" puts it up";
 
-fn on_trial(trial: &OnTrial) -> String {
+/// How a guard on trial is.
+#[must_use]
+pub fn on_trial(trial: &OnTrial) -> String {
     match trial.left_seconds {
         0 => NOT_CONFIRMED.into(),
         left => format!(
