@@ -2,9 +2,10 @@
 //! what others could write may say anything, and is no state.
 
 use super::{FILE, FILE_MODE};
-use std::fs::{self, Permissions};
+use nix::fcntl::OFlag;
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Mode of the folder of the state.
@@ -70,16 +71,23 @@ pub fn look(folder: &Path) -> Vec<Loose> {
 pub fn tighten(loose: &mut Vec<Loose>) -> io::Result<()> {
     let mut mended = Vec::new();
     for one in loose.drain(..) {
-        // A link in its place would lead the change elsewhere; a reader of the history may
-        // have taken the log away as it ended.
-        if fs::symlink_metadata(&one.path).is_ok_and(|meta| !meta.is_symlink()) {
-            match fs::set_permissions(&one.path, Permissions::from_mode(one.wanted)) {
-                Ok(()) => mended.push(one),
-                Err(error) if one.writable => return Err(error),
-                Err(_) => {}
-            }
+        match set_mode(&one.path, one.wanted) {
+            Ok(()) => mended.push(one),
+            // A reader of the history may have taken the log away as it ended.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if one.writable => return Err(error),
+            Err(_) => {}
         }
     }
     *loose = mended;
     Ok(())
+}
+
+/// A link in its place does not lead the change elsewhere, whenever it was put there: root
+/// may do this where the daemon's user could have.
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(flags.bits()).open(path)?;
+    file.set_permissions(Permissions::from_mode(mode))
 }
