@@ -157,8 +157,12 @@ fn socket(address: SocketAddr) -> Result<Rc<Socket>, CannotListen> {
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+    // An address may come later, or again: a start before the network must not fail.
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    } else {
+        socket.set_freebind_v4(true)?;
     }
     // What comes while the daemon is busy waits here. Beyond the machine's usual limit with
     // CAP_NET_ADMIN; where that fails the usual one must do.

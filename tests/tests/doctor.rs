@@ -184,6 +184,13 @@ fn what_the_machine_itself_lacks_is_found() {
         !said.out.contains("60000") && !said.out.contains("no daemon"),
         "{said}"
     );
+    assert!(!said.out.contains("no address of this machine"), "{said}");
+    let listen = "[\"192.0.2.10:45123\", \"192.0.2.99:45123\"]";
+    site.set(&site.config(), "listen", listen);
+    let said = doctor(&site);
+    let wrong = "trouble: listen: 192.0.2.99 is no address of this machine";
+    assert!(said.out.contains(wrong), "{said}");
+    assert!(!said.out.contains("192.0.2.10 is no"), "{said}");
 }
 
 #[test]

@@ -183,6 +183,22 @@ fn addresses_that_it_listens_on_by_name_going_and_coming_back() {
 }
 
 #[test]
+fn an_address_that_comes_after_the_start_is_listened_on() {
+    let site = Site::new(binaries!());
+    let _key = site.laptop_key();
+    let listen = "[\"192.0.2.10:45123\", \"[2001:db8:0:1::10]:45123\"]";
+    site.set(&site.config(), "listen", listen);
+    let server = &site.lab.server;
+    server.ip_batch(
+        "addr del 192.0.2.10/24 dev eth0\n\
+         addr del 2001:db8:0:1::10/64 dev eth0\n",
+    );
+    let _daemon = site.daemon();
+    server.ip_batch(&addresses("eth0"));
+    works_at(&site, &server.addresses());
+}
+
+#[test]
 fn ipv6_that_appears_late() {
     let site = Site::new(binaries!());
     let key = site.laptop_key();

@@ -6,6 +6,8 @@ use crate::config::Config;
 use oneknock_shared::port::{Ports, Transport};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
@@ -25,6 +27,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         tables.concat()
     };
     let mut findings = nobody_listens(config, &both("tcp"), &both("udp"));
+    findings.extend(config.listen.iter().filter_map(elsewhere));
     let release = read("/proc/sys/kernel/osrelease");
     findings.extend(old_kernel(release.trim()));
     findings.extend(old_nft(&said("nft", &["--version"])));
@@ -107,6 +110,22 @@ fn nobody_listens(config: &Config, tcp: &str, udp: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The daemon listens there all the same: the address may come later.
+fn elsewhere(listen: &SocketAddr) -> Option<Finding> {
+    let mut any_port = *listen;
+    any_port.set_port(0);
+    let error = UdpSocket::bind(any_port).err()?;
+    (error.kind() == io::ErrorKind::AddrNotAvailable).then(|| {
+        Finding::trouble(
+            format!(
+                "listen: {} is no address of this machine: no knock arrives there",
+                listen.ip()
+            ),
+            "correct listen in oneknockd.toml; \"ip -brief address\" shows those there are",
+        )
+    })
 }
 
 /// The numbers that a version begins with.

@@ -74,8 +74,11 @@ fn until_granted(
     let mut sent = None;
     while begun.elapsed() < PATIENCE {
         if sent.is_none_or(|sent: Instant| sent.elapsed() >= AGAIN_AFTER) {
-            for address in &config.listen {
-                send(&keys, *address).map_err(|error| failed(&error))?;
+            // Where one of several cannot be sent to, another may do.
+            let sent_to = config.listen.iter().map(|address| send(&keys, *address));
+            let sent_to: Vec<io::Result<()>> = sent_to.collect();
+            if let Some(Err(error)) = sent_to.iter().min_by_key(|sent| sent.is_err()) {
+                return Err(failed(error));
             }
             sent = Some(Instant::now());
         }
