@@ -1,8 +1,9 @@
 //! Grants over netlink: one batch for what has arrived together, and no process started.
 //!
 //! Adding a present element refreshes nothing on many kernels, and deleting an absent
-//! one fails the batch; so a grant is `add`, `delete`, `add` in one transaction, which
-//! works everywhere and never leaves a moment without the element.
+//! one fails the batch; so a grant is renewed by `add`, `delete`, `add` in one transaction,
+//! which works everywhere and never leaves a moment without the element. Most grants are
+//! new: an `add` alone is tried first, of what must not be there yet.
 
 use super::connection::Connection;
 use super::names::{TABLE, cut_name, set_name};
@@ -30,7 +31,13 @@ const TRIES: usize = 3;
 /// `NotFound` where the table or a set is not there.
 pub fn apply(netlink: &mut Netlink, changes: &[Change]) -> io::Result<()> {
     for part in changes.chunks(AT_ONCE) {
-        let steps = steps(part);
+        let sets = sets(part);
+        match new_steps(&sets).map(|steps| netlink.commit(&steps)) {
+            Some(Ok(())) => continue,
+            Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let steps = steps(&sets);
         retried(|| netlink.commit(&steps))?;
     }
     Ok(())
@@ -132,8 +139,11 @@ pub fn timeout(time: Duration) -> SetElementAttribute {
 /// What becomes of a place: admitted for a time, with a comment, or not.
 type Wanted<'c> = Option<(Duration, &'c str)>;
 
-/// What brings the sets to where the changes, one after the other, would bring them.
-fn steps(changes: &[Change]) -> Vec<Step> {
+/// Of each set, what becomes of places in it.
+type Sets<'c> = BTreeMap<String, Vec<(Place, Wanted<'c>)>>;
+
+/// Where the changes, one after the other, bring the sets.
+fn sets(changes: &[Change]) -> Sets<'_> {
     let mut last: BTreeMap<Place, Wanted> = BTreeMap::new();
     for change in changes {
         match change {
@@ -145,11 +155,31 @@ fn steps(changes: &[Change]) -> Vec<Step> {
             }
         }
     }
-    let mut sets: BTreeMap<String, Vec<(Place, Wanted)>> = BTreeMap::new();
+    let mut sets = Sets::new();
     for (place, with) in last {
         let set = set_name(place.service, place.address.is_ipv6());
         sets.entry(set).or_default().push((place, with));
     }
+    sets
+}
+
+/// What admits all of them, where none of them is admitted yet. `None` where one is to be
+/// shut.
+fn new_steps(sets: &Sets) -> Option<Vec<Step>> {
+    let step = |(set, places): (&String, &Vec<(Place, Wanted)>)| {
+        let elements = places
+            .iter()
+            .map(|(place, with)| with.map(|w| element(place, Some(w))));
+        let elements = elements.collect::<Option<_>>()?;
+        Some(Step::create_new(NfTablesMessage::NewSetElement(many(
+            set, elements,
+        ))))
+    };
+    sets.iter().map(step).collect()
+}
+
+/// What brings the sets there, whoever is in them.
+fn steps(sets: &Sets) -> Vec<Step> {
     let mut steps = Vec::with_capacity(3 * sets.len());
     for (set, places) in sets {
         // The first add makes the delete safe where an element has ended by itself, or
@@ -161,9 +191,9 @@ fn steps(changes: &[Change]) -> Vec<Step> {
         let bare = places.iter().map(|(place, _)| element(place, None));
         let stay = places.iter().filter(|(_, with)| with.is_some());
         let stay: Vec<_> = stay.map(|(place, with)| element(place, *with)).collect();
-        let new = |elements| Step::create(NfTablesMessage::NewSetElement(many(&set, elements)));
+        let new = |elements| Step::create(NfTablesMessage::NewSetElement(many(set, elements)));
         steps.push(new(any.collect()));
-        let gone = NfTablesMessage::DeleteSetElement(many(&set, bare.collect()));
+        let gone = NfTablesMessage::DeleteSetElement(many(set, bare.collect()));
         steps.push(Step::change(gone));
         if !stay.is_empty() {
             steps.push(new(stay));
@@ -199,7 +229,7 @@ mod tests {
     use std::sync::Arc;
 
     fn encode(first: u32, changes: &[Change]) -> (Vec<u8>, u32) {
-        netlink::encode(first, &steps(changes))
+        netlink::encode(first, &steps(&sets(changes)))
     }
 
     fn place() -> Place {
@@ -245,6 +275,22 @@ mod tests {
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex.join(" "), want.join(" "));
         assert_eq!(last, 10);
+    }
+
+    /// Of what is not there yet, that is refused where it is.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_new_grant_is_one_message_and_exclusive() {
+        let changes = [admit(Duration::from_secs(30))];
+        let (bytes, last) = netlink::encode(7, &new_steps(&sets(&changes)).unwrap());
+        assert_eq!(last, 8);
+        let (renewed, _) = encode(7, &changes);
+        // Request, acknowledge; exclusive, create.
+        assert_eq!(bytes[26..28], [0x05, 0x06]);
+        assert_eq!(bytes[32..112], renewed[32..112]);
+        assert_eq!(bytes.len(), 20 + 92 + 20);
+        let shut = Change::Shut { place: place() };
+        assert!(new_steps(&sets(&[shut])).is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! A table may be owned by this socket: then only what is sent here can change it.
 
 use super::names::TABLE;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{
     NfTablesMessage, TableAttribute, TableFlags, TableMessage,
@@ -26,8 +26,8 @@ const BUFFER: usize = 64 * 1024;
 pub struct Step {
     /// What is to be done.
     pub message: NfTablesMessage,
-    /// Whether it makes what is not there.
-    pub create: bool,
+    /// `NLM_F_CREATE` and its like.
+    flags: u16,
 }
 
 impl Step {
@@ -35,16 +35,21 @@ impl Step {
     pub fn create(message: NfTablesMessage) -> Self {
         Self {
             message,
-            create: true,
+            flags: NLM_F_CREATE,
+        }
+    }
+
+    /// A message that makes what must not be there yet: else `AlreadyExists`.
+    pub fn create_new(message: NfTablesMessage) -> Self {
+        Self {
+            message,
+            flags: NLM_F_CREATE | NLM_F_EXCL,
         }
     }
 
     /// A message about what must be there.
     pub fn change(message: NfTablesMessage) -> Self {
-        Self {
-            message,
-            create: false,
-        }
+        Self { message, flags: 0 }
     }
 }
 
@@ -218,12 +223,11 @@ pub fn encode(first: u32, steps: &[Step]) -> (Vec<u8>, u32) {
     let begin = NetfilterMessage::new(frame(), ControlMessage::BatchBegin);
     push(&mut bytes, sequence, 0, begin);
     for (at, step) in steps.iter().enumerate() {
-        let create = if step.create { NLM_F_CREATE } else { 0 };
         let ack = if at + 1 == steps.len() { NLM_F_ACK } else { 0 };
         let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
         sequence = sequence.wrapping_add(1);
         let message = NetfilterMessage::new(header, step.message.clone());
-        push(&mut bytes, sequence, create | ack, message);
+        push(&mut bytes, sequence, step.flags | ack, message);
     }
     let end = NetfilterMessage::new(frame(), ControlMessage::BatchEnd);
     push(&mut bytes, sequence.wrapping_add(1), 0, end);
