@@ -143,6 +143,7 @@ async fn run(cli: &Cli, clock: Clock) -> Result<(), Stopped> {
             _ = look.tick() => {
                 daemon.look();
                 daemon.sift();
+                daemon.tidy_in_time();
             }
             // What was wrong is in the log.
             _ = hangup.recv() => drop(daemon.reload(cli)),
@@ -176,7 +177,8 @@ struct Daemon {
     batch: Vec<Accepted>,
     /// Where the state was missing: until the clock is synchronised nothing is accepted.
     waiting: Option<Synchronised>,
-    tidied: Duration,
+    /// The state is tidied then.
+    tidy_at: Duration,
     /// The guard is not looked after before then.
     look_again: Duration,
     /// Where the guard is watched: whom the port sequence had admitted when last seen.
@@ -238,6 +240,11 @@ impl Daemon {
                 ));
             }
             return self.fail(&batch, now, "firewall", &error);
+        }
+        if let Err(error) = self.ledger.note_uses(&batch, now) {
+            log::line(format_args!(
+                "when keys were last used cannot be noted: {error}"
+            ));
         }
         for accepted in &batch {
             self.control.note_accepted(now, accepted);
@@ -302,22 +309,31 @@ impl Daemon {
                 self.start_anew(now);
             }
         }
-        if now.mono.saturating_sub(self.tidied) >= TIDY_EVERY && self.waiting.is_none() {
-            self.tidied = now.mono;
-            self.tidy(now);
+    }
+
+    fn tidy_in_time(&mut self) {
+        let now = self.clock.now();
+        if now.mono >= self.tidy_at && self.waiting.is_none() {
+            let more = self.tidy(now);
+            let then = if more { Duration::ZERO } else { TIDY_EVERY };
+            self.tidy_at = now.mono.saturating_add(then);
         }
     }
 
-    fn tidy(&mut self, now: Now) {
+    /// Tidies the state. Returns whether there is more to be done.
+    fn tidy(&mut self, now: Now) -> bool {
         let (forgotten, keep) = (self.gate.forgotten(now), self.settings.config.history);
-        if let Err(error) = self.ledger.tidy(&forgotten, keep, now) {
-            // Floors that were not written are not lost: those who raised them are.
-            self.gate.remind(&forgotten);
-            if error.is_damage() {
-                self.renew(&error, now);
-            } else {
-                log::line(format_args!("the state cannot be tidied: {error}"));
-            }
-        }
+        self.ledger
+            .tidy(&forgotten, keep, now)
+            .unwrap_or_else(|error| {
+                // Floors that were not written are not lost: those who raised them are.
+                self.gate.remind(&forgotten);
+                if error.is_damage() {
+                    self.renew(&error, now);
+                } else {
+                    log::line(format_args!("the state cannot be tidied: {error}"));
+                }
+                false
+            })
     }
 }

@@ -1,7 +1,7 @@
 //! The start: from what is on disk and in the kernel to a daemon that is ready.
 
 use super::sift::Sifting;
-use super::{Cli, Daemon, Stopped};
+use super::{Cli, Daemon, Stopped, TIDY_EVERY};
 use crate::clock::{Clock, Synchronised};
 use crate::config::{Guard, Settings};
 use crate::control::Control;
@@ -51,7 +51,7 @@ impl Daemon {
             log: Log::default(),
             batch: Vec::new(),
             waiting: None,
-            tidied: now.mono,
+            tidy_at: now.mono.saturating_add(TIDY_EVERY),
             look_again: now.mono,
             walked_in: std::collections::BTreeSet::new(),
             rolling: super::rolling::Rolling::default(),

@@ -6,14 +6,9 @@ use crate::gate::{Now, Place};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use rusqlite::types::Type;
-use rusqlite::{Result, Row, Transaction, params};
+use rusqlite::{Connection, Result, Row, params};
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
-
-/// So many rows are kept for each key, the latest: a key that is used without end cannot
-/// fill the disk, and takes no row from another.
-const ROWS_OF_KEY: u32 = 20_000;
 
 /// How a claim ended.
 #[derive(Debug, Clone, Copy)]
@@ -58,11 +53,13 @@ pub struct Entry {
     pub knocks: u64,
 }
 
-const MOVE: &str = "INSERT INTO history (key, service, address, number, opened, ended, how, knocks)
+/// Makes history of claims, up to how and when they ended.
+pub const MOVE: &str =
+    "INSERT INTO history (key, service, address, number, opened, ended, how, knocks)
     SELECT key, service, address, number, opened,";
 
 /// Ends one claim now; where there is none, nothing.
-pub fn end(change: &Transaction<'_>, key: &str, place: Place, now: Now, how: How) -> Result<()> {
+pub fn end(change: &Connection, key: &str, place: Place, now: Now, how: How) -> Result<()> {
     let (service, address) = (place.service, place.address.to_string());
     let end = format!(
         "{MOVE} min(until, ?4), ?5, knocks FROM claim
@@ -82,24 +79,15 @@ pub fn end(change: &Transaction<'_>, key: &str, place: Place, now: Now, how: How
 }
 
 /// Ends every claim.
-pub fn end_all(change: &Transaction<'_>, now: Now, how: How) -> Result<()> {
+pub fn end_all(change: &Connection, now: Now, how: How) -> Result<()> {
     let end = format!("{MOVE} min(until, ?1), ?2, knocks FROM claim");
     change.execute(&end, params![ms(now.wall), how.word()])?;
     change.execute("DELETE FROM claim", []).map(drop)
 }
 
-/// Moves the claims whose time is over.
-pub fn end_expired(change: &Transaction<'_>, now: Now) -> Result<()> {
-    let now = i64::try_from(now.mono.as_millis()).unwrap_or(i64::MAX);
-    let end = format!("{MOVE} until, 'expired', knocks FROM claim WHERE ends <= ?");
-    if change.execute(&end, [now])? > 0 {
-        change.execute("DELETE FROM claim WHERE ends <= ?", [now])?;
-    }
-    Ok(())
-}
-
-/// The same for one place, so that what opens it again begins a line of its own.
-pub fn end_if_expired(change: &Transaction<'_>, key: &str, place: Place, now: Now) -> Result<()> {
+/// Moves the claim to a place whose time is over, so that what opens it again begins a line
+/// of its own.
+pub fn end_if_expired(change: &Connection, key: &str, place: Place, now: Now) -> Result<()> {
     let now = i64::try_from(now.mono.as_millis()).unwrap_or(i64::MAX);
     let (service, address) = (place.service, place.address.to_string());
     let which = "WHERE key = ?1 AND service = ?2 AND address = ?3 AND ends <= ?4";
@@ -113,29 +101,6 @@ pub fn end_if_expired(change: &Transaction<'_>, key: &str, place: Place, now: No
         change
             .prepare_cached(&delete)?
             .execute(params![key, service.as_str(), address, now])?;
-    }
-    Ok(())
-}
-
-/// Cuts the history: to what ended within `keep`, and to so many rows for each key. What
-/// a clock that was ahead has written stays until that time has come and gone.
-pub fn cut(change: &Transaction<'_>, keep: Duration, now: Now) -> Result<()> {
-    let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-    let oldest = ms(now.wall).saturating_sub(keep);
-    change
-        .prepare_cached("DELETE FROM history WHERE ended < ?")?
-        .execute([oldest])?;
-    let mut many =
-        change.prepare_cached("SELECT key FROM history GROUP BY key HAVING count(*) > ?")?;
-    let many: Vec<String> = many
-        .query_map([ROWS_OF_KEY], |row| row.get(0))?
-        .collect::<Result<_>>()?;
-    for key in many {
-        change.execute(
-            "DELETE FROM history WHERE key = ?1 AND id <= (SELECT id FROM history
-             WHERE key = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-            params![key, ROWS_OF_KEY],
-        )?;
     }
     Ok(())
 }

@@ -3,19 +3,29 @@
 //!
 //! The database survives a kill, but after a power cut its last commits may be missing:
 //! then T is the floor. It is a small file of its own, since a synced commit in the
-//! database would hold up what follows it.
+//! database would hold up what follows it. And it is written in place, through a descriptor
+//! that syncs: a knock after a pause waits for one write, not for a new file's name.
+//!
+//! Two pages of it are written in turn. A write that the power cut short spoils its own page
+//! alone, and the packet that needed it was not accepted: the other page holds. (A page that
+//! rots looks like that too; then the lease is as old as the other page, by some seconds.)
 
 use crate::files::{self, Access, Existing, Owner, Unsafe};
+use nix::fcntl::OFlag;
 use oneknock_shared::knock::Timestamp;
-use std::fs;
+use ring::digest::{SHA256, digest};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// How far ahead of a packet's timestamp the lease is written, in milliseconds.
 const LEASE_MS: u64 = 5_000;
 /// Mode of the files of the state.
 pub const FILE_MODE: u32 = 0o600;
-const HEADER: &str = "oneknock lease 2";
+const HEADER: &str = "oneknock lease 3";
+/// What a disk may spoil at once, in bytes; a note is much shorter.
+pub(super) const PAGE: usize = 4096;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the note says.
@@ -44,12 +54,15 @@ pub struct Lease {
     boot: String,
     until: Timestamp,
     greatest: Timestamp,
-    begun: bool,
+    /// From the beginning of a run: the file, in which each write is synced.
+    file: Option<File>,
+    /// How many notes this run has written.
+    written: u64,
 }
 
 /// Writes the note of a server that has accepted nothing yet; one that is there is kept.
 pub fn create(folder: &Path, owner: Owner) -> io::Result<()> {
-    let text = text(Timestamp(0), "none", true);
+    let text = text(0, Timestamp(0), "none", true);
     let path = folder.join("lease");
     match files::write(&path, &text, owner, FILE_MODE, Existing::Keep) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -83,7 +96,8 @@ impl Lease {
             boot,
             until,
             greatest: until,
-            begun: false,
+            file: None,
+            written: 0,
         };
         Ok((lease, noted))
     }
@@ -102,20 +116,29 @@ impl Lease {
     /// Nothing up to `until` counts as fresh after a power cut.
     pub fn begin(&mut self, until: Timestamp) -> io::Result<()> {
         self.greatest = self.greatest.max(until);
-        self.write(self.until.max(until), false)?;
-        self.begun = true;
+        let until = self.until.max(until);
+        let text = text(0, until, &self.boot, false);
+        // A new file, with no page of an earlier run in it.
+        let whole = format!("{text:\0<0$}", 2 * PAGE);
+        files::write(&self.path, &whole, self.owner, FILE_MODE, Existing::Replace)?;
+        let flags = OFlag::O_DSYNC | OFlag::O_NOFOLLOW;
+        let mut options = OpenOptions::new();
+        let options = options.write(true).custom_flags(flags.bits());
+        self.file = Some(options.open(&self.path)?);
+        (self.until, self.written) = (until, 0);
         Ok(())
     }
 
     /// Takes the note away: from now on there is no state, until a run begins.
     pub fn void(&mut self) -> io::Result<()> {
         (self.until, self.greatest) = (Timestamp(0), Timestamp(0));
+        self.file = None;
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::File::open(folder)?.sync_all()
+        File::open(folder)?.sync_all()
     }
 
     /// Sees to it that the note covers a packet of this timestamp, before it is accepted.
@@ -130,59 +153,96 @@ impl Lease {
     /// The mark of a clean stop; everything else must be on disk by now. The lease goes
     /// down to the greatest timestamp accepted. A run that has not begun leaves no mark.
     pub fn end(mut self) -> io::Result<()> {
-        if !self.begun {
+        if self.file.is_none() {
             return Ok(());
         }
         self.write(self.greatest.min(self.until), true)
     }
 
     fn write(&mut self, until: Timestamp, clean: bool) -> io::Result<()> {
-        let text = text(until, &self.boot, clean);
-        files::write(&self.path, &text, self.owner, FILE_MODE, Existing::Replace)?;
-        self.until = until;
+        let Some(file) = &self.file else {
+            return Err(io::Error::other("no run has begun"));
+        };
+        let number = self.written + 1;
+        let text = text(number, until, &self.boot, clean);
+        let at = if number.is_multiple_of(2) { 0 } else { PAGE };
+        file.write_all_at(text.as_bytes(), at as u64)?;
+        (self.until, self.written) = (until, number);
         Ok(())
     }
 }
 
-fn text(until: Timestamp, boot: &str, clean: bool) -> String {
+pub(super) fn text(number: u64, until: Timestamp, boot: &str, clean: bool) -> String {
     let state = if clean { "clean" } else { "running" };
-    format!("{HEADER}\n{}\n{boot}\n{state}\n", until.0)
+    let text = format!("{HEADER}\n{number}\n{}\n{boot}\n{state}\n", until.0);
+    let sum = sum(&text);
+    format!("{text}{sum}\n")
 }
 
+/// So that a page that is there in part is no note.
+fn sum(text: &str) -> String {
+    let digest = digest(&SHA256, text.as_bytes());
+    let first = digest
+        .as_ref()
+        .first_chunk()
+        .map_or(0, |b| u64::from_be_bytes(*b));
+    format!("{first:016x}")
+}
+
+/// The last note that is whole. What follows a note in its page is nothing.
 fn read(text: &str, boot: &str) -> Option<Noted> {
-    let rest = text.strip_prefix(HEADER)?.strip_prefix('\n')?;
-    let mut lines = rest.strip_suffix('\n')?.split('\n');
-    let (number, of_boot, state) = (lines.next()?, lines.next()?, lines.next()?);
-    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    let until = Timestamp(number.parse().ok().filter(|_| digits)?);
+    let (first, second) = text.split_at_checked(PAGE).unwrap_or((text, ""));
+    let notes = [first, second]
+        .into_iter()
+        .filter_map(|page| note(page, boot));
+    notes
+        .max_by_key(|(number, _)| *number)
+        .map(|(_, noted)| noted)
+}
+
+fn note(page: &str, boot: &str) -> Option<(u64, Noted)> {
+    let mut ends = page.match_indices('\n').map(|(at, _)| at + 1);
+    let (body, rest) = page.split_at(ends.nth(4)?);
+    let sum = rest.get(..rest.find('\n')?)?;
+    let rest = body.strip_prefix(HEADER)?.strip_prefix('\n')?;
+    let mut lines = rest.split_terminator('\n');
+    let (number, until) = (decimal(lines.next()?)?, Timestamp(decimal(lines.next()?)?));
+    let (of_boot, state) = (lines.next()?, lines.next()?);
     let clean = match state {
         "clean" => true,
         "running" => false,
         _ => return None,
     };
-    lines.next().is_none().then_some(Noted::Run {
+    let noted = Noted::Run {
         until,
         clean,
         same_boot: of_boot == boot && boot != "unknown",
-    })
+    };
+    (sum == self::sum(body)).then_some((number, noted))
+}
+
+fn decimal(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const T: Timestamp = Timestamp(1_800_000_000_000);
+
     #[test]
     fn what_is_written_is_read() {
-        let until = Timestamp(1_800_000_000_000);
         for (then, now, same_boot) in [
             ("a", "a", true),
             ("a", "b", false),
             ("unknown", "unknown", false),
         ] {
             for clean in [true, false] {
-                let noted = read(&text(until, then, clean), now);
+                let noted = read(&text(0, T, then, clean), now);
                 let want = Noted::Run {
-                    until,
+                    until: T,
                     clean,
                     same_boot,
                 };
@@ -193,13 +253,52 @@ mod tests {
 
     #[test]
     fn a_cut_or_edited_note_is_no_note() {
-        let whole = text(Timestamp(1_800), "boot", false);
+        let whole = text(7, T, "boot", false);
         for end in 0..whole.len() {
             assert_eq!(read(&whole[..end], "boot"), None, "{end}");
         }
-        for bad in ["-1", "+1", "", "1 ", "99999999999999999999"] {
-            assert_eq!(read(&whole.replace("1800", bad), "boot"), None, "{bad}");
+        for (at, _) in whole.char_indices() {
+            let mut other = whole.clone();
+            other.replace_range(at..=at, "~");
+            assert_eq!(read(&other, "boot"), None, "{at}");
         }
-        assert_eq!(read(&format!("{whole}more\n"), "boot"), None);
+    }
+
+    fn until(path: &Path) -> Option<(Timestamp, bool)> {
+        match read(&fs::read_to_string(path).unwrap(), "any") {
+            Some(Noted::Run { until, clean, .. }) => Some((until, clean)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_page_that_was_spoilt_leaves_the_note_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let owner = Owner {
+            uid: nix::unistd::getuid().as_raw(),
+            gid: nix::unistd::getgid().as_raw(),
+        };
+        let path = folder.path().join("lease");
+        create(folder.path(), owner).unwrap();
+        let (mut lease, _) = Lease::open(folder.path(), owner).unwrap();
+        lease.begin(T).unwrap();
+        let mut before = (T, false);
+        for step in 1..=5_u64 {
+            lease.cover(Timestamp(T.0 + step * 10_000)).unwrap();
+            let now = (Timestamp(T.0 + step * 10_000 + LEASE_MS), false);
+            assert_eq!(until(&path), Some(now));
+            let whole = fs::read(&path).unwrap();
+            for cut in [0, 20, 60] {
+                let mut spoilt = whole.clone();
+                let at = if step % 2 == 0 { 0 } else { PAGE };
+                spoilt[at + cut..at + PAGE].fill(0);
+                fs::write(&path, &spoilt).unwrap();
+                assert_eq!(until(&path), Some(before), "{step} {cut}");
+            }
+            fs::write(&path, &whole).unwrap();
+            before = now;
+        }
+        lease.end().unwrap();
+        assert_eq!(until(&path), Some((Timestamp(T.0 + 50_000), true)));
     }
 }

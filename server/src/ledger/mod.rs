@@ -12,6 +12,7 @@ mod lease;
 mod modes;
 mod rows;
 mod store;
+mod tidy;
 mod uses;
 
 pub use history::{Entry, read as history};
@@ -20,7 +21,7 @@ pub use uses::{Use, read as uses};
 
 use crate::files::{self, Owner};
 use crate::gate::{Accepted, Forgotten, Lost, Memory, Now, Place};
-use checkpoint::Checkpoints;
+use checkpoint::{Checkpoints, Job};
 use lease::{FILE_MODE, Lease, Noted};
 use nix::fcntl::OFlag;
 use oneknock_shared::knock::Timestamp;
@@ -41,7 +42,7 @@ const FILE: &str = "ledger.db";
 const DATABASE_FILES: [&str; 3] = ["ledger.db", "ledger.db-wal", "ledger.db-shm"];
 /// After so many packets the write-ahead log is moved, whatever the time.
 const MOVE_AFTER: usize = 2_000;
-/// How often the history is cut.
+/// How often the history is cut, where it does not grow fast.
 const CUT_EVERY: Duration = Duration::from_secs(3600);
 
 /// The state's folder, held by this process alone.
@@ -50,11 +51,15 @@ pub struct Ledger {
     folder: PathBuf,
     owner: Owner,
     database: Connection,
+    /// What of the database is known to be there.
+    known: rows::Known,
     lease: Lease,
     checkpoints: Checkpoints,
     /// Packets since the log was last moved.
     unmoved: usize,
+    /// The history is cut then, or when so many claims have ended as a key has rows.
     cut: Duration,
+    ended: usize,
     loose: Vec<Loose>,
     _lock: File,
 }
@@ -141,6 +146,8 @@ impl Ledger {
             Err(TryLockError::WouldBlock) => return Err(Unusable::Locked(folder.into())),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        // What a run has left that was killed over it.
+        files::remove_unfinished(folder).map_err(failed)?;
         let mut loose = modes::look(folder);
         modes::tighten(&mut loose).map_err(failed)?;
         // What lies in a folder that others could write, they could have put there.
@@ -195,10 +202,12 @@ impl Ledger {
             folder: folder.into(),
             owner,
             database,
+            known: rows::Known::new(),
             lease,
             checkpoints: Checkpoints::start(folder),
             unmoved: 0,
             cut: Duration::ZERO,
+            ended: 0,
             loose: std::mem::take(&mut loose),
             _lock: lock,
         };
@@ -214,7 +223,7 @@ impl Ledger {
     /// Begins a run: with these floors, which hold from now on, and without the mark of a
     /// clean stop. `lease` is at least the greatest of the floors.
     pub fn begin(&mut self, forgotten: &Forgotten, lease: Timestamp) -> Result<(), Unrecorded> {
-        rows::forget(&mut self.database, forgotten)?;
+        rows::within(&self.database, || tidy::forget(&self.database, forgotten))?;
         Ok(self.lease.begin(lease)?)
     }
 
@@ -224,17 +233,18 @@ impl Ledger {
         if let Some(last) = batch.iter().map(|accepted| accepted.at).max() {
             self.lease.cover(last)?;
         }
-        rows::record(&mut self.database, batch, now)?;
+        rows::record(&self.database, &mut self.known, batch, now)?;
         self.unmoved += batch.len();
-        if self.unmoved >= MOVE_AFTER {
-            self.move_log();
+        if self.unmoved >= MOVE_AFTER && self.checkpoints.ask(Job::Move) {
+            self.unmoved = 0;
         }
         Ok(())
     }
 
-    fn move_log(&mut self) {
-        self.unmoved = 0;
-        self.checkpoints.ask();
+    /// Notes when the keys of recorded packets were last used, and from where: it may be
+    /// done after the grant, since nothing that is accepted depends on it.
+    pub fn note_uses(&self, batch: &[Accepted], now: Now) -> Result<(), Unrecorded> {
+        Ok(rows::note_uses(&self.database, batch, now)?)
     }
 
     /// Takes back what recorded packets opened or closed, since it could not be made so.
@@ -268,21 +278,32 @@ impl Ledger {
     }
 
     /// Keeps the ledger small: forgets what the gate has forgotten, moves claims that have
-    /// ended to the history, and cuts that to `keep` and to so many rows for each key.
+    /// ended to the history, and cuts that to `keep` and to so many rows for each key. Not
+    /// more than some at once: returns whether there is more to be done.
     pub fn tidy(
         &mut self,
         forgotten: &Forgotten,
         keep: Duration,
         now: Now,
-    ) -> Result<(), Unrecorded> {
-        rows::forget(&mut self.database, forgotten)?;
-        rows::end_expired(&mut self.database, now)?;
-        if now.mono >= self.cut {
-            rows::cut(&mut self.database, keep, now)?;
-            self.cut = now.mono.saturating_add(CUT_EVERY);
+    ) -> Result<bool, Unrecorded> {
+        let (database, portion) = (&self.database, usize::from(tidy::PORTION));
+        let gone = rows::within(database, || tidy::forget(database, forgotten))?;
+        let ended = rows::within(database, || tidy::end_expired(database, now))?;
+        self.ended += ended;
+        let mut more = gone.max(ended) >= portion;
+        if now.mono >= self.cut || self.ended >= usize::from(tidy::ROWS_OF_KEY) {
+            let cut = rows::within(database, || tidy::cut(database, keep, now))?;
+            if cut >= portion {
+                more = true;
+            } else {
+                (self.cut, self.ended) = (now.mono.saturating_add(CUT_EVERY), 0);
+            }
         }
-        self.move_log();
-        Ok(())
+        if !more {
+            // Where another job waits, the next time will do.
+            self.checkpoints.ask(Job::Sync);
+        }
+        Ok(more)
     }
 
     /// Puts a new database in the place of a damaged one, which is moved aside, and fills
@@ -290,6 +311,7 @@ impl Ledger {
     pub fn renew(&mut self, memory: &Memory, now: Now) -> Result<String, Unusable> {
         let (database, aside) = store::renew(&self.folder, self.owner, memory, now)?;
         self.database = database;
+        self.known.clear();
         self.checkpoints = Checkpoints::start(&self.folder);
         Ok(aside)
     }

@@ -1,12 +1,17 @@
 //! What is in the ledger's database, row by row.
+//!
+//! What a knock waits for is as little as can be: the row of the packet and that of its
+//! claim, by statements that are there already.
 
 use super::columns::{mono, ms, text, timestamp};
 use super::history::{self, How};
-use crate::gate::{Accepted, Claim, Forgotten, Lost, Memory, Now, Place};
+use super::tidy;
+use crate::gate::{Accepted, Claim, Lost, Memory, Now, Place};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::packet::PacketId;
 use oneknock_shared::secret::GenerationId;
-use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -22,7 +27,7 @@ pub fn load(database: &mut Connection, now: Now, same_boot: bool) -> Result<Memo
     if !same_boot {
         history::end_all(&change, now, How::Lost)?;
     }
-    history::end_expired(&change, now)?;
+    while tidy::end_expired(&change, now)? >= usize::from(tidy::PORTION) {}
     change.commit()?;
     let all = |sql: &str| database.prepare(sql);
     let seen = all("SELECT identity, at, packet FROM accepted JOIN generation ON id = generation")?
@@ -98,17 +103,63 @@ pub fn fill(database: &mut Connection, memory: &Memory, now: Now) -> Result<()> 
     change.commit()
 }
 
-/// Records accepted packets and what they open or close.
-pub fn record(database: &mut Connection, batch: &[Accepted], now: Now) -> Result<()> {
-    let change = database.transaction()?;
-    for accepted in batch {
-        record_one(&change, accepted, now)?;
+/// The rows of generations that are known to be there, and stay.
+pub type Known = BTreeMap<GenerationId, i64>;
+
+/// Does all of it in one commit, or nothing of it.
+pub fn within<T>(database: &Connection, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let run = |what| database.prepare_cached(what)?.execute([]).map(drop);
+    run("BEGIN IMMEDIATE")?;
+    let done = work().and_then(|done| run("COMMIT").map(|()| done));
+    // Where this fails too, nothing more can begin: nothing more is recorded or granted.
+    if done.is_err() && !database.is_autocommit() {
+        run("ROLLBACK")?;
     }
-    change.commit()
+    done
 }
 
-fn record_one(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<()> {
-    let generation = used(change, accepted, now)?;
+/// Records accepted packets and what they open or close.
+pub fn record(
+    database: &Connection,
+    known: &mut Known,
+    batch: &[Accepted],
+    now: Now,
+) -> Result<()> {
+    let mut new = Known::new();
+    within(database, || {
+        for accepted in batch {
+            let id = accepted.generation;
+            let row = match known.get(&id).or(new.get(&id)) {
+                Some(row) => *row,
+                None => generation_row(database, id, accepted.key.as_str())?,
+            };
+            new.insert(id, row);
+            record_one(database, row, accepted, now)?;
+        }
+        Ok(())
+    })?;
+    known.append(&mut new);
+    Ok(())
+}
+
+/// Notes when each key was last used, and from where.
+pub fn note_uses(database: &Connection, batch: &[Accepted], now: Now) -> Result<()> {
+    let last = batch.iter().map(|accepted| (accepted.generation, accepted));
+    let last: BTreeMap<_, _> = last.collect();
+    within(database, || {
+        for (id, accepted) in last {
+            let (key, source) = (accepted.key.as_str(), accepted.source.to_string());
+            database
+                .prepare_cached(
+                    "UPDATE generation SET key = ?2, used = ?3, used_from = ?4 WHERE identity = ?1",
+                )?
+                .execute(params![id.0, key, ms(now.wall), source])?;
+        }
+        Ok(())
+    })
+}
+
+fn record_one(change: &Connection, generation: i64, accepted: &Accepted, now: Now) -> Result<()> {
     remember(change, generation, accepted.at, accepted.id)?;
     for retired in &accepted.retired {
         let row = generation_row(change, retired.generation, accepted.key.as_str())?;
@@ -139,7 +190,7 @@ pub fn undo(database: &mut Connection, batch: &[Accepted], now: Now) -> Result<(
     change.commit()
 }
 
-fn undo_one(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<()> {
+fn undo_one(change: &Connection, accepted: &Accepted, now: Now) -> Result<()> {
     let generation = generation_row(change, accepted.generation, accepted.key.as_str())?;
     let by = By {
         key: accepted.key.as_str(),
@@ -174,38 +225,6 @@ pub fn lose(database: &mut Connection, lost: &Lost, now: Now) -> Result<()> {
     change.commit()
 }
 
-/// Forgets packets and closes that cannot pass the time window any more: the floors take
-/// their place, in the same commit.
-pub fn forget(database: &mut Connection, forgotten: &Forgotten) -> Result<()> {
-    let change = database.transaction()?;
-    for &(generation, floor) in &forgotten.floors {
-        raise_floor(&change, generation, floor)?;
-    }
-    let oldest = ms(forgotten.oldest);
-    // Nothing without a floor in its place, whatever the caller says.
-    change.execute(
-        "DELETE FROM accepted WHERE at < ? AND at <=
-         (SELECT ifnull(floor, -1) FROM generation WHERE id = generation)",
-        [oldest],
-    )?;
-    change.execute("DELETE FROM closed WHERE at < ?", [oldest])?;
-    change.commit()
-}
-
-/// Moves claims that have ended to the history.
-pub fn end_expired(database: &mut Connection, now: Now) -> Result<()> {
-    let change = database.transaction()?;
-    history::end_expired(&change, now)?;
-    change.commit()
-}
-
-/// Cuts the history to its size.
-pub fn cut(database: &mut Connection, keep: Duration, now: Now) -> Result<()> {
-    let change = database.transaction()?;
-    history::cut(&change, keep, now)?;
-    change.commit()
-}
-
 /// Whose claim it is.
 struct By<'k> {
     key: &'k str,
@@ -213,17 +232,8 @@ struct By<'k> {
     number: u32,
 }
 
-/// The generation's row, made where there is none, with its last use.
-fn used(change: &Transaction<'_>, accepted: &Accepted, now: Now) -> Result<i64> {
-    let key = accepted.key.as_str();
-    let row = generation_row(change, accepted.generation, key)?;
-    change
-        .prepare_cached("UPDATE generation SET key = ?2, used = ?3, used_from = ?4 WHERE id = ?1")?
-        .execute(params![row, key, ms(now.wall), accepted.source.to_string()])?;
-    Ok(row)
-}
-
-fn generation_row(change: &Transaction<'_>, id: GenerationId, key: &str) -> Result<i64> {
+/// The generation's row, made where there is none.
+fn generation_row(change: &Connection, id: GenerationId, key: &str) -> Result<i64> {
     let known = change
         .prepare_cached("SELECT id FROM generation WHERE identity = ?")?
         .query_row([id.0], |row| row.get(0))
@@ -237,7 +247,7 @@ fn generation_row(change: &Transaction<'_>, id: GenerationId, key: &str) -> Resu
     Ok(change.last_insert_rowid())
 }
 
-fn raise_floor(change: &Transaction<'_>, id: GenerationId, floor: Timestamp) -> Result<()> {
+pub fn raise_floor(change: &Connection, id: GenerationId, floor: Timestamp) -> Result<()> {
     let row = generation_row(change, id, "")?;
     change
         .prepare_cached("UPDATE generation SET floor = max(?2, ifnull(floor, 0)) WHERE id = ?1")?
@@ -245,7 +255,7 @@ fn raise_floor(change: &Transaction<'_>, id: GenerationId, floor: Timestamp) -> 
         .map(drop)
 }
 
-fn retire(change: &Transaction<'_>, row: i64, at: Option<Timestamp>) -> Result<()> {
+fn retire(change: &Connection, row: i64, at: Option<Timestamp>) -> Result<()> {
     change
         .prepare_cached("UPDATE generation SET retires = ?2 WHERE id = ?1")?
         .execute(params![row, at.map(ms)])
@@ -253,7 +263,7 @@ fn retire(change: &Transaction<'_>, row: i64, at: Option<Timestamp>) -> Result<(
 }
 
 /// A database that was made anew from the gate's memory has the packet already.
-fn remember(change: &Transaction<'_>, generation: i64, at: Timestamp, id: PacketId) -> Result<()> {
+fn remember(change: &Connection, generation: i64, at: Timestamp, id: PacketId) -> Result<()> {
     change
         .prepare_cached(
             "INSERT INTO accepted (at, packet, generation) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -262,7 +272,7 @@ fn remember(change: &Transaction<'_>, generation: i64, at: Timestamp, id: Packet
         .map(drop)
 }
 
-fn close(change: &Transaction<'_>, key: &str, place: Place, at: Timestamp) -> Result<()> {
+fn close(change: &Connection, key: &str, place: Place, at: Timestamp) -> Result<()> {
     change
         .prepare_cached(
             "INSERT INTO closed (key, service, address, at) VALUES (?1, ?2, ?3, ?4)
@@ -278,23 +288,33 @@ fn close(change: &Transaction<'_>, key: &str, place: Place, at: Timestamp) -> Re
 }
 
 /// Opens a place until then, or renews a claim that has not ended: never for shorter.
-fn open(
-    change: &Transaction<'_>,
+fn open(change: &Connection, by: &By<'_>, place: Place, ends: Duration, now: Now) -> Result<()> {
+    // Where there is a claim that has ended it becomes history first.
+    if !try_open(change, by, place, ends, now)? {
+        history::end_if_expired(change, by.key, place, now)?;
+        try_open(change, by, place, ends, now)?;
+    }
+    Ok(())
+}
+
+/// As [`open`]; false, and nothing done, where there is a claim that has ended.
+fn try_open(
+    change: &Connection,
     by: &By<'_>,
     place: Place,
     ends: Duration,
     now: Now,
-) -> Result<()> {
-    history::end_if_expired(change, by.key, place, now)?;
+) -> Result<bool> {
     let left = ends.saturating_sub(now.mono);
     let until = ms(now.wall).saturating_add(mono(left));
-    change
+    let done = change
         .prepare_cached(
             "INSERT INTO claim (key, service, address, generation, number, opened, until, ends, knocks)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1)
              ON CONFLICT DO UPDATE SET generation = ?4, number = ?5,
              until = CASE WHEN ends < ?8 THEN ?7 ELSE until END,
-             ends = max(ends, ?8), knocks = knocks + 1",
+             ends = max(ends, ?8), knocks = knocks + 1
+             WHERE ends > ?9",
         )?
         .execute(params![
             by.key,
@@ -305,6 +325,7 @@ fn open(
             ms(now.wall),
             until,
             mono(ends),
-        ])
-        .map(drop)
+            mono(now.mono),
+        ])?;
+    Ok(done > 0)
 }

@@ -63,6 +63,8 @@ pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let database = open_in_place(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // Nobody else writes; whoever does all the same must not hold a knock up for long.
     database.busy_timeout(Duration::from_millis(20))?;
+    // More than there are.
+    database.set_prepared_statement_cache_capacity(64);
     database.pragma_update(None, "synchronous", "NORMAL")?;
     database.pragma_update(None, "foreign_keys", true)?;
     database.pragma_update(None, "wal_autocheckpoint", LONG_LOG)?;

@@ -1,3 +1,4 @@
+use super::lease::PAGE;
 use super::*;
 use crate::config::{Config, Generation, Key, Policy, Service, Settings};
 use crate::gate::{Gate, Place, Verdict};
@@ -21,6 +22,20 @@ fn me() -> Owner {
         uid: nix::unistd::getuid().as_raw(),
         gid: nix::unistd::getgid().as_raw(),
     }
+}
+
+/// As the daemon tidies, until there is nothing more.
+fn tidy(ledger: &mut Ledger, gate: &mut Gate, now: Now) -> usize {
+    let mut more = || ledger.tidy(&gate.forgotten(now), DAY, now).unwrap();
+    std::iter::repeat_with(&mut more)
+        .take_while(|more| *more)
+        .count()
+}
+
+fn count(ledger: &Ledger, table: &str) -> i64 {
+    let count = format!("SELECT count(*) FROM {table}");
+    let count = ledger.database.query_row(&count, [], |row| row.get(0));
+    count.unwrap()
 }
 
 fn key(name: &str) -> Key {
@@ -129,9 +144,18 @@ impl Site {
     fn cut_power(&self) {
         let path = self.folder.join("lease");
         let note = fs::read_to_string(&path).unwrap();
-        let mut lines: Vec<&str> = note.lines().collect();
-        lines[2] = "another-boot";
-        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        let page = |page: &str| {
+            let lines: Vec<&str> = page.lines().collect();
+            let Some([_, number, until, _, state, _]) = lines.first_chunk() else {
+                return page.to_owned();
+            };
+            let (number, until) = (number.parse().unwrap(), until.parse().unwrap());
+            let clean = *state == "clean";
+            lease::text(number, Timestamp(until), "another-boot", clean)
+        };
+        let (first, second) = note.split_at_checked(PAGE).unwrap_or((&note, ""));
+        let whole = format!("{:\0<2$}{}", page(first), page(second), PAGE);
+        fs::write(&path, whole).unwrap();
     }
 }
 
@@ -214,7 +238,7 @@ fn a_missing_or_damaged_state_is_never_taken_for_an_empty_one() {
             fs::remove_file(f.join("lease")).unwrap();
         }),
         ("lease is damaged", |f| {
-            fs::write(f.join("lease"), "oneknock lease 2\n12").unwrap();
+            fs::write(f.join("lease"), "oneknock lease 3\n12").unwrap();
         }),
         ("ledger.db is damaged", |f| {
             fs::write(f.join("ledger.db"), "").unwrap();
@@ -265,9 +289,7 @@ fn what_is_forgotten_leaves_its_floor() {
     assert!(site.knock(&mut gate, &mut ledger, &packet));
     site.pass(100);
     gate.tick(site.now);
-    ledger
-        .tidy(&gate.forgotten(site.now), DAY, site.now)
-        .unwrap();
+    tidy(&mut ledger, &mut gate, site.now);
     drop(ledger);
     // The clock goes back while no daemon runs.
     site.now.wall = Timestamp(T0);
@@ -282,6 +304,26 @@ fn what_is_forgotten_leaves_its_floor() {
     assert!(!site.knock(&mut gate, &mut ledger, &packet));
     site.pass(1);
     assert!(site.knock(&mut gate, &mut ledger, &site.open(0)));
+}
+
+#[test]
+fn what_has_become_much_goes_in_portions() {
+    let mut site = Site::new();
+    let (mut ledger, mut gate, _) = site.start();
+    let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120)
+        INSERT INTO claim SELECT 'phone', 'ssh', '192.0.2.' || i, 1, 1, ?1, ?1, 1, 1 FROM n";
+    assert!(site.knock(&mut gate, &mut ledger, &site.open(1)));
+    ledger.database.execute(many, [T0.cast_signed()]).unwrap();
+    let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 170)
+        INSERT INTO accepted SELECT ?1, randomblob(32), 1 FROM n";
+    ledger.database.execute(many, [T0.cast_signed()]).unwrap();
+    site.pass(100);
+    assert_eq!(count(&ledger, "claim"), 121);
+    assert_eq!(count(&ledger, "accepted"), 171);
+    assert_eq!(tidy(&mut ledger, &mut gate, site.now), 3);
+    assert_eq!(count(&ledger, "claim"), 0);
+    assert_eq!(count(&ledger, "accepted"), 0);
+    assert_eq!(count(&ledger, "history"), 121);
 }
 
 #[test]
@@ -383,9 +425,7 @@ fn the_history_is_kept_for_its_time_and_no_key_fills_it() {
         SELECT 'phone', 'ssh', '192.0.2.9', 1, ?1 + i, ?1 + i, 'expired', 1 FROM n";
     ledger.database.execute(many, [T0.cast_signed()]).unwrap();
     site.pass(40);
-    ledger
-        .tidy(&gate.forgotten(site.now), DAY, site.now)
-        .unwrap();
+    tidy(&mut ledger, &mut gate, site.now);
     let of = |name: &str| {
         let key = name.parse().unwrap();
         let rows = history(&site.folder, Some(&key), Timestamp(0));
@@ -398,9 +438,7 @@ fn the_history_is_kept_for_its_time_and_no_key_fills_it() {
     let phone = of("phone");
     assert_eq!((phone.len(), phone.last()), (20_000, Some(&30_000)));
     site.pass(2 * 86_400);
-    ledger
-        .tidy(&gate.forgotten(site.now), DAY, site.now)
-        .unwrap();
+    tidy(&mut ledger, &mut gate, site.now);
     assert!(site.history().is_empty());
 }
 
