@@ -1,14 +1,21 @@
 //! What a knock costs, in things that can be counted and do not depend on time.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use nix::sys::signal::Signal;
 use oneknock_tests::site::PORT;
 use oneknock_tests::wire::{self, until_read};
 use oneknock_tests::{Running, Site, binaries, figure, wait};
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What a knock may take: a wake-up, one read, the ledger's commit, one batch to the kernel,
 /// and its line in the log.
 const CALLS: usize = 45;
+
+/// What SQLite locks for each transaction that writes, in the file that its log is shared by.
+const LOCKS: &str = "l_type=F_WRLCK, l_whence=SEEK_SET, l_start=120,";
+/// What begins each batch to nftables.
+const BATCH: &str = "nlmsg_type=NFNL_MSG_BATCH_BEGIN";
 
 /// The system calls of the daemon and all that it starts, while `what` runs.
 fn calls(site: &Site, daemon: &Running, what: impl FnOnce()) -> Vec<String> {
@@ -18,7 +25,7 @@ fn calls(site: &Site, daemon: &Running, what: impl FnOnce()) -> Vec<String> {
     let mut strace = Running::start("strace", site.lab.server.command(&strace));
     strace.expect("attached");
     what();
-    strace.signal(nix::sys::signal::Signal::SIGINT);
+    strace.signal(Signal::SIGINT);
     strace.end();
     let text = fs::read_to_string(&file).unwrap();
     text.lines().map(ToOwned::to_owned).collect()
@@ -44,6 +51,45 @@ fn no_process_is_started_for_a_knock_and_its_calls_are_few() {
     let per_knock = all.len() / KNOCKS;
     figure(format_args!("thrift: {per_knock} system calls for a knock"));
     assert!(per_knock <= CALLS, "{per_knock} system calls for a knock");
+    let of = |call: &str| all.iter().filter(|one| one.contains(call)).count();
+    // A transaction before the grant and one after it; the lease now and then.
+    assert!(of(LOCKS) <= 2 * KNOCKS + 10, "{}", of(LOCKS));
+    // What is new is tried first; the same address again takes a second batch.
+    assert!(of(BATCH) <= 2 * KNOCKS + 10, "{}", of(BATCH));
+    // The loop waits for no disk, but by the lease's own writes.
+    let own = |one: &&String| one.starts_with(&daemon.pid().to_string());
+    let syncs = all.iter().filter(own).filter(|one| one.contains("sync("));
+    assert_eq!(syncs.collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[test]
+fn what_arrives_together_is_one_transaction_and_one_batch() {
+    const KNOCKS: usize = 150;
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    site.set(&site.key_file("laptop"), "admit_others", "true");
+    site.set(&site.key_file("laptop"), "grants", "1000");
+    site.set(&site.key_file("laptop"), "knocks_per_minute", "1000");
+    let daemon = site.daemon();
+    let (laptop, server) = (&site.lab.laptop, IpAddr::from(site.lab.server.v4));
+    let all = calls(&site, &daemon, || {
+        daemon.signal(Signal::SIGSTOP);
+        for number in 0..u8::try_from(KNOCKS).unwrap() {
+            let mut knock = wire::open(Some("ssh"), 100);
+            knock.address = Some(Ipv4Addr::new(203, 0, 113, number).into());
+            wire::send(laptop, (server, PORT).into(), &key.seal(&knock));
+        }
+        daemon.signal(Signal::SIGCONT);
+        wait::until_true("all are granted", || daemon.count("granted ") == KNOCKS);
+    });
+    let of = |call: &str| all.iter().filter(|one| one.contains(call)).count();
+    let (locks, batches) = (of(LOCKS), of(BATCH));
+    figure(format_args!(
+        "thrift: {locks} transactions and {batches} batches for {KNOCKS} knocks that waited"
+    ));
+    // Three reads; tidying and the sieve may come in between.
+    assert!(locks <= 2 * 3 + 6, "{locks} transactions");
+    assert!(batches <= 3 + 3, "{batches} batches");
 }
 
 #[test]
@@ -51,7 +97,7 @@ fn junk_that_the_kernel_refuses_makes_the_daemon_do_nothing() {
     const JUNK: usize = 2_000;
     let site = Site::new(binaries!());
     let daemon = site.daemon();
-    let server: std::net::IpAddr = site.lab.server.v4.into();
+    let server: IpAddr = site.lab.server.v4.into();
     let all = calls(&site, &daemon, || {
         for number in 0..JUNK {
             let mut junk = [0x5a; 112];

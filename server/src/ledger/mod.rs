@@ -224,6 +224,7 @@ impl Ledger {
     /// clean stop. `lease` is at least the greatest of the floors.
     pub fn begin(&mut self, forgotten: &Forgotten, lease: Timestamp) -> Result<(), Unrecorded> {
         rows::within(&self.database, || tidy::forget(&self.database, forgotten))?;
+        store::begin_log(&self.database)?;
         Ok(self.lease.begin(lease)?)
     }
 

@@ -71,6 +71,12 @@ pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(database)
 }
 
+/// Writes something: the first commit of a log syncs its beginning, and no knock is to wait
+/// for that.
+pub fn begin_log(database: &Connection) -> rusqlite::Result<()> {
+    database.pragma_update(None, "user_version", VERSION)
+}
+
 /// Moves the write-ahead log into the database, synced. Returns whether all of it was.
 pub fn checkpoint(database: &Connection, how: &str) -> rusqlite::Result<bool> {
     database.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |row| {
