@@ -40,8 +40,8 @@ use std::time::Duration;
 const FILE: &str = "ledger.db";
 /// All that the database is made of.
 const DATABASE_FILES: [&str; 3] = ["ledger.db", "ledger.db-wal", "ledger.db-shm"];
-/// After so many packets the write-ahead log is moved, whatever the time.
-const MOVE_AFTER: usize = 2_000;
+/// After so many pages the write-ahead log is moved: well before [`store::LONG_LOG`].
+const MOVE_AFTER: usize = 6_000;
 /// How often the history is cut, where it does not grow fast.
 const CUT_EVERY: Duration = Duration::from_secs(3600);
 
@@ -55,7 +55,7 @@ pub struct Ledger {
     known: rows::Known,
     lease: Lease,
     checkpoints: Checkpoints,
-    /// Packets since the log was last moved.
+    /// Pages in the log since it was last moved.
     unmoved: usize,
     /// The history is cut then, or when so many claims have ended as a key has rows.
     cut: Duration,
@@ -235,7 +235,8 @@ impl Ledger {
             self.lease.cover(last)?;
         }
         rows::record(&self.database, &mut self.known, batch, now)?;
-        self.unmoved += batch.len();
+        // About so many: a page for each of three tables, and more where many go together.
+        self.unmoved += 3 + batch.len() / 4;
         if self.unmoved >= MOVE_AFTER && self.checkpoints.ask(Job::Move) {
             self.unmoved = 0;
         }

@@ -15,7 +15,7 @@ pub enum Kind {
 /// So many different packets, from as many addresses that nobody has.
 pub fn packets(measured: &Measured, kind: Kind, count: usize) -> Vec<Vec<u8>> {
     let keys = measured.subkeys();
-    let captured = measured.knock(&keys, Ipv4Addr::LOCALHOST, 60);
+    let captured = measured.knock(&keys, Ipv4Addr::LOCALHOST.into(), 60);
     // Behind the headers of IP and UDP.
     let captured = &captured[28..];
     let one = |number: usize| {
@@ -26,7 +26,7 @@ pub fn packets(measured: &Measured, kind: Kind, count: usize) -> Vec<Vec<u8>> {
             Kind::Junk => bytes[..8].copy_from_slice(&bits.to_be_bytes()),
             Kind::Forged => bytes[104..].copy_from_slice(&bits.to_be_bytes()),
         }
-        measured.datagram(Ipv4Addr::new(a % 90 + 30, b, c, d), &bytes)
+        measured.datagram(Ipv4Addr::new(a % 90 + 30, b, c, d).into(), &bytes)
     };
     (0..count).map(one).collect()
 }

@@ -1,9 +1,9 @@
 //! How long a single knock takes.
 
 use crate::probe::{self, Set};
-use crate::site::{BULK, Measured, other, own};
+use crate::site::{BULK, Measured, own};
 use crate::stats::Samples;
-use std::net::{SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::thread::sleep;
@@ -48,14 +48,20 @@ pub fn to_wake(measured: &Measured, trials: usize) -> Samples {
 }
 
 /// From the moment before the packet is sent, beside the server, until the address is in
-/// the kernel's set; before it the daemon has slept for `pause`.
-pub fn to_set(measured: &Measured, trials: usize, first: usize, pause: Duration) -> Samples {
+/// the kernel's set; before it the daemon has slept for `pause`. `who` is another address
+/// for each trial.
+pub fn to_set(
+    measured: &Measured,
+    trials: usize,
+    pause: Duration,
+    who: impl Fn(usize) -> IpAddr + Sync,
+) -> Samples {
     let keys = measured.subkeys();
-    let mut set = Set::of(&measured.site.lab.server, "ssh");
+    let mut set = Set::of(&measured.site.lab.server, "ssh", who(0));
     measured.near.enter(|| {
-        let sender = measured.sender();
+        let sender = measured.sender_for(who(0));
         let trial = |number: usize| {
-            let from = other(first + number);
+            let from = who(number);
             sleep(pause);
             let packet = measured.knock(&keys, from, 600);
             let start = Instant::now();
@@ -71,7 +77,7 @@ pub fn to_set(measured: &Measured, trials: usize, first: usize, pause: Duration)
 pub fn to_answer(measured: &Measured, trials: usize) -> Samples {
     let keys = measured.subkeys();
     let server = &measured.site.lab.server;
-    let mut set = Set::of(server, "bulk");
+    let mut set = Set::of(server, "bulk", server.v4.into());
     let to = SocketAddrV4::new(measured.server(), BULK);
     let listener = server.enter(|| TcpListener::bind(to).unwrap());
     listener.set_nonblocking(true).unwrap();
@@ -79,12 +85,12 @@ pub fn to_answer(measured: &Measured, trials: usize) -> Samples {
         let sender = measured.sender();
         let trial = |number: usize| {
             let from = own(number);
-            while set.has(from) {
+            while set.has(from.into()) {
                 sleep(PAUSE);
             }
             // What nobody takes fills the queue.
             while listener.accept().is_ok() {}
-            let packet = measured.knock_for("bulk", &keys, from, 1);
+            let packet = measured.knock_for("bulk", &keys, from.into(), 1);
             sleep(PAUSE);
             let start = Instant::now();
             sender.send(&packet).unwrap();

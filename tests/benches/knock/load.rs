@@ -42,7 +42,7 @@ pub fn knocks(measured: &Measured, first: usize, rate: usize, seconds: usize) ->
     let keys = measured.subkeys();
     let packets = (0..rate * seconds).map(|n| measured.knock(&keys, other(first + n), 3600));
     let packets: Vec<Vec<u8>> = packets.collect();
-    let mut set = crate::probe::Set::of(&measured.site.lab.server, "ssh");
+    let mut set = crate::probe::Set::of(&measured.site.lab.server, "ssh", other(0));
     let counts = |measured: &Measured| {
         let status = measured.status();
         let granted = status["counters"]["accepted"].as_u64().unwrap();
@@ -71,6 +71,32 @@ pub fn knocks(measured: &Measured, first: usize, rate: usize, seconds: usize) ->
         recorded: after.1 - before.1,
         used,
     }
+}
+
+/// Sends `rate` knocks a second for so long, each from another address and sealed when it
+/// is sent, as time passes for what is remembered too: gives how many were sent, how many
+/// granted, how many the socket had no room for, and the processor's time.
+pub fn for_long(measured: &Measured, rate: usize, seconds: usize) -> (usize, usize, u64, Duration) {
+    let keys = measured.subkeys();
+    let accepted = || measured.status()["counters"]["accepted"].as_u64().unwrap();
+    let before = accepted();
+    let (used, _, dropped) = measured.processor(|| {
+        measured.near.enter(|| {
+            let (sender, begun) = (measured.sender(), Instant::now());
+            for number in 0..rate * seconds {
+                let due = Duration::from_secs_f64(number as f64 / rate as f64);
+                while begun.elapsed() < due {
+                    sleep(Duration::from_micros(200));
+                }
+                sender
+                    .send(&measured.knock(&keys, other(number), 5))
+                    .unwrap();
+            }
+        });
+        oneknock_tests::wire::until_read(&measured.site.lab.server, oneknock_tests::site::PORT)
+    });
+    let granted = usize::try_from(accepted() - before).unwrap();
+    (rate * seconds, granted, dropped, used)
 }
 
 /// The grants that the ledger knows of, whoever wrote them.

@@ -2,7 +2,7 @@
 
 use crate::peers::{self, Peer};
 use crate::report::{Axis, Picture, Report};
-use crate::site::Measured;
+use crate::site::{Measured, other, other_ipv6};
 use crate::stats::{Samples, ratio, time};
 use crate::{client as laptop, latency, load};
 use oneknock_tests::binaries;
@@ -47,9 +47,12 @@ pub fn alone(report: &mut Report, folder: &Path) {
     let measured = started(1);
     let woken = latency::to_wake(&measured, 1_000);
     report.times("a bare recvfrom is woken: the floor", &woken, "");
-    let set = latency::to_set(&measured, 2_000, 0, latency::PAUSE);
+    let set = latency::to_set(&measured, 2_000, latency::PAUSE, other);
     report.times("packet sent to address in the set", &set, "");
-    let late = latency::to_set(&measured, 10, 2_000, latency::LONG_PAUSE);
+    let ipv6 = latency::to_set(&measured, 1_000, latency::PAUSE, other_ipv6);
+    report.times("the same, over IPv6", &ipv6, "");
+    let late = |number| other(2_000 + number);
+    let late = latency::to_set(&measured, 10, latency::LONG_PAUSE, late);
     report.times("the same, 6 s after the last one", &late, "");
     let answer = latency::to_answer(&measured, 300);
     report.times("packet sent to SYN-ACK", &answer, "1");
@@ -141,14 +144,35 @@ pub fn many(report: &mut Report, _: &Path) {
             break;
         }
     }
+    let head = [
+        "knocks a second, each open for 5 s, a minute long",
+        "sent",
+        "granted",
+        "no room in the socket",
+        "processor for each",
+    ];
+    report.section("Many knocks for long", &head);
+    let mut measured = Measured::new(binaries!(), 1);
+    // As it is without being set: what was accepted is forgotten all the while.
+    measured
+        .site
+        .set(&measured.site.config(), "skew", "\"30s\"");
+    measured.start();
+    for rate in [10_000, 20_000] {
+        let (sent, granted, dropped, used) = load::for_long(&measured, rate, 60);
+        let each = time(Some(used / u32::try_from(sent).unwrap()));
+        let counts = [sent, granted].map(|count| count.to_string());
+        let [sent, granted] = counts;
+        report.row(&[rate.to_string(), sent, granted, dropped.to_string(), each]);
+    }
     report.section("A knock beside 1,000 others a second", &TIMES);
     let measured = started(1);
     let keys = measured.subkeys();
-    let others = (0..60_000).map(|n| measured.knock(&keys, crate::site::other(5_000_000 + n), 600));
+    let others = (0..60_000).map(|n| measured.knock(&keys, other(5_000_000 + n), 600));
     let others: Vec<_> = others.collect();
     let from = &measured.site.lab.stranger;
     let (_, set) = load::during(&measured, from, &others, 1_000, || {
-        latency::to_set(&measured, 1_000, 0, latency::PAUSE)
+        latency::to_set(&measured, 1_000, latency::PAUSE, other)
     });
     report.times("packet sent to address in the set", &set, "");
 }
@@ -166,12 +190,12 @@ pub fn keys(report: &mut Report, _: &Path) {
     report.section("Many keys", &head);
     for count in [1, 100, 10_000] {
         let mut measured = Measured::new(binaries!(), count);
-        let ready = measured.start();
+        let starts: Samples = (0..7).map(|_| Some(measured.start())).collect();
         // What the start needed once is given back, or not, after a while.
         std::thread::sleep(Duration::from_secs(2));
         let memory = measured.daemon.as_ref().unwrap().memory();
         let (used, _, set) =
-            measured.processor(|| latency::to_set(&measured, 1_000, 0, latency::PAUSE));
+            measured.processor(|| latency::to_set(&measured, 1_000, latency::PAUSE, other));
         let junk = crate::junk::packets(&measured, crate::junk::Kind::Junk, 50_000);
         let from = &measured.site.lab.stranger;
         let (rate, ()) = load::during(&measured, from, &junk, 0, || {
@@ -179,7 +203,7 @@ pub fn keys(report: &mut Report, _: &Path) {
         });
         report.row(&[
             count.to_string(),
-            time(Some(ready)),
+            time(starts.median()),
             format!("{:.1} MiB", memory as f64 / 1024.0),
             time(set.median()),
             time(set.percentile(99)),

@@ -32,12 +32,16 @@ pub struct Peer {
     chooses: bool,
 }
 
-/// Why a peer is not measured.
+/// Why a peer is not measured. Each of them opens by iptables.
 pub fn missing(program: &str) -> Option<String> {
-    let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-        .iter()
-        .any(|dir| Path::new(dir).join(program).exists());
-    (!found).then(|| format!("{program} is not installed"))
+    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let is_there = |program: &str| {
+        folders
+            .iter()
+            .any(|dir| Path::new(dir).join(program).exists())
+    };
+    let missing = [program, "iptables"].into_iter().find(|p| !is_there(p))?;
+    Some(format!("{program}: {missing} is not installed"))
 }
 
 /// ssh shut by iptables, but for what is established.

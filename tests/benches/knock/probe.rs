@@ -8,14 +8,14 @@ use nix::sys::socket::{
 use oneknock_tests::Host;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Nothing that is measured takes longer; what does has failed.
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Asks the kernel for elements of a service's set for IPv4.
+/// Asks the kernel for elements of a service's set for one family.
 pub struct Set {
     socket: File,
     name: String,
@@ -55,7 +55,7 @@ fn question(set: &str, flags: u16, elements: &[u8]) -> Vec<u8> {
 }
 
 impl Set {
-    pub fn of(server: &Host, service: &str) -> Self {
+    pub fn of(server: &Host, service: &str, like: IpAddr) -> Self {
         let raw = server.enter(|| {
             let (kind, flags) = (SockType::Raw, SockFlag::empty());
             let protocol = SockProtocol::NetlinkNetFilter;
@@ -63,13 +63,17 @@ impl Set {
         });
         Self {
             socket: raw.into(),
-            name: format!("{service}4"),
+            name: format!("{service}{}", if like.is_ipv4() { 4 } else { 6 }),
         }
     }
 
     /// Whether the address is in the set now.
-    pub fn has(&mut self, address: Ipv4Addr) -> bool {
-        let key = attribute(1 | NESTED, &attribute(1, &address.octets()));
+    pub fn has(&mut self, address: IpAddr) -> bool {
+        let octets = match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        let key = attribute(1 | NESTED, &attribute(1, &octets));
         let elements = attribute(3 | NESTED, &attribute(1 | NESTED, &key));
         self.socket
             .write_all(&question(&self.name, REQUEST, &elements))
@@ -128,7 +132,7 @@ fn give_way() {
 }
 
 /// How long until the address is in the set, from `start`.
-pub fn until_in_set(set: &mut Set, address: Ipv4Addr, start: Instant) -> Option<Duration> {
+pub fn until_in_set(set: &mut Set, address: IpAddr, start: Instant) -> Option<Duration> {
     while start.elapsed() < PATIENCE {
         if set.has(address) {
             return Some(start.elapsed());

@@ -1,5 +1,6 @@
 //! What is measured: a server with its daemon, and a host beside it that knocks.
 
+use nix::sys::signal::Signal;
 use oneknock_shared::knock::Knock;
 use oneknock_shared::packet;
 use oneknock_shared::secret::{Subkeys, random};
@@ -8,7 +9,7 @@ use oneknock_tests::site::PORT;
 use oneknock_tests::wire::{self, Key};
 use oneknock_tests::{Binaries, Host, Running, Site};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 pub struct Measured {
@@ -31,9 +32,15 @@ pub fn own(number: usize) -> Ipv4Addr {
 }
 
 /// An address that nobody has, another for each number below 16 million.
-pub fn other(number: usize) -> Ipv4Addr {
+pub fn other(number: usize) -> IpAddr {
     let number = u32::try_from(number).unwrap();
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(20, 0, 0, 0)) + number)
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(20, 0, 0, 0)) + number).into()
+}
+
+/// The same of the other family.
+pub fn other_ipv6(number: usize) -> IpAddr {
+    let first = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0);
+    Ipv6Addr::from(u128::from(first) + number as u128).into()
 }
 
 impl Measured {
@@ -66,8 +73,12 @@ impl Measured {
         }
     }
 
-    /// Starts the daemon; gives how long until it was ready.
+    /// Starts the daemon, anew where it runs; gives how long until it was ready.
     pub fn start(&mut self) -> Duration {
+        if let Some(mut running) = self.daemon.take() {
+            running.signal(Signal::SIGTERM);
+            running.end();
+        }
         let begun = Instant::now();
         self.daemon = Some(self.site.daemon());
         begun.elapsed()
@@ -87,26 +98,20 @@ impl Measured {
     }
 
     /// A whole IP packet with a knock of the key's for its own source.
-    pub fn knock(&self, keys: &Subkeys, from: Ipv4Addr, seconds: u16) -> Vec<u8> {
+    pub fn knock(&self, keys: &Subkeys, from: IpAddr, seconds: u16) -> Vec<u8> {
         self.knock_for("ssh", keys, from, seconds)
     }
 
     /// As [`Measured::knock`], for a service.
-    pub fn knock_for(
-        &self,
-        service: &str,
-        keys: &Subkeys,
-        from: Ipv4Addr,
-        seconds: u16,
-    ) -> Vec<u8> {
+    pub fn knock_for(&self, service: &str, keys: &Subkeys, from: IpAddr, seconds: u16) -> Vec<u8> {
         let knock: Knock = wire::open(Some(service), seconds);
         let packet = packet::seal(keys, &knock, random().unwrap());
         self.datagram(from, &packet)
     }
 
     /// A whole IP packet to the knock port.
-    pub fn datagram(&self, from: Ipv4Addr, bytes: &[u8]) -> Vec<u8> {
-        let (from, to) = (IpAddr::from(from), IpAddr::from(self.server()));
+    pub fn datagram(&self, from: IpAddr, bytes: &[u8]) -> Vec<u8> {
+        let to = self.server_for(from);
         packets::whole(
             from,
             to,
@@ -115,9 +120,24 @@ impl Measured {
         )
     }
 
+    /// The server's address of that one's family.
+    fn server_for(&self, from: IpAddr) -> IpAddr {
+        let host = &self.site.lab.server;
+        if from.is_ipv4() {
+            host.v4.into()
+        } else {
+            host.v6.into()
+        }
+    }
+
     /// A sender of whole packets beside the server; to be used inside that host's thread.
     pub fn sender(&self) -> Sender {
-        Sender::to(self.server().into())
+        self.sender_for(self.server().into())
+    }
+
+    /// The same, of packets from addresses of that one's family.
+    pub fn sender_for(&self, from: IpAddr) -> Sender {
+        Sender::to(self.server_for(from))
     }
 
     fn schedstat(&self) -> Duration {
