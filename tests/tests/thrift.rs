@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 /// and its line in the log.
 const CALLS: usize = 45;
 
-/// What SQLite locks for each transaction that writes, in the file that its log is shared by.
+/// What each transaction that writes locks, in the file that the log is shared by.
 const LOCKS: &str = "l_type=F_WRLCK, l_whence=SEEK_SET, l_start=120,";
 /// What begins each batch to nftables.
 const BATCH: &str = "nlmsg_type=NFNL_MSG_BATCH_BEGIN";
