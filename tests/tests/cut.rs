@@ -74,9 +74,9 @@ fn cut_ends_the_sessions_that_a_key_let_in_and_no_other() {
 }
 
 #[test]
-fn cut_of_all_and_without_a_daemon_and_of_nobody() {
+fn cut_of_all_and_of_nobody() {
     let site = Site::new(binaries!());
-    let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
+    let (_daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
     // Older than any grant: nobody let it in.
     let none = site.ctl(&["revoke", "192.0.2.77", "--cut"]);
     assert!(none.err.contains("connections ended: 0"), "{none}");
@@ -90,12 +90,24 @@ fn cut_of_all_and_without_a_daemon_and_of_nobody() {
     cuts(site.ctl(&["revoke", "--all", "--cut"]));
     assert_ne!(of_stranger.end().code(), Some(0));
     until_silent(&site.lab.stranger, site.lab.server.v4.into(), 22);
-    daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    daemon.end();
-    let err = site
-        .ctl(&["key", "remove", "phone", "--force", "--cut"])
-        .fails(1);
-    assert!(err.contains("no daemon answers"), "{err}");
+}
+
+#[test]
+fn cut_ends_sessions_without_a_daemon_too() {
+    let ways: [&[&str]; 3] = [
+        &["revoke", "laptop", "--cut"],
+        &["key", "remove", "laptop", "--force", "--cut"],
+        &["key", "rotate", "laptop", "--now", "--cut"],
+    ];
+    for way in ways {
+        let site = Site::new(binaries!());
+        let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
+        daemon.signal(nix::sys::signal::Signal::SIGKILL);
+        daemon.end();
+        cuts(site.ctl(way));
+        assert_ne!(of_laptop.end().code(), Some(0), "{way:?}");
+        lives(&mut of_stranger);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the daemon answers and tells on the control socket, as JSON.
 
 use super::protocol::{After, VERSION};
-use crate::gate::Place;
+use crate::gate::{Change, Held, Place};
 use oneknock_shared::name::{KeyName, ServiceName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -199,6 +199,17 @@ pub fn whole_seconds(time: Duration) -> u64 {
 }
 
 impl Grant {
+    /// A live claim.
+    #[must_use]
+    pub fn of(held: &Held) -> Self {
+        Self {
+            key: held.key.to_string(),
+            address: held.place.address,
+            service: held.place.service.to_string(),
+            seconds: whole_seconds(held.left),
+        }
+    }
+
     /// Its place in the list; none where its names are not names.
     #[must_use]
     pub fn place(&self) -> Option<After> {
@@ -229,6 +240,24 @@ pub struct Revoked {
     /// Through whom the same addresses are admitted to the same services all the same;
     /// at most [`MOST_LISTED`].
     pub still: Vec<Grant>,
+}
+
+impl Revoked {
+    /// So many, with what had to be changed for it.
+    #[must_use]
+    pub fn of(closed: usize, changes: Vec<Change>) -> Self {
+        let still = changes.into_iter().filter_map(|change| match change {
+            Change::Admit { place, key, time } => {
+                let left = time;
+                Some(Grant::of(&Held { key, place, left }))
+            }
+            Change::Shut { .. } => None,
+        });
+        Self {
+            closed,
+            still: still.take(MOST_LISTED).collect(),
+        }
+    }
 }
 
 /// Connections were ended.

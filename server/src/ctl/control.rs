@@ -1,12 +1,11 @@
-//! `oneknockctl status`, `grants`, `reload`, `revoke`, `why`, `watch`, `metrics` and
+//! `oneknockctl status`, `grants`, `reload`, `why`, `watch`, `metrics` and
 //! `teardown`: what a running daemon is asked.
 
 use super::ask::{Asked, NoAnswer, ask};
-use super::{Failure, clocks, print, words};
+use super::{Failure, clocks, print, say, words};
 use crate::config::{self, Settings};
 use crate::control::answers::{
-    Cut, Grant, Grants, MOST_LISTED, Refusals, Reloaded, Revoked, Status, TornDown, Walked,
-    Watched, Watching,
+    Grant, Grants, Refusals, Reloaded, Status, TornDown, Walked, Watched, Watching,
 };
 use crate::control::protocol::{Command, Who};
 use crate::files::Owner;
@@ -87,70 +86,9 @@ fn walked_without_daemon(dir: &Path, as_json: bool) -> Result<(), Failure> {
 
 pub fn reload(dir: &Path) -> Result<(), Failure> {
     let Reloaded { services, keys } = ask(dir, &Command::Reload)?;
-    eprintln!("the daemon has taken it: services {services}, keys {keys}");
-    Ok(())
-}
-
-/// Tells a running daemon, if there is one, that `what` was done to the keys; `closes` is
-/// whether live grants end by it.
-pub fn tell(dir: &Path, what: &str, closes: bool) -> Result<(), Failure> {
-    match ask(dir, &Command::Reload) {
-        Ok(Reloaded { .. }) => {
-            eprintln!("{what}, and the daemon has taken it");
-            Ok(())
-        }
-        Err(NoAnswer::NoDaemon(_)) => {
-            eprintln!("{what}; no daemon runs: oneknockd takes it when it starts");
-            if closes {
-                eprintln!(
-                    "hint: grants that are live stay until their time is over, or until oneknockd starts"
-                );
-            }
-            Ok(())
-        }
-        Err(NoAnswer::Refused { why, mistakes }) => {
-            for mistake in mistakes {
-                eprintln!("oneknockctl: {mistake}");
-            }
-            let what = format!("{what}, but the daemon has not taken it: {why}");
-            let ctl = config::ctl_command(dir);
-            let hint = format!("mend that, then: {ctl} reload");
-            Err(Failure::Failed(what, Some(hint)))
-        }
-        Err(NoAnswer::Failed(failure)) => {
-            eprintln!("{what}, but the daemon could not be told");
-            Err(failure)
-        }
-    }
-}
-
-pub fn revoke(dir: &Path, who: Option<&Who>, with_cut: bool) -> Result<(), Failure> {
-    let revoked: Revoked = ask(dir, &Command::Revoke(who.cloned()))?;
-    eprintln!("closed: {}", revoked.closed);
-    for grant in &revoked.still {
-        let (address, service, key) = (grant.address, &grant.service, &grant.key);
-        eprintln!("{address} is still admitted to {service} by key {key}");
-    }
-    if revoked.still.len() == MOST_LISTED {
-        eprintln!("and perhaps more");
-    }
-    if with_cut {
-        return cut(dir, who, None);
-    }
-    if revoked.closed > 0 {
-        eprintln!(
-            "hint: sessions that are in live on (--cut ends them), and who has the key can knock again: \"{} key remove\" ends that",
-            config::ctl_command(dir)
-        );
-    }
-    Ok(())
-}
-
-/// Has the connections ended that grants have let in.
-pub fn cut(dir: &Path, who: Option<&Who>, generation: Option<u32>) -> Result<(), Failure> {
-    let who = who.cloned();
-    let Cut { ended } = ask(dir, &Command::Cut { who, generation })?;
-    eprintln!("connections ended: {ended}");
+    say(format_args!(
+        "the daemon has taken it: services {services}, keys {keys}"
+    ));
     Ok(())
 }
 
@@ -160,7 +98,7 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
         return json(&refusals);
     }
     if refusals.waits_for_clock {
-        eprintln!("{}", words::WAITS);
+        say(format_args!("{}", words::WAITS));
     }
     let mut known = refusals.refusals;
     let mut strangers = refusals.unknown.len();
@@ -194,7 +132,9 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
         .iter()
         .try_for_each(|refused| print(&words::refused(refused)))?;
     if strangers > 0 && !matches!(who, Some(Who::Key(_))) {
-        eprintln!("lately also packets of no key of this server: {strangers}");
+        say(format_args!(
+            "lately also packets of no key of this server: {strangers}"
+        ));
     }
     if strangers > 0 {
         hint = hint.or(Some(
@@ -203,13 +143,15 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
     }
     if known.is_empty() && !refusals.waits_for_clock {
         let whose = who.map_or(String::new(), |who| format!(" of {who}"));
-        eprintln!("no packet{whose} was refused since the daemon started");
+        say(format_args!(
+            "no packet{whose} was refused since the daemon started"
+        ));
         hint = hint.or(Some(
             "a knock that neither opens nor is refused did not arrive, or its key is not this server's",
         ));
     }
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        say(format_args!("hint: {hint}"));
     }
     Ok(())
 }
@@ -219,7 +161,7 @@ pub fn watch(dir: &Path, as_json: bool) -> Result<(), Failure> {
     asked.answer::<Watching>()?;
     asked.wait_for_ever()?;
     if !as_json {
-        eprintln!("watching; Ctrl-C ends it");
+        say("watching; Ctrl-C ends it");
     }
     while let Some(watched) = asked.line::<Watched>()? {
         match &watched {
@@ -248,11 +190,11 @@ pub fn teardown(dir: &Path) -> Result<(), Failure> {
         Err(no) => return Err(no.into()),
     };
     if was_up {
-        eprintln!(
+        say(format_args!(
             "the guard is down: guarded ports are open to whoever the machine's own rules let in{who}"
-        );
+        ));
     } else {
-        eprintln!("there was no guard{who}");
+        say(format_args!("there was no guard{who}"));
     }
     Ok(())
 }

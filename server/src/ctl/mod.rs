@@ -4,6 +4,7 @@
 //! Messages: `oneknockctl: what happened: why`, lower case, no full stop; a second line
 //! `hint: what to do`. Standard output carries what was asked for, alone.
 
+mod alone;
 mod ask;
 mod check;
 mod clocks;
@@ -11,6 +12,7 @@ mod complete;
 mod control;
 mod doctor;
 mod enable;
+mod end;
 mod guard;
 mod history;
 mod init;
@@ -107,7 +109,8 @@ enum Command {
     Reload,
     /// End the grants of a key, to an address, or all of them, before their time.
     ///
-    /// Without --cut sessions that are in live on. Whoever has a key can knock again.
+    /// Without --cut sessions that are in live on. Whoever has a key can knock again. Where no
+    /// daemon runs, root does it with this call: grants do not come back with its start.
     Revoke {
         /// A key's name or an address; what can be read as an address is one.
         #[arg(value_name = "KEY|ADDRESS", required_unless_present = "all")]
@@ -207,6 +210,39 @@ impl Failure {
         }
     }
 
+    /// The same, with what to do about it.
+    fn with_hint(self, hint: String) -> Self {
+        match self {
+            Self::Failed(what, None) => Self::Failed(what, Some(hint)),
+            other => other,
+        }
+    }
+
+    /// The exit status that it has.
+    fn status(&self) -> u8 {
+        match self {
+            Self::Mistakes(_) | Self::Usage(..) => 2,
+            Self::Failed(..) => 1,
+        }
+    }
+
+    /// Says it on standard error.
+    fn say(&self) {
+        let (what, hint) = match self {
+            Self::Mistakes(mistakes) => {
+                for mistake in mistakes {
+                    say(format_args!("oneknockctl: {mistake}"));
+                }
+                return;
+            }
+            Self::Usage(what, hint) | Self::Failed(what, hint) => (what, hint),
+        };
+        say(format_args!("oneknockctl: {what}"));
+        if let Some(hint) = hint {
+            say(format_args!("hint: {hint}"));
+        }
+    }
+
     /// What only root may do, with the command that does it.
     #[must_use]
     pub fn needs_root(what: String) -> Self {
@@ -254,7 +290,7 @@ pub fn main() -> ExitCode {
         Err(status) => return status,
     };
     if let Some(mistake) = config::no_folder(&cli.config) {
-        eprintln!("oneknockctl: {mistake}");
+        say(format_args!("oneknockctl: {mistake}"));
         return ExitCode::from(2);
     }
     let result = match &cli.command {
@@ -271,7 +307,7 @@ pub fn main() -> ExitCode {
         Command::Status { json } => control::status(&cli.config, *json),
         Command::Grants { json } => control::grants(&cli.config, *json),
         Command::Reload => control::reload(&cli.config),
-        Command::Revoke { who, cut, .. } => control::revoke(&cli.config, who.as_ref(), *cut),
+        Command::Revoke { who, cut, .. } => end::revoke(&cli.config, who.as_ref(), *cut),
         Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
         Command::Watch { json } => control::watch(&cli.config, *json),
         Command::Metrics => control::metrics(&cli.config),
@@ -281,22 +317,13 @@ pub fn main() -> ExitCode {
         Command::Guard => guard::put_up(&cli.config),
         Command::Teardown => control::teardown(&cli.config),
     };
-    let (status, what, hint) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Mistakes(mistakes)) => {
-            for mistake in &mistakes {
-                eprintln!("oneknockctl: {mistake}");
-            }
-            return ExitCode::from(2);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.say();
+            ExitCode::from(failure.status())
         }
-        Err(Failure::Usage(what, hint)) => (2, what, hint),
-        Err(Failure::Failed(what, hint)) => (1, what, hint),
-    };
-    eprintln!("oneknockctl: {what}");
-    if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
     }
-    ExitCode::from(status)
 }
 
 fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
@@ -325,4 +352,10 @@ fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
 fn print(text: &str) -> Result<(), Failure> {
     let written = writeln!(io::stdout(), "{text}");
     written.map_err(|error| Failure::new("cannot write the answer", error))
+}
+
+/// Says a line on standard error. `eprintln!` would panic where nobody reads it any more, in
+/// the middle of what is to be done.
+fn say(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -96,6 +96,15 @@ impl Life {
         Self(known)
     }
 
+    /// What these generations are called in the state, each after its number.
+    #[must_use]
+    pub fn ids(&self, server: &ServerId, numbers: &[u32]) -> Vec<(u32, GenerationId)> {
+        let all = self.0.iter().map(|known| &known.generation);
+        all.filter(|g| numbers.contains(&g.number))
+            .map(|g| (g.number, Subkeys::derive(&g.secret, server).id()))
+            .collect()
+    }
+
     /// What is the case with the generation at this place of the list.
     #[must_use]
     pub fn state(&self, at: usize, now: Timestamp) -> State {

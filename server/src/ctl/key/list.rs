@@ -8,7 +8,7 @@ use crate::control::answers::Status;
 use crate::control::protocol::Command;
 use crate::ctl::ask::{NoAnswer, ask, guard};
 use crate::ctl::history::{print_lines, table};
-use crate::ctl::{Failure, print};
+use crate::ctl::{Failure, print, say};
 use crate::files;
 use crate::ledger::Use;
 use humantime::format_duration;
@@ -25,7 +25,7 @@ type Uses = BTreeMap<GenerationId, Use>;
 fn uses(folder: &Folder<'_>) -> Uses {
     folder.uses().unwrap_or_else(|failure| {
         if let Failure::Failed(what, _) = failure {
-            eprintln!("oneknockctl: {what}");
+            say(format_args!("oneknockctl: {what}"));
         }
         Uses::new()
     })
@@ -39,7 +39,7 @@ impl InForce {
         match ask::<Status>(dir, &Command::Status) {
             Ok(status) => Self(Some(status.read_ms)),
             Err(NoAnswer::NoDaemon(_)) => {
-                eprintln!("no daemon runs{}", guard());
+                say(format_args!("no daemon runs{}", guard()));
                 Self(None)
             }
             // Who may read the keys need not be one who may ask the daemon.
@@ -65,11 +65,11 @@ pub fn list(dir: &Path, as_json: bool) -> Result<(), Failure> {
         .map(|k| k.name.as_str())
         .collect();
     if !unread.is_empty() {
-        eprintln!(
+        say(format_args!(
             "not in force as it stands here, since its file is newer than what the daemon has read: {}",
             unread.join(", ")
-        );
-        eprintln!("hint: {} reload", ctl_command(dir));
+        ));
+        say(format_args!("hint: {} reload", ctl_command(dir)));
     }
     if as_json {
         let describe = |key| {
