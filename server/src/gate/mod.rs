@@ -164,7 +164,7 @@ impl Gate {
                     number: generation.number,
                     subkeys,
                     not_before: generation.not_before,
-                    not_after: retiring::end(generation.not_after, retires),
+                    not_after: retiring::end(generation.end(), retires),
                     bucket,
                 });
             }

@@ -1,7 +1,7 @@
 //! `oneknockctl key rotate`, `retire` and `remove`.
 
 use super::folder::{Folder, Turn};
-use super::life::{Ended, Life, Limit};
+use super::life::{Life, Limit, NotRotated};
 use super::moment::Moment;
 use super::{give, invite};
 use crate::clock::date;
@@ -88,9 +88,13 @@ impl Rotate {
         let overlap = (!self.now).then_some(self.overlap);
         let life = Life::of(&key, &folder.config.server_id, &uses);
         let rotated = life.rotate(new, overlap, limit, now);
-        key.generations = rotated.map_err(|Ended| {
-            let hint = "say when the new generation ends: --not-after TIME, or --not-after never";
-            Failure::Usage(format!("key {name} has ended"), Some(hint.into()))
+        let hint = "say when the new generation ends: --not-after TIME, or --not-after never";
+        key.generations = rotated.map_err(|why| {
+            let what = match why {
+                NotRotated::Ended => format!("key {name} has ended"),
+                NotRotated::EndsFirst => format!("key {name} would end before it begins"),
+            };
+            Failure::Usage(what, Some(hint.into()))
         })?;
         let invitation = invite::line(&folder.config, &key)?;
         write(&folder, &turn, &key)?;
@@ -108,7 +112,7 @@ impl Rotate {
         }
         give(dir, name, &invitation, told)?;
         let older = key.generations.iter().rev().skip(1);
-        let ends = older.filter_map(|g| Some((g.number, g.not_after.filter(|end| *end > now)?)));
+        let ends = older.filter_map(|g| Some((g.number, g.end().filter(|end| *end > now)?)));
         for (number, end) in ends {
             say(format_args!(
                 "generation {number} works until {} at the most",

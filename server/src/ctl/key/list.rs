@@ -139,7 +139,7 @@ fn describe(folder: &Folder<'_>, key: &Key, uses: &Uses, now: Timestamp) -> Valu
         let until = match state {
             State::Active(end) => end,
             State::Retiring(end) | State::Expired(end) => Some(end),
-            State::NotYet(_) => known.generation.not_after,
+            State::NotYet(_) => known.generation.end(),
         };
         json!({
             "number": known.generation.number,
