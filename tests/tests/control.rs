@@ -145,6 +145,17 @@ fn a_long_list_of_grants_is_complete() {
         key.knock(&site.lab.laptop, site.lab.server.v4.into(), &knock);
         daemon.expect(&format!("granted address=198.18.{high}.{low} "));
     }
+    // Who begins to watch is told of some, and how many more there are.
+    let watch = [
+        "oneknockctl",
+        "--config",
+        site.dir.to_str().unwrap(),
+        "watch",
+    ];
+    let mut watch = Running::start("watch", site.lab.server.command(&watch));
+    watch.expect("(left out: 344)");
+    assert_eq!(watch.count(" open laptop 198.18."), 256);
+    drop(watch);
     let all = json_of(site.ctl(&["grants", "--json"]));
     let all = all["grants"].as_array().unwrap();
     let mut addresses: Vec<&str> = all.iter().map(|g| g["address"].as_str().unwrap()).collect();
@@ -325,6 +336,52 @@ fn watch_shows_what_happens_as_it_happens() {
     words.expect("the daemon has ended");
     assert_eq!(words.end().code(), Some(1));
     assert_eq!(daemon.end().code(), Some(0));
+}
+
+#[test]
+fn watch_begins_with_what_is_open_and_tells_what_ends() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let server: IpAddr = site.lab.server.v4.into();
+    let knock = wire::open(Some("ssh"), 600);
+    key.knock(&site.lab.stranger, server, &knock);
+    daemon.expect("granted address=203.0.113.9");
+    let dir = site.dir.to_str().unwrap();
+    let watch = ["oneknockctl", "--config", dir, "watch"];
+    let mut words = Running::start("watch", site.lab.server.command(&watch));
+    let line = words.expect(" open laptop 203.0.113.9 ssh ");
+    assert!(
+        line.contains("ssh 10m") || line.contains("ssh 9m"),
+        "{line}"
+    );
+    let json = [&watch[..], &["--json"]].concat();
+    let mut json = Running::start("watch --json", site.lab.server.command(&json));
+    let open: Value = serde_json::from_str(&json.expect("\"open\"")).unwrap();
+    assert_eq!(
+        (&open["key"], &open["service"]),
+        (&json!("laptop"), &json!("ssh"))
+    );
+    assert!(
+        (590..=600).contains(&open["seconds"].as_u64().unwrap()),
+        "{open}"
+    );
+    let first: Value = serde_json::from_str(&json.lines()[0]).unwrap();
+    assert_eq!(first, json!({ "v": 1 }));
+    key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 1));
+    words.expect(" granted laptop 198.51.100.7 ssh 1s");
+    words.expect(" ended laptop 198.51.100.7 ssh");
+    json.expect("\"ended\"");
+    let line = site.ctl(&["key", "rotate", "laptop"]).ok();
+    let invitation = line.parse().unwrap();
+    let new = Key { line, invitation };
+    new.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
+    let line = words.expect(" retiring laptop generation 1: it works for ");
+    assert!(line.ends_with("from 198.51.100.7"), "{line}");
+    let retiring: Value = serde_json::from_str(&json.expect("\"retiring\"")).unwrap();
+    assert_eq!(retiring["generation"], 1);
+    let seconds = retiring["seconds"].as_u64().unwrap();
+    assert!((86_390..=86_400).contains(&seconds), "{retiring}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::config::{self, Settings};
 use crate::control::answers::{
     Grant, Grants, Refusals, Reloaded, Status, TornDown, Walked, Watched, Watching,
 };
-use crate::control::protocol::{Command, Who};
+use crate::control::protocol::{Command, VERSION, Who};
 use crate::files::Owner;
 use crate::firewall::{self, Firewall};
 use serde::Serialize;
@@ -160,7 +160,9 @@ pub fn watch(dir: &Path, as_json: bool) -> Result<(), Failure> {
     let mut asked = Asked::new(dir, &Command::Watch)?;
     asked.answer::<Watching>()?;
     asked.wait_for_ever()?;
-    if !as_json {
+    if as_json {
+        json(&serde_json::json!({ "v": VERSION }))?;
+    } else {
         say("watching; Ctrl-C ends it");
     }
     while let Some(watched) = asked.line::<Watched>()? {

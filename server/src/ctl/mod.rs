@@ -138,7 +138,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print grants and refusals as they happen, until Ctrl-C.
+    /// Print who is admitted now, then grants, their ends and refusals as they happen, until
+    /// Ctrl-C.
+    ///
+    /// What the port sequence opens is the kernel's alone: "oneknockctl grants" lists it.
     Watch {
         /// A JSON object a line.
         #[arg(long)]

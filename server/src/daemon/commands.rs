@@ -4,8 +4,8 @@ use super::{Cli, Daemon, Stopped};
 use crate::config::Guard;
 use crate::control::Request;
 use crate::control::answers::{
-    Answer, Counted, Cut, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked, Status,
-    TornDown,
+    Answer, Counted, Cut, Event, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked,
+    Status, TornDown, Watched,
 };
 use crate::control::protocol::{Command, Who};
 use crate::firewall::FirewallError;
@@ -31,7 +31,8 @@ impl Daemon {
         let mut next = Next::GoOn;
         let answer = match &request.command {
             Command::Watch => {
-                self.control.socket.watch(request.id);
+                let first = self.open_now(now);
+                self.control.socket.watch(request.id, first);
                 return next;
             }
             Command::Status => Answer::of(Ok(self.status(now))),
@@ -77,6 +78,19 @@ impl Daemon {
         };
         self.control.socket.answer(request.id, &answer);
         next
+    }
+
+    /// What is open as a watching begins, as far as a list goes.
+    fn open_now(&self, now: Now) -> Vec<Watched> {
+        let mut held = self.gate.held(now, None);
+        let listed = held.by_ref().take(MOST_LISTED);
+        let event = |held| Watched::Event(Event::open(now.wall.0, &held));
+        let mut first: Vec<Watched> = listed.map(event).collect();
+        let rest = held.count() as u64;
+        if rest > 0 {
+            first.push(Watched::Lost { lost: rest });
+        }
+        first
     }
 
     fn status(&mut self, now: Now) -> Status {

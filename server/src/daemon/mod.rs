@@ -239,6 +239,7 @@ impl Daemon {
             }
             return self.fail(&batch, now, "firewall", &error);
         }
+        self.tell_over(now);
         for accepted in &batch {
             self.control.note_accepted(now, accepted);
             log::accepted(accepted).iter().for_each(log::line);
@@ -280,9 +281,14 @@ impl Daemon {
         }
     }
 
+    fn tell_over(&mut self, now: Now) {
+        self.control.note_over(now, &self.gate.take_over());
+    }
+
     fn tick(&mut self) {
         let now = self.clock.now();
         self.gate.tick(now);
+        self.tell_over(now);
         self.remember(false);
         self.see_trial(now);
         // An interface or a route may have come since.

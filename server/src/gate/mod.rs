@@ -231,6 +231,11 @@ impl Gate {
         self.forget_closes(oldest);
     }
 
+    /// The claims that have ended in their time since the last call.
+    pub fn take_over(&mut self) -> Vec<(Arc<KeyName>, Place)> {
+        self.claims.take_over()
+    }
+
     /// The minutes, as slots, for which selectors are in the table: those in force and the
     /// next. After a step of the clock, those that have come into force are among them.
     pub fn slots(&mut self, now: Now) -> BTreeSet<u64> {
