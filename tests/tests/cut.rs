@@ -74,6 +74,31 @@ fn cut_ends_the_sessions_that_a_key_let_in_and_no_other() {
 }
 
 #[test]
+fn cut_ends_sessions_over_ipv6_too() {
+    for guard in ["\"owned\"", "\"watched\""] {
+        let site = Site::new(binaries!());
+        site.set(&site.config(), "guard", guard);
+        let keys = [site.key("laptop", &["ssh"]), site.key("phone", &["ssh"])];
+        let _daemon = site.daemon();
+        let server = site.lab.server.v6.into();
+        let session = |host: &Host, key: &wire::Key| {
+            key.knock(host, server, &wire::open(Some("ssh"), 600));
+            until_open(host, server, 22);
+            let echo = "echo in; while read line; do echo got $line; done";
+            let ssh = ["ssh", "-6", "-F", site.sshd.config(), "server.lab", echo];
+            let mut session = Running::start("session", host.command(&ssh));
+            session.expect("in");
+            session
+        };
+        let mut of_laptop = session(&site.lab.laptop, &keys[0]);
+        let mut of_stranger = session(&site.lab.stranger, &keys[1]);
+        cuts(site.ctl(&["key", "remove", "laptop", "--force", "--cut"]));
+        assert_ne!(of_laptop.end().code(), Some(0));
+        lives(&mut of_stranger);
+    }
+}
+
+#[test]
 fn cut_of_all_and_of_nobody() {
     let site = Site::new(binaries!());
     let (_daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
