@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Exit status: 0 done, 1 tried and failed, 2 the command line or a door is wrong and nothing
 /// was tried. Of "oneknock ssh" it is ssh's own, and 127 where there is no ssh.
 #[derive(Debug, Parser)]
-#[command(name = "oneknock", version)]
+#[command(name = "oneknock", version, max_term_width = 100)]
 #[command(after_help = "Begin with: oneknock import, then oneknock ssh DOOR")]
 pub struct Cli {
     /// What is to be done.

@@ -35,7 +35,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Debug, Parser)]
-#[command(name = "oneknockctl", version)]
+#[command(name = "oneknockctl", version, max_term_width = 100)]
 /// Sets oneknock up on a server, keeps its keys, and asks its daemon.
 ///
 /// Exit status: 0 done, 1 it failed or mistakes were found, 2 the command line, the
@@ -94,12 +94,21 @@ enum Command {
     /// Say how the running daemon is: since when, where it listens, what it counted.
     Status {
         /// One JSON object.
+        ///
+        /// Its members: version, pid, `up_seconds`, `clock_ms`, `skew_seconds`, port, listen, guard
+        /// (owned or watched), `on_trial` (`left_seconds`) where it is, services (name, ports,
+        /// grants), keys, grants, `waits_for_clock`, `read_ms` (when it last read its
+        /// configuration), and counters (accepted and waiting; junk, ignored, refused and
+        /// failed by reason). What ends in `_ms` is in milliseconds since 1970.
         #[arg(long)]
         json: bool,
     },
     /// List who is admitted, from where, to what, and for how long still.
     Grants {
         /// One JSON object.
+        ///
+        /// Its members: grants, a list of key, address, service and seconds (that are left);
+        /// where the port sequence has admitted somebody also sequence, the same without key.
         #[arg(long)]
         json: bool,
     },
@@ -135,15 +144,25 @@ enum Command {
         #[arg(value_name = "KEY|ADDRESS")]
         who: Option<Who>,
         /// One JSON object.
+        ///
+        /// Its members: refusals, a list of last (an event as "watch --json" prints it) and
+        /// times; unknown, a list of `at_ms`, address, selector and times; `waits_for_clock`.
         #[arg(long)]
         json: bool,
     },
-    /// Print who is admitted now, then grants, their ends and refusals as they happen, until
-    /// Ctrl-C.
+    /// Print who is admitted now, then what happens: grants, their ends, refusals.
+    ///
+    /// Ctrl-C ends it. A line is a date, what happened, the key and the address.
     ///
     /// What the port sequence opens is the kernel's alone: "oneknockctl grants" lists it.
     Watch {
         /// A JSON object a line.
+        ///
+        /// The first says v, the version of the others, 1. These are events: `at_ms`, event
+        /// (open when the watching began, granted, closed, ended, revoked, refused, ignored,
+        /// failed, retiring), key, address, proven (whether the address is the key holder's
+        /// for sure), and as far as it has them service, seconds, generation, reason and
+        /// `ahead_seconds` (of the client's clock). Or they say lost, how many were left out.
         #[arg(long)]
         json: bool,
     },

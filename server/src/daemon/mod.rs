@@ -40,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Parser)]
-#[command(name = "oneknockd", version, after_long_help = crate::reasons::table())]
+#[command(name = "oneknockd", version, max_term_width = 100, after_long_help = crate::reasons::table())]
 /// Opens guarded ports to whoever knocks with a key.
 ///
 /// Runs in the foreground and logs to standard error; tells systemd when it is ready and,
@@ -227,6 +227,7 @@ impl Daemon {
             return;
         }
         let now = self.clock.now();
+        self.tell_over(now);
         if let Err(error) = self.record(&batch, now) {
             return self.fail(&batch, now, "not-recorded", &error);
         }
@@ -239,7 +240,6 @@ impl Daemon {
             }
             return self.fail(&batch, now, "firewall", &error);
         }
-        self.tell_over(now);
         for accepted in &batch {
             self.control.note_accepted(now, accepted);
             log::accepted(accepted).iter().for_each(log::line);

@@ -31,14 +31,24 @@ pub enum Command {
     /// being rotated has two for a while, and both open.
     List {
         /// One JSON object.
+        ///
+        /// Its member keys is a list of what "key show --json" prints of each, with `in_force`:
+        /// whether the daemon has the key's file as it is now.
         #[arg(long)]
         json: bool,
     },
     /// Show a key: what it may do, and its generations.
+    ///
+    /// All but its secrets: "key invite" prints the newest.
     Show {
         /// The key's name.
         name: KeyName,
         /// One JSON object.
+        ///
+        /// Its members: key, services, `max_open_for` (seconds), `signed_address`, `admit_others`,
+        /// grants, `knocks_per_minute`, and generations, a list of number, state
+        /// (not-yet-valid, active, retiring, expired), made, `not_before`, until, used and
+        /// `used_from`. Times are dates in UTC.
         #[arg(long)]
         json: bool,
     },
@@ -65,7 +75,8 @@ pub enum Command {
     Rotate(change::Rotate),
     /// End old generations of a key now, and close what they opened.
     ///
-    /// The daemon closes it, and where none runs this call. Without --cut sessions that are in live on.
+    /// The daemon closes it, and where none runs this call. Without --cut sessions that are in
+    /// live on.
     ///
     /// Refused where the key is in use and would be left without a generation that has been
     /// seen to work. A generation that has ended already is no mistake.
