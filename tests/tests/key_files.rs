@@ -54,33 +54,73 @@ fn concurrent_calls_lose_no_update() {
 #[test]
 fn a_rewrite_that_is_killed_leaves_the_old_key_or_the_new_one() {
     let site = Site::new(binaries!());
-    site.key("laptop", &["ssh"]);
+    let first = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let server = site.lab.server.v4.into();
     let dir = site.dir.to_str().unwrap();
     let call = ["oneknockctl", "--config", dir, "key", "rotate", "laptop"];
-    for delay in 0..40 {
-        let mut rotate = Running::start("rotate", site.lab.server.command(&call));
-        // Wherever in its work it is by then.
-        std::thread::sleep(std::time::Duration::from_millis(delay));
-        rotate.signal(nix::sys::signal::Signal::SIGKILL);
-        rotate.end();
-        site.ctl(&["check"]).ok();
-        assert_eq!(
-            states(&site)[0],
-            (
-                1,
-                if states(&site).len() == 1 {
-                    "active"
-                } else {
-                    "retiring"
-                }
-                .into()
-            )
-        );
+    // As it is about to make each of the calls by which it changes anything, and as it is
+    // about to tell the daemon.
+    let mut kills = 0;
+    for syscall in ["flock", "fchmod", "write", "fsync", "/^rename", "connect"] {
+        for which in 1.. {
+            let inject = format!("inject={syscall}:signal=SIGKILL:when={which}");
+            let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+            let done = site.lab.server.run(&[&strace[..], &call].concat());
+            site.ctl(&["check"]).ok();
+            let states = states(&site);
+            let is_old = states == [(1, "active".into())];
+            let is_new = states.len() == 2 && states[0] == (1, "retiring".into());
+            assert!(is_old || is_new, "{syscall} {which}: {states:?}");
+            if done.code == Some(0) {
+                break;
+            }
+            kills += 1;
+        }
     }
+    assert!(kills > 8, "{kills}");
+    site.ctl(&["reload"]).ok();
+    first.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 0));
+    daemon.expect("granted address=198.51.100.7 key=laptop");
     // What the killed ones left, secrets among it, goes with the next change.
     rotate(&site, &[]);
     let left = fs::read_dir(site.dir.join("keys")).unwrap();
     assert_eq!(left.count(), 1);
+}
+
+#[test]
+fn a_change_that_the_daemon_was_not_told_of_is_said_by_the_list() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    site.key("phone", &["ssh"]);
+    let _daemon = site.daemon();
+    assert_eq!(site.ctl(&["key", "list"]).err, "");
+    let dir = site.dir.to_str().unwrap();
+    // Killed as it is about to sync the folder: the file has its name, or has none any more.
+    for (call, which, said) in [
+        (
+            &["key", "rotate", "laptop", "--now"][..],
+            2,
+            "what the daemon has read: laptop",
+        ),
+        (
+            &["key", "remove", "phone"],
+            1,
+            "a key may have been removed",
+        ),
+    ] {
+        let inject = format!("inject=fsync:signal=SIGKILL:when={which}");
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+        let ctl = [&["oneknockctl", "--config", dir], call].concat();
+        let done = site.lab.server.run(&[&strace[..], &ctl].concat());
+        assert_ne!(done.code, Some(0), "{done}");
+        let listed = site.ctl(&["key", "list"]);
+        for part in [said, "reload"] {
+            assert!(listed.err.contains(part), "{listed}");
+        }
+        site.ctl(&["reload"]).ok();
+        assert_eq!(site.ctl(&["key", "list"]).err, "");
+    }
 }
 
 #[test]

@@ -51,6 +51,14 @@ impl InForce {
         let changed = files::changed_ms(&folder.path(&key.name))?;
         self.0.map(|read| changed <= read)
     }
+
+    /// Whether a file came to the keys, or went, since the daemon has read them.
+    fn lacks_a_change(&self, folder: &Folder<'_>) -> bool {
+        let changed = files::changed_ms(&files::key_folder(folder.dir));
+        self.0
+            .zip(changed)
+            .is_some_and(|(read, changed)| changed > read)
+    }
 }
 
 pub fn list(dir: &Path, as_json: bool) -> Result<(), Failure> {
@@ -69,6 +77,11 @@ pub fn list(dir: &Path, as_json: bool) -> Result<(), Failure> {
             "not in force as it stands here, since its file is newer than what the daemon has read: {}",
             unread.join(", ")
         ));
+        say(format_args!("hint: {} reload", ctl_command(dir)));
+    } else if in_force.lacks_a_change(&folder) {
+        say(
+            "a key may have been removed and be in force still: the folder of keys is newer than what the daemon has read",
+        );
         say(format_args!("hint: {} reload", ctl_command(dir)));
     }
     if as_json {
