@@ -1,13 +1,11 @@
-//! `oneknockctl status`, `grants`, `reload`, `why`, `watch`, `metrics` and
+//! `oneknockctl status`, `grants`, `reload`, `why`, `metrics` and
 //! `teardown`: what a running daemon is asked.
 
-use super::ask::{Asked, NoAnswer, ask};
+use super::ask::{NoAnswer, ask};
 use super::{Failure, clocks, print, say, words};
 use crate::config::{self, Settings};
-use crate::control::answers::{
-    Grant, Grants, Refusals, Reloaded, Status, TornDown, Walked, Watched, Watching,
-};
-use crate::control::protocol::{Command, VERSION, Who};
+use crate::control::answers::{Grant, Grants, Refusals, Reloaded, Status, TornDown, Walked};
+use crate::control::protocol::{Command, Who};
 use crate::files::Owner;
 use crate::firewall::{self, Firewall};
 use serde::Serialize;
@@ -154,25 +152,6 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
         say(format_args!("hint: {hint}"));
     }
     Ok(())
-}
-
-pub fn watch(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let mut asked = Asked::new(dir, &Command::Watch)?;
-    asked.answer::<Watching>()?;
-    asked.wait_for_ever()?;
-    if as_json {
-        json(&serde_json::json!({ "v": VERSION }))?;
-    } else {
-        say("watching; Ctrl-C ends it");
-    }
-    while let Some(watched) = asked.line::<Watched>()? {
-        match &watched {
-            _ if as_json => json(&watched)?,
-            Watched::Event(event) => print(&words::event(event))?,
-            Watched::Lost { lost } => print(&format!("(left out: {lost})"))?,
-        }
-    }
-    Err(Failure::Failed("the daemon has ended".into(), None))
 }
 
 pub fn metrics(dir: &Path) -> Result<(), Failure> {

@@ -19,6 +19,7 @@ mod init;
 mod key;
 mod listening;
 mod state;
+mod watch;
 mod words;
 
 use crate::config::{self, Mistake, Settings};
@@ -152,7 +153,9 @@ enum Command {
     },
     /// Print who is admitted now, then what happens: grants, their ends, refusals.
     ///
-    /// Ctrl-C ends it. A line is a date, what happened, the key and the address.
+    /// Ctrl-C ends it. On a terminal it is a view of the grants, counting down, and of what
+    /// happened last; elsewhere, as into a file, a line for everything: a date, what happened,
+    /// the key and the address.
     ///
     /// What the port sequence opens is the kernel's alone: "oneknockctl grants" lists it.
     Watch {
@@ -331,7 +334,7 @@ pub fn main() -> ExitCode {
         Command::Reload => control::reload(&cli.config),
         Command::Revoke { who, cut, .. } => end::revoke(&cli.config, who.as_ref(), *cut),
         Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
-        Command::Watch { json } => control::watch(&cli.config, *json),
+        Command::Watch { json } => watch::watch(&cli.config, *json),
         Command::Metrics => control::metrics(&cli.config),
         Command::Enable(enable) => enable.run(&cli.config),
         Command::Confirm => enable::confirm(&cli.config),
