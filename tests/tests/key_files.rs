@@ -94,6 +94,7 @@ fn a_change_that_the_daemon_was_not_told_of_is_said_by_the_list() {
     site.key("laptop", &["ssh"]);
     site.key("phone", &["ssh"]);
     let _daemon = site.daemon();
+    site.ctl(&["key", "add", "laptop"]).fails(2);
     assert_eq!(site.ctl(&["key", "list"]).err, "");
     let dir = site.dir.to_str().unwrap();
     // Killed as it is about to sync the folder: the file has its name, or has none any more.

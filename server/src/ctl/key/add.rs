@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use super::moment::Moment;
-use super::{give, invite};
+use super::{give, has_file, invite};
 use crate::config::{Generation, Key, Policy, ctl_command};
 use crate::ctl::{Failure, end, say, span_of_time};
 use crate::files::Existing;
@@ -70,7 +70,12 @@ impl Add {
         let line = invite::line(&folder.config, &key)?;
         let content = (&key.policy, &key.generations[..]);
         let turn = folder.turn()?;
-        let written = folder.write(&turn, name, content, Existing::Keep);
+        // Not even a passing file, by which the folder would be newer than what is in force.
+        let written = if has_file(dir, name) {
+            Err(io::ErrorKind::AlreadyExists.into())
+        } else {
+            folder.write(&turn, name, content, Existing::Keep)
+        };
         drop(turn);
         written.map_err(|error| {
             if error.kind() == io::ErrorKind::AlreadyExists {
