@@ -190,6 +190,12 @@ fn without_a_daemon_what_a_key_has_opened_is_closed_and_stays_so() {
         opens(&site, &mut daemon, stranger, ("laptop", &keys[0]));
         daemon.signal(Signal::SIGKILL);
         daemon.end();
+        // The kernel lists them still.
+        let listed = site.ctl(&["grants"]);
+        for part in ["laptop ", "198.51.100.7", "203.0.113.9"] {
+            assert!(listed.out.contains(part), "{listed}");
+        }
+        listed.fails(1);
         let done = site.ctl(call);
         assert!(done.err.contains("no daemon runs"), "{done}");
         assert!(done.err.contains("closed: "), "{done}");

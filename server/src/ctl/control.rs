@@ -8,8 +8,10 @@ use crate::control::answers::{Grant, Grants, Refusals, Reloaded, Status, TornDow
 use crate::control::protocol::{Command, Who};
 use crate::files::Owner;
 use crate::firewall::{self, Firewall};
+use crate::gate::Held;
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
 
 fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|e| Failure::new("answer", e))?;
@@ -25,61 +27,73 @@ pub fn status(dir: &Path, as_json: bool) -> Result<(), Failure> {
     }
 }
 
+/// Who is admitted.
+struct Listed {
+    grants: Vec<Grant>,
+    sequence: Vec<Walked>,
+}
+
 pub fn grants(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let (mut all, mut sequence) = (Vec::new(), Vec::new());
+    match listed_by_daemon(dir) {
+        Ok(listed) => show(&listed, as_json),
+        Err(error @ NoAnswer::NoDaemon(_)) => {
+            // What stands in the kernel needs no daemon.
+            if let Some(listed) = listed_by_kernel(dir) {
+                show(&listed, as_json)?;
+            }
+            Err(error.into())
+        }
+        Err(no) => Err(no.into()),
+    }
+}
+
+fn listed_by_daemon(dir: &Path) -> Result<Listed, NoAnswer> {
+    let (mut grants, mut sequence) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
-        let part: Grants = match ask(dir, &Command::Grants(after)) {
-            Err(error @ NoAnswer::NoDaemon(_)) => {
-                walked_without_daemon(dir, as_json)?;
-                return Err(error.into());
-            }
-            other => other?,
-        };
+        let part: Grants = ask(dir, &Command::Grants(after))?;
         sequence.extend(part.sequence);
         after = part.grants.last().and_then(Grant::place);
-        all.extend(part.grants);
+        grants.extend(part.grants);
         if !part.more || after.is_none() {
-            break;
+            return Ok(Listed { grants, sequence });
         }
     }
+}
+
+/// As far as this user may see, and there is anybody. Of an address that several keys admit
+/// the kernel names one.
+fn listed_by_kernel(dir: &Path) -> Option<Listed> {
+    let config = config::load_config(dir, Owner::wanted()).ok()?;
+    let mut firewall = Firewall::open().ok()?;
+    firewall.check_free(&config).ok()?;
+    let grants = firewall.admitted(&config).ok()?.into_iter().map(|one| {
+        let (key, place, left) = (Arc::new(one.key), one.place, one.left);
+        Grant::of(&Held { key, place, left })
+    });
+    let service = config.sequence.as_ref().map(|sequence| sequence.service);
+    let walked = firewall.walked(&config).unwrap_or_default();
+    let walked = walked.into_iter().zip(service.iter().cycle());
+    let listed = Listed {
+        grants: grants.collect(),
+        sequence: walked.map(|(who, of)| Walked::new(*of, who)).collect(),
+    };
+    (!listed.grants.is_empty() || !listed.sequence.is_empty()).then_some(listed)
+}
+
+fn show(listed: &Listed, as_json: bool) -> Result<(), Failure> {
+    let Listed { grants, sequence } = listed;
     if as_json {
-        let mut object = serde_json::json!({ "grants": all });
+        let mut object = serde_json::json!({ "grants": grants });
         if !sequence.is_empty() {
             object["sequence"] = serde_json::json!(sequence);
         }
         return json(&object);
     }
     print(words::GRANTS_HEAD)?;
-    all.iter()
-        .try_for_each(|grant| print(&words::grant(grant)))?;
-    list_walked(&sequence)
-}
-
-fn list_walked(sequence: &[Walked]) -> Result<(), Failure> {
-    let mut lines = sequence.iter().map(words::walked);
+    let lines = grants.iter().map(words::grant);
+    let mut lines = lines.chain(sequence.iter().map(words::walked));
     lines.try_for_each(|line| print(&line))
-}
-
-/// The port sequence opens with no daemon too: then the kernel is asked whom, as far as this
-/// user may.
-fn walked_without_daemon(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let Ok(config) = config::load_config(dir, Owner::wanted()) else {
-        return Ok(());
-    };
-    let Ok(walked) = Firewall::open().and_then(|mut firewall| firewall.walked(&config)) else {
-        return Ok(());
-    };
-    let service = config.sequence.as_ref().map(|sequence| sequence.service);
-    let walked = walked.into_iter().zip(service.iter().cycle());
-    let walked: Vec<Walked> = walked.map(|(who, of)| Walked::new(*of, who)).collect();
-    if as_json && !walked.is_empty() {
-        return json(&serde_json::json!({ "sequence": walked }));
-    }
-    if !walked.is_empty() {
-        print(words::GRANTS_HEAD)?;
-    }
-    list_walked(&walked)
 }
 
 pub fn reload(dir: &Path) -> Result<(), Failure> {

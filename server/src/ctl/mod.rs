@@ -105,6 +105,9 @@ enum Command {
         json: bool,
     },
     /// List who is admitted, from where, to what, and for how long still.
+    ///
+    /// Where no daemon runs it is what the kernel has, which names one key of an address, and
+    /// the exit status is 1.
     Grants {
         /// One JSON object.
         ///
