@@ -99,6 +99,23 @@ fn cut_ends_sessions_over_ipv6_too() {
 }
 
 #[test]
+fn cut_reaches_what_a_generation_let_in_that_is_gone_from_the_keys_file() {
+    for is_alone in [false, true] {
+        let site = Site::new(binaries!());
+        let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
+        site.ctl(&["key", "rotate", "laptop", "--now"]).ok();
+        lives(&mut of_laptop);
+        if is_alone {
+            daemon.signal(nix::sys::signal::Signal::SIGKILL);
+            daemon.end();
+        }
+        cuts(site.ctl(&["key", "retire", "laptop", "--generation", "1", "--cut"]));
+        assert_ne!(of_laptop.end().code(), Some(0));
+        lives(&mut of_stranger);
+    }
+}
+
+#[test]
 fn cut_of_all_and_of_nobody() {
     let site = Site::new(binaries!());
     let (_daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);

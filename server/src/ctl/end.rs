@@ -10,6 +10,7 @@ use crate::control::protocol::{Command, Who};
 use crate::files::Owner;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::secret::GenerationId;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What of a key a change to its file ends.
@@ -18,9 +19,18 @@ pub struct Ends<'k> {
     /// The key.
     pub key: &'k KeyName,
     /// What these generations alone have opened; all of it without.
-    pub generations: Option<Vec<(u32, GenerationId)>>,
+    pub generations: Option<Generations>,
     /// The connections too.
     pub cut: bool,
+}
+
+/// Some of a key's generations.
+#[derive(Debug)]
+pub struct Generations {
+    /// Their numbers, also of those that are gone from the key's file: the history has them.
+    pub numbers: Vec<u32>,
+    /// What those that are there are called in the state.
+    pub ids: BTreeSet<GenerationId>,
 }
 
 /// Tells a running daemon, if there is one, that `what` was done to the keys. What ends by
@@ -73,11 +83,15 @@ impl Ends<'_> {
             return Ok(());
         }
         let who = self.who();
+        let mut numbers = self.numbers().into_iter();
+        numbers.try_for_each(|number| cut(dir, Some(&who), number))
+    }
+
+    /// What the history is to be asked for.
+    fn numbers(&self) -> Vec<Option<u32>> {
         match &self.generations {
-            None => cut(dir, Some(&who), None),
-            Some(all) => all
-                .iter()
-                .try_for_each(|(number, _)| cut(dir, Some(&who), Some(*number))),
+            None => vec![None],
+            Some(of) => of.numbers.iter().copied().map(Some).collect(),
         }
     }
 
@@ -99,8 +113,7 @@ impl Ends<'_> {
 
     fn without_daemon(&self, dir: &Path) -> Result<(), Failure> {
         let who = self.who();
-        let generations = self.generations.as_ref();
-        let ids = generations.map(|all| all.iter().map(|(_, id)| *id).collect());
+        let ids = self.generations.as_ref().map(|of| of.ids.clone());
         let mut alone = Alone::open(load(dir)?).map_err(|failure| {
             let hint =
                 "grants that are live stay until their time is over, or until oneknockd starts";
@@ -108,11 +121,7 @@ impl Ends<'_> {
         })?;
         told(&alone.close(&Meant::these(Some(&who), ids))?);
         if self.cut {
-            let numbers = match generations {
-                None => vec![None],
-                Some(all) => all.iter().map(|(number, _)| Some(*number)).collect(),
-            };
-            for number in numbers {
+            for number in self.numbers() {
                 cut_told(&alone.cut(Some(&who), number)?);
             }
         }

@@ -6,7 +6,7 @@ use super::moment::Moment;
 use super::{give, invite};
 use crate::clock::date;
 use crate::config::{Generation, Key, ctl_command};
-use crate::ctl::end::{self, Ends};
+use crate::ctl::end::{self, Ends, Generations};
 use crate::ctl::{Failure, say, span_of_time};
 use crate::files::{self, Existing};
 use oneknock_shared::name::KeyName;
@@ -163,8 +163,8 @@ pub struct Retire {
     /// The generation to end; several times for several [default: all but the newest].
     #[arg(long = "generation", value_name = "NUMBER")]
     generations: Vec<u32>,
-    /// Also end the connections that these generations have let in, those too whose grant was over long
-    /// ago, and of others behind the same address.
+    /// Also end the connections that these generations have let in, those too whose grant was
+    /// over long ago, and of others behind the same address.
     #[arg(long)]
     cut: bool,
     /// Also where nothing would be left that is known to work for those who use the key.
@@ -225,7 +225,7 @@ impl Retire {
         };
         let ends = Ends {
             key: name,
-            generations: Some(ids),
+            generations: Some(Generations { numbers, ids }),
             cut: self.cut,
         };
         end::tell(dir, &what, Some(&ends))

@@ -6,7 +6,7 @@ use crate::gate::end_of_generation;
 use crate::ledger::Use;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::{GenerationId, ServerId, Subkeys};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -96,12 +96,12 @@ impl Life {
         Self(known)
     }
 
-    /// What these generations are called in the state, each after its number.
+    /// What these generations are called in the state.
     #[must_use]
-    pub fn ids(&self, server: &ServerId, numbers: &[u32]) -> Vec<(u32, GenerationId)> {
+    pub fn ids(&self, server: &ServerId, numbers: &[u32]) -> BTreeSet<GenerationId> {
         let all = self.0.iter().map(|known| &known.generation);
         all.filter(|g| numbers.contains(&g.number))
-            .map(|g| (g.number, Subkeys::derive(&g.secret, server).id()))
+            .map(|g| Subkeys::derive(&g.secret, server).id())
             .collect()
     }
 
