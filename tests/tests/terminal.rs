@@ -61,9 +61,9 @@ fn on_a_terminal_watch_draws_who_is_in_counting_down_and_what_happened() {
     };
     let before = left(&mut view);
     wait::until_true("it counts down", || left(&mut view) < before);
-    knock(&site.lab.laptop, 1);
+    knock(&site.lab.laptop, 4);
     view.expect("grants now: 2;");
-    view.expect("granted laptop 198.51.100.7 ssh 1s");
+    view.expect("granted laptop 198.51.100.7 ssh 4s");
     view.expect("grants now: 1;");
     view.expect("ended laptop 198.51.100.7 ssh");
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
