@@ -1,6 +1,7 @@
 //! How old a door's key is, and how long it lasts. Pure.
 
 use crate::door::Door;
+use crate::door_file;
 use oneknock_shared::knock::Timestamp;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -37,6 +38,16 @@ pub fn warning(door: &Door, now: Timestamp) -> Option<(String, String)> {
     if door.next.is_some() {
         let what = format!("a rotation of door {name} is under way");
         return Some((what, format!("{rotate} completes it")));
+    }
+    if let Some(begun) = door.begun {
+        // As long as "oneknockctl key rotate" leaves the old one.
+        let end = Timestamp(begun.0.saturating_add(7 * DAY).min(door_file::LAST));
+        let what = format!(
+            "a rotation of door {name} was begun at {}, and what the server said to it did not arrive: its secret may end at {}",
+            date(begun),
+            date(end)
+        );
+        return Some((what, format!("before then, again: {rotate}")));
     }
     let end = door.invitation.not_after?;
     if end < now {
@@ -75,6 +86,7 @@ mod tests {
         Door {
             invitation,
             next: None,
+            begun: None,
         }
     }
 
@@ -100,6 +112,20 @@ mod tests {
         let (past, what) = warning(&door(Some(NOW.0 - 1)), NOW).unwrap();
         assert!(past.contains("has ended"), "{past}");
         assert!(what.contains("key rotate"), "{what}");
+    }
+
+    #[test]
+    fn a_rotation_whose_answer_got_lost_is_told_with_when_the_secret_may_end() {
+        let mut door = door(None);
+        door.begun = Some(NOW);
+        let (what, to_do) = warning(&door, NOW).unwrap();
+        for part in [
+            "begun at 2027-01-15T08:00:00Z",
+            "may end at 2027-01-22T08:00:00Z",
+        ] {
+            assert!(what.contains(part), "{what}");
+        }
+        assert!(to_do.contains("oneknock rotate"), "{to_do}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Exit status: 0 done, 1 tried and failed, 2 the command line or a door is wrong and nothing
 /// was tried. Of "oneknock ssh" it is ssh's own, and 127 where there is no ssh.
 #[derive(Debug, Parser)]
-#[command(name = "oneknock", version)]
+#[command(name = "oneknock", version, max_term_width = 100)]
 #[command(after_help = "Begin with: oneknock import, then oneknock ssh DOOR")]
 pub struct Cli {
     /// What is to be done.
@@ -45,7 +45,10 @@ pub enum Command {
         /// The file with the invitation; standard input when absent or -
         file: Option<PathBuf>,
     },
-    /// List the doors
+    /// List the doors, with how old each key is
+    ///
+    /// Warns of a key that ends within 14 days or has ended, and of a rotation that is not
+    /// complete, and says what to do.
     List,
     /// Show a door, all but its secret
     Show {
@@ -130,8 +133,9 @@ pub enum Command {
     ///
     /// Asks the server for a new secret, stores it beside the old one, goes in with the new
     /// one alone, and only then has the server end the old one and forgets it here. Wherever
-    /// that breaks off the door still opens; run it again to complete it. Other machines
-    /// with the same door need its new invitation then (oneknockctl key invite).
+    /// that breaks off the door still opens; run it again to complete it, within a week: the
+    /// server may have begun it, and ends the old one then. "oneknock list" reminds of it.
+    /// Other machines with the same door need its new invitation then (oneknockctl key invite).
     ///
     /// oneknockctl must run at the server as root without asking for a password.
     #[command(

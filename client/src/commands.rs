@@ -206,6 +206,8 @@ fn show(doors: &Doors, name: &KeyName) -> Result<(), Error> {
     rows.extend(of.not_after.map(|at| ("ends", age::date(at))));
     if let Some(next) = &door.next {
         rows.push(("rotation", format!("to generation {}", next.generation)));
+    } else if let Some(begun) = door.begun {
+        rows.push(("rotation", format!("begun at {}", age::date(begun))));
     }
     for Service { name, ports: list } in &of.services {
         rows.push(("service", format!("{name}: {}", ports(list))));

@@ -23,6 +23,16 @@ use zeroize::Zeroizing;
 /// A door's file is never larger than this, in bytes; an invitation's limit too.
 pub const MAX_LEN: usize = 64 * 1024;
 
+/// What a door's file is called before it is complete; its name begins so.
+const UNFINISHED: &str = ".new-";
+
+/// The right to write a door's file; another call waits until it is dropped.
+#[derive(Debug)]
+#[must_use]
+struct Turn {
+    _lock: fs::File,
+}
+
 /// What an invitation said, under the name that this user gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Door {
@@ -31,6 +41,9 @@ pub struct Door {
     /// While a rotation is under way: the invitation that takes its place, once it was
     /// seen to work. Its name is the door's too.
     pub next: Option<Invitation>,
+    /// While a rotation is under way: since when. The server may have made a new generation
+    /// whose invitation got lost, and the old one has an end then.
+    pub begun: Option<Timestamp>,
 }
 
 impl Door {
@@ -180,7 +193,8 @@ impl Doors {
             why,
         };
         private::make_folder(&self.folder).map_err(failed)?;
-        match self.write(door)?.persist_noclobber(&path) {
+        let turn = self.turn()?;
+        match self.write(&turn, door)?.persist_noclobber(&path) {
             Ok(_) => Ok(()),
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::DoorExists {
                 name: door.name().clone(),
@@ -206,7 +220,8 @@ impl Doors {
                 why: "it is a link, and is not replaced".into(),
             });
         }
-        match self.write(door)?.persist(&path) {
+        let turn = self.turn()?;
+        match self.write(&turn, door)?.persist(&path) {
             Ok(_) => private::sync_folder(&self.folder).map_err(failed),
             Err(e) => Err(failed(e.error)),
         }
@@ -232,18 +247,43 @@ impl Doors {
         })
     }
 
+    /// Waits until nobody else writes a door, and removes what killed calls have left: it
+    /// may hold a secret.
+    fn turn(&self) -> Result<Turn, Error> {
+        private::check_folder(&self.folder)?;
+        let path = self.folder.join(".lock");
+        let take = || {
+            let mut options = fs::File::options();
+            options.read(true).write(true).create(true).truncate(false);
+            let lock = options.open(&path)?;
+            lock.lock()?;
+            for entry in fs::read_dir(&self.folder)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                if name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(Turn { _lock: lock })
+        };
+        take().map_err(|why| Error::File {
+            what: "write",
+            path: path.clone(),
+            why,
+        })
+    }
+
     /// Writes a door to a file that has no name of its own yet.
-    fn write(&self, door: &Door) -> Result<tempfile::NamedTempFile, Error> {
+    fn write(&self, _turn: &Turn, door: &Door) -> Result<tempfile::NamedTempFile, Error> {
         let failed = |why| Error::File {
             what: "write",
             path: self.path(door.name()),
             why,
         };
-        private::check_folder(&self.folder)?;
         let text = Fields::of(door).to_text();
         // tempfile makes it 0600; nothing has to be changed afterwards.
         let mut file = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(UNFINISHED)
             .tempfile_in(&self.folder)
             .map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)?;
@@ -251,10 +291,15 @@ impl Doors {
         Ok(file)
     }
 
-    /// Removes a door, a broken one too.
+    /// Removes a door, a broken one too, and what killed calls have left.
     pub fn remove(&self, name: &KeyName) -> Result<(), Error> {
         let path = self.path(name);
-        match fs::remove_file(&path) {
+        let removed = fs::remove_file(&path);
+        if self.folder.is_dir() {
+            drop(self.turn()?);
+        }
+        let removed = removed.and_then(|()| private::sync_folder(&self.folder));
+        match removed {
             Ok(()) => Ok(()),
             Err(why) if why.kind() == io::ErrorKind::NotFound => Err(Error::NoDoor {
                 name: name.clone(),
@@ -282,7 +327,7 @@ impl Doors {
         let mut doors = Vec::new();
         for entry in entries {
             let file = PathBuf::from(entry.map_err(failed)?.file_name());
-            // `.new-…` is what a crash may leave of an import.
+            // `.new-…` is what a crash may leave; the locks are hidden too.
             let hidden = file.as_os_str().as_encoded_bytes().starts_with(b".");
             if !hidden && file.extension().is_some_and(|e| e == "toml") {
                 doors.push(file);

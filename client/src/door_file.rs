@@ -36,6 +36,9 @@ pub struct Fields {
     /// The line of the invitation that a rotation puts in the place of all this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    /// When a rotation was begun that is not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rotation_begun: Option<String>,
     service: Vec<ServiceFields>,
 }
 
@@ -60,9 +63,11 @@ where
     text.parse().map_err(|why| format!("{field}: {why}"))
 }
 
-/// The limit of an invitation's times makes this possible.
+/// The end of the year 9999, in ms: no later date can be written.
+pub const LAST: u64 = 253_402_300_799_999;
+
 fn date_ms(at: Timestamp) -> String {
-    format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0)).to_string()
+    format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0.min(LAST))).to_string()
 }
 
 fn read_time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, String> {
@@ -102,6 +107,7 @@ impl Fields {
             made: of.made.map(date_ms),
             not_after: of.not_after.map(date_ms),
             next: door.next.as_ref().map(|next| next.to_line().to_string()),
+            rotation_begun: door.begun.map(date_ms),
             service: of
                 .services
                 .iter()
@@ -182,7 +188,11 @@ impl Fields {
             name: name.clone(),
             ..next
         });
-        Ok(Door { invitation, next })
+        Ok(Door {
+            invitation,
+            next,
+            begun: read_time("rotation_begun", self.rotation_begun.as_deref())?,
+        })
     }
 }
 

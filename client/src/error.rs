@@ -346,7 +346,7 @@ impl Error {
                 "the command must run at the server without asking for anything: give --user root, or --command 'sudo oneknockctl'".into(),
             ],
             Self::Unfinished { .. } => {
-                vec!["the door opens with either; run it again to complete it".into()]
+                vec!["the door opens with either; run it again to complete it, or if it never does, remove the door and import what oneknockctl key invite prints at the server".into()]
             }
             Self::Ssh(_) => vec!["install OpenSSH's client".into()],
             Self::NotOpen {

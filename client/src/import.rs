@@ -66,6 +66,7 @@ pub fn import(
     let door = Door {
         invitation,
         next: None,
+        begun: None,
     };
     match doors.add(&door) {
         Ok(()) => Ok(Imported::New(door)),
@@ -126,6 +127,7 @@ fn renew(doors: &Doors, door: Door) -> Result<Imported, Error> {
     let changed: Vec<&str> = changed.iter().filter(|c| c.1).map(|c| c.0).collect();
     let door = Door {
         next: there.next,
+        begun: there.begun,
         ..door
     };
     doors.replace(&door)?;

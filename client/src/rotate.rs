@@ -3,21 +3,25 @@
 //! | step | what the door's file holds | what the server takes |
 //! | --- | --- | --- |
 //! | before | old | old |
+//! | it is noted that one is begun | old | old |
 //! | the server made a new one | old | old, new |
 //! | it is stored | old, new | old, new |
 //! | ssh went in with the new one alone, and ended the old one | old, new | new |
 //! | the old one is forgotten | new | new |
 //!
 //! Whoever knocks while the file holds both knocks with both, so that the door opens
-//! wherever a run breaks off; the next run begins where that one ended.
+//! wherever a run breaks off; the next run begins where that one ended. What is stored is
+//! given up for another only when the server itself has said that it takes it no more.
 
 use crate::cli::Rotate;
 use crate::door::{Door, Doors};
 use crate::error::{Error, hint, say};
 use crate::import;
+use crate::knock;
 use crate::sequence::Via;
 use crate::ssh::{self, Destination, Knocks};
 use oneknock_shared::invitation::Invitation;
+use serde::Deserialize;
 use std::ffi::OsString;
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -39,13 +43,16 @@ pub fn rotate(doors: &Doors, wanted: &Rotate) -> Result<(), Error> {
             "a rotation to generation {number} is under way: completing it"
         ));
         match finish(doors, &door, wanted) {
-            Err(error @ Error::Unfinished { .. }) => {
+            Err(error @ Error::Unfinished { .. }) if has_ended(&door, next, wanted)? => {
                 say(&error.to_string());
                 say("asking for another one");
             }
             other => return other,
         }
     }
+    // The old one has an end from when the server is asked, and the answer may get lost.
+    door.begun = door.begun.or(knock::now().ok());
+    doors.replace(&door)?;
     door.next = Some(ask(&door, wanted)?);
     doors.replace(&door)?;
     finish(doors, &door, wanted)
@@ -86,6 +93,38 @@ fn ask(door: &Door, wanted: &Rotate) -> Result<Invitation, Error> {
     })
 }
 
+/// Whether the server says that it takes this generation no more, since it was dropped by
+/// another rotation or ended there. That ssh does not get in by it says nothing: the line may
+/// be down, and it may be the only one that still opens.
+fn has_ended(door: &Door, next: &Invitation, wanted: &Rotate) -> Result<bool, Error> {
+    let order = format!("{} key show {} --json", wanted.command, next.key);
+    let mut ssh = command(door, wanted, Knocks::WithAll(Via::Auto), &order)?;
+    let done = ssh.stderr(Stdio::inherit()).output().map_err(Error::Ssh)?;
+    Ok(done.status.success() && is_ended(&done.stdout, next.generation))
+}
+
+/// A generation that `oneknockctl key show --json` lists as ended, or lists no more.
+fn is_ended(answer: &[u8], number: u32) -> bool {
+    let Ok(shown) = serde_json::from_slice::<Shown>(answer) else {
+        return false;
+    };
+    let mut all = shown.generations.iter();
+    all.find(|one| one.number == number)
+        .is_none_or(|one| one.state == "expired")
+}
+
+/// What matters here of what the server shows of a key.
+#[derive(Deserialize)]
+struct Shown {
+    generations: Vec<ShownGeneration>,
+}
+
+#[derive(Deserialize)]
+struct ShownGeneration {
+    number: u32,
+    state: String,
+}
+
 /// Goes in with the new generation alone, and has the server end the old one. The server
 /// refuses that where it has not seen the new one work.
 fn finish(doors: &Doors, door: &Door, wanted: &Rotate) -> Result<(), Error> {
@@ -114,6 +153,7 @@ fn finish(doors: &Doors, door: &Door, wanted: &Rotate) -> Result<(), Error> {
     let done = Door {
         invitation: next.clone(),
         next: None,
+        begun: None,
     };
     doors.replace(&done)?;
     say(&format!(
@@ -140,12 +180,49 @@ fn command(door: &Door, wanted: &Rotate, knocks: Knocks, order: &str) -> Result<
         user: wanted.user.clone(),
         door: door.name().clone(),
     };
-    // A connection that stands already would prove nothing.
-    let own = ["-o", "ControlMaster=no", "-o", "ControlPath=none"];
-    let mut more: Vec<OsString> = own.map(OsString::from).into();
+    let own = [
+        // A connection that stands already would prove nothing.
+        "ControlMaster=no",
+        "ControlPath=none",
+        // What the person has for sessions of his own stands in the way of a command.
+        "RemoteCommand=none",
+        "RequestTTY=no",
+    ];
+    let own = own.iter().flat_map(|option| ["-o", option]);
+    let mut more: Vec<OsString> = own.map(OsString::from).collect();
     more.extend(wanted.more.iter().cloned());
     more.push(order.into());
     let mut ssh = ssh::command(door, &to, knocks, &more)?;
     ssh.stdin(Stdio::null());
     Ok(ssh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_has_ended_only_where_the_server_says_so() {
+        let shown = |state: &str| {
+            format!(
+                r#"{{"key":"laptop","generations":[{{"number":2,"state":"{state}","made":null}}]}}"#
+            )
+        };
+        for (answer, want) in [
+            (shown("expired"), true),
+            (shown("active"), false),
+            (shown("retiring"), false),
+            (shown("not-yet-valid"), false),
+            (r#"{"generations":[]}"#.into(), true),
+            (
+                r#"{"generations":[{"number":3,"state":"active"}]}"#.into(),
+                true,
+            ),
+            (String::new(), false),
+            ("{}".into(), false),
+            ("sudo: a password is required".into(), false),
+        ] {
+            assert_eq!(is_ended(answer.as_bytes(), 2), want, "{answer}");
+        }
+    }
 }

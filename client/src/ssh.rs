@@ -248,6 +248,7 @@ mod tests {
         Door {
             invitation,
             next: None,
+            begun: None,
         }
     }
 

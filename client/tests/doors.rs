@@ -152,12 +152,37 @@ fn a_door_is_never_overwritten() {
     fs::write(home.door("home"), "x").unwrap();
     home.run(&["import"], &first.to_line()).is_refusal();
     assert_eq!(fs::read(home.door("home")).unwrap(), b"x");
-    assert_eq!(
-        fs::read_dir(home.door("home").parent().unwrap())
-            .unwrap()
-            .count(),
-        1
-    );
+    assert_eq!(names_beside(&home.door("home")), [".lock", "home.toml"]);
+}
+
+/// What there is in a door's folder.
+fn names_beside(door: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(door.parent().unwrap()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_killed_call_has_left_goes_with_the_next() {
+    let first = row("plain");
+    let home = Home::with(&first);
+    let left = home.door("home").with_file_name(".new-a1B2c3");
+    let calls: [&[&str]; 3] = [
+        &["import", "--name", "other"],
+        &["remove", "home"],
+        &["remove", "home"],
+    ];
+    for call in calls {
+        // As an import writes it before it has its name: with the secret.
+        fs::copy(home.door("other"), &left)
+            .or_else(|_| fs::copy(home.door("home"), &left))
+            .unwrap();
+        home.run(call, &first.to_line());
+        assert!(!left.exists(), "{call:?}");
+    }
+    assert_eq!(names_beside(&home.door("home")), [".lock", "other.toml"]);
 }
 
 #[cfg(unix)]

@@ -44,6 +44,7 @@ fn settings(keys: usize) -> Settings {
             secret: Secret::generate().unwrap(),
             not_before: None,
             not_after: None,
+            overlap_until: None,
             made: None,
         }],
     };

@@ -23,6 +23,7 @@ fn junk_and_forgeries_allocate_nothing() {
         secret,
         not_before: None,
         not_after: None,
+        overlap_until: None,
         made: None,
     };
     let key = Key {

@@ -14,6 +14,7 @@ pub struct Sshd {
     pub running: Running,
     /// A configuration for `ssh -F`: identity, known hosts, no questions asked.
     pub config: PathBuf,
+    dir: PathBuf,
 }
 
 /// A port at which the same sshd listens and that no test guards: what gets through to
@@ -24,7 +25,7 @@ impl Sshd {
     /// Makes keys and configuration in the lab's folder and starts sshd on `host`.
     pub fn start(lab: &Lab, host: &Host) -> Self {
         let dir = host.home.join("sshd");
-        fs::create_dir(&dir).unwrap();
+        fs::create_dir_all(dir.join("bin")).unwrap();
         // Where sshd separates privileges; Debian's unit makes it, a bare start does not.
         fs::create_dir_all("/run/sshd").unwrap();
         let (host_key, user_key) = (dir.join("host_key"), dir.join("user_key"));
@@ -49,7 +50,16 @@ impl Sshd {
         fs::write(&known, format!("{SERVER_NAME},{v4},{v6} {public}")).unwrap();
         let config = lab.dir().join(format!("{}.ssh_config", host.namespace()));
         fs::write(&config, client_config_text(&user_key, &known)).unwrap();
-        Self { running, config }
+        Self {
+            running,
+            config,
+            dir,
+        }
+    }
+
+    /// A folder in which sessions look for programs first.
+    pub fn bin(&self) -> PathBuf {
+        self.dir.join("bin")
     }
 
     /// The configuration's path as an argument.
@@ -74,7 +84,8 @@ fn sshd_config_text(dir: &Path) -> String {
          PrintLastLog no\n\
          UseDNS no\n\
          MaxStartups 1000\n\
-         Subsystem sftp internal-sftp\n"
+         Subsystem sftp internal-sftp\n\
+         SetEnv PATH={dir}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
     )
 }
 

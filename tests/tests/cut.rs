@@ -74,9 +74,51 @@ fn cut_ends_the_sessions_that_a_key_let_in_and_no_other() {
 }
 
 #[test]
-fn cut_of_all_and_without_a_daemon_and_of_nobody() {
+fn cut_ends_sessions_over_ipv6_too() {
+    for guard in ["\"owned\"", "\"watched\""] {
+        let site = Site::new(binaries!());
+        site.set(&site.config(), "guard", guard);
+        let keys = [site.key("laptop", &["ssh"]), site.key("phone", &["ssh"])];
+        let _daemon = site.daemon();
+        let server = site.lab.server.v6.into();
+        let session = |host: &Host, key: &wire::Key| {
+            key.knock(host, server, &wire::open(Some("ssh"), 600));
+            until_open(host, server, 22);
+            let echo = "echo in; while read line; do echo got $line; done";
+            let ssh = ["ssh", "-6", "-F", site.sshd.config(), "server.lab", echo];
+            let mut session = Running::start("session", host.command(&ssh));
+            session.expect("in");
+            session
+        };
+        let mut of_laptop = session(&site.lab.laptop, &keys[0]);
+        let mut of_stranger = session(&site.lab.stranger, &keys[1]);
+        cuts(site.ctl(&["key", "remove", "laptop", "--force", "--cut"]));
+        assert_ne!(of_laptop.end().code(), Some(0));
+        lives(&mut of_stranger);
+    }
+}
+
+#[test]
+fn cut_reaches_what_a_generation_let_in_that_is_gone_from_the_keys_file() {
+    for is_alone in [false, true] {
+        let site = Site::new(binaries!());
+        let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
+        site.ctl(&["key", "rotate", "laptop", "--now"]).ok();
+        lives(&mut of_laptop);
+        if is_alone {
+            daemon.signal(nix::sys::signal::Signal::SIGKILL);
+            daemon.end();
+        }
+        cuts(site.ctl(&["key", "retire", "laptop", "--generation", "1", "--cut"]));
+        assert_ne!(of_laptop.end().code(), Some(0));
+        lives(&mut of_stranger);
+    }
+}
+
+#[test]
+fn cut_of_all_and_of_nobody() {
     let site = Site::new(binaries!());
-    let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
+    let (_daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
     // Older than any grant: nobody let it in.
     let none = site.ctl(&["revoke", "192.0.2.77", "--cut"]);
     assert!(none.err.contains("connections ended: 0"), "{none}");
@@ -90,12 +132,24 @@ fn cut_of_all_and_without_a_daemon_and_of_nobody() {
     cuts(site.ctl(&["revoke", "--all", "--cut"]));
     assert_ne!(of_stranger.end().code(), Some(0));
     until_silent(&site.lab.stranger, site.lab.server.v4.into(), 22);
-    daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    daemon.end();
-    let err = site
-        .ctl(&["key", "remove", "phone", "--force", "--cut"])
-        .fails(1);
-    assert!(err.contains("no daemon answers"), "{err}");
+}
+
+#[test]
+fn cut_ends_sessions_without_a_daemon_too() {
+    let ways: [&[&str]; 3] = [
+        &["revoke", "laptop", "--cut"],
+        &["key", "remove", "laptop", "--force", "--cut"],
+        &["key", "rotate", "laptop", "--now", "--cut"],
+    ];
+    for way in ways {
+        let site = Site::new(binaries!());
+        let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
+        daemon.signal(nix::sys::signal::Signal::SIGKILL);
+        daemon.end();
+        cuts(site.ctl(way));
+        assert_ne!(of_laptop.end().code(), Some(0), "{way:?}");
+        lives(&mut of_stranger);
+    }
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn add_keys(site: &Site, number: usize) -> Vec<Secret> {
             made: None,
             not_before: None,
             not_after: None,
+            overlap_until: None,
         };
         let file = site.key_file(&format!("key{n:05}"));
         fs::write(

@@ -1,6 +1,8 @@
 //! `oneknock rotate`: the laptop's rotation over the ssh that the door gives.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use oneknock_tests::{Done, Running, Site, binaries, wait};
 use serde_json::Value;
 use std::fs::{self, Permissions};
@@ -33,6 +35,9 @@ case "$plan" in
 *-half) ctl "$@" | head -c 60; lose ;;
 *-garbage) ctl "$@" | tr a-m n-z ;;
 *-after) ctl "$@"; lose ;;
+*-wait) ctl "$@"; touch @PLAN@.hangs; while [ -e @PLAN@.hangs ]; do sleep .05; done ;;
+*-hang) touch @PLAN@.hangs; sleep 9 ;;
+*-late) ctl "$@" >/dev/null; touch @PLAN@.hangs; sleep 9 ;;
 *) ctl "$@" ;;
 esac
 "#;
@@ -66,10 +71,28 @@ impl Fixture {
     }
 
     fn rotate(&self) -> Done {
-        let command = ["--command", self.script.to_str().unwrap()];
-        let ssh = ["--", "-F", self.site.sshd.config()];
-        let call = [&["rotate", "home", "--user", "root"][..], &command, &ssh];
-        self.site.oneknock(&call.concat())
+        self.rotate_with(self.site.sshd.config())
+    }
+
+    /// By another configuration of ssh.
+    fn rotate_with(&self, config: &str) -> Done {
+        self.site.lab.laptop.run(&self.call(config))
+    }
+
+    fn call<'f>(&'f self, config: &'f str) -> Vec<&'f str> {
+        let rotate = ["oneknock", "rotate", "home", "--user", "root", "--command"];
+        let rest = [self.script.to_str().unwrap(), "--", "-F", config];
+        [&rotate[..], &rest].concat()
+    }
+
+    /// It is there while the server's command hangs.
+    fn hangs(&self) -> PathBuf {
+        self.plan.with_extension("hangs")
+    }
+
+    /// The next call of that command goes wrong so.
+    fn plan(&self, plan: &str) {
+        fs::write(&self.plan, plan).unwrap();
     }
 
     /// The door's file.
@@ -99,7 +122,10 @@ impl Fixture {
         assert_eq!(self.working(), [number]);
         let door = self.door();
         assert!(door.contains(&format!("generation = {number}\n")), "{door}");
-        assert!(!door.contains("next ="), "{door}");
+        for left in ["next =", "rotation_begun"] {
+            assert!(!door.contains(left), "{door}");
+        }
+        assert_eq!(self.site.oneknock(&["list"]).err, "");
         self.opens();
     }
 }
@@ -144,7 +170,7 @@ fn a_rotation_that_breaks_off_at_any_step_leaves_a_door_that_opens_and_is_comple
         ("retire-after", 2),
     ] {
         let lab = Fixture::new();
-        fs::write(&lab.plan, plan).unwrap();
+        lab.plan(plan);
         let done = lab.rotate();
         assert_ne!(done.code, Some(0), "{plan}: {done}");
         assert!(!lab.plan.exists(), "{plan}: {done}");
@@ -155,10 +181,15 @@ fn a_rotation_that_breaks_off_at_any_step_leaves_a_door_that_opens_and_is_comple
         lab.opens();
         let is_stored = plan.starts_with("retire");
         assert_eq!(lab.door().contains("next ="), is_stored, "{plan}");
-        if is_stored {
-            let listed = lab.site.oneknock(&["list"]);
-            assert!(listed.err.contains("under way"), "{listed}");
-        }
+        // The old one may have an end by then, and that is not kept for oneself.
+        let listed = lab.site.oneknock(&["list"]);
+        let said = if is_stored {
+            "under way"
+        } else {
+            "was begun at"
+        };
+        assert!(listed.err.contains(said), "{plan}: {listed}");
+        assert!(listed.err.contains("oneknock rotate home"), "{listed}");
         let again = lab.rotate();
         assert_eq!(again.code, Some(0), "{plan}: {again}");
         lab.is_complete(number);
@@ -168,19 +199,12 @@ fn a_rotation_that_breaks_off_at_any_step_leaves_a_door_that_opens_and_is_comple
 #[test]
 fn a_rotation_that_is_killed_here_is_completed_by_the_next() {
     let lab = Fixture::new();
-    let command = ["--command", lab.script.to_str().unwrap()];
-    let ssh = ["--", "-F", lab.site.sshd.config()];
-    let call = [
-        &["oneknock", "rotate", "home", "--user", "root"][..],
-        &command,
-        &ssh,
-    ]
-    .concat();
+    let call = lab.call(lab.site.sshd.config());
     for delay in [50, 150, 250, 350, 450, 550, 650, 800] {
         let mut rotate = Running::start("rotate", lab.site.lab.laptop.command(&call));
         // Wherever in its work it is by then.
         std::thread::sleep(std::time::Duration::from_millis(delay));
-        rotate.signal(nix::sys::signal::Signal::SIGKILL);
+        rotate.signal(Signal::SIGKILL);
         rotate.end();
         lab.opens();
     }
@@ -190,6 +214,95 @@ fn a_rotation_that_is_killed_here_is_completed_by_the_next() {
     });
     assert!(!lab.door().contains("next ="));
     lab.opens();
+}
+
+/// The ssh that a program runs.
+fn ssh_of(program: &Running) -> Pid {
+    let children = |pid: i32| {
+        let all =
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        all.split_whitespace()
+            .map(|pid| pid.parse().unwrap())
+            .collect::<Vec<i32>>()
+    };
+    let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let mut below = vec![program.pid().as_raw()];
+    while let Some(pid) = below.pop() {
+        if name(pid).trim() == "ssh" {
+            return Pid::from_raw(pid);
+        }
+        below.extend(children(pid));
+    }
+    panic!("it runs no ssh");
+}
+
+#[test]
+fn a_rotation_whose_ssh_is_killed_leaves_a_door_that_opens_and_is_completed() {
+    for (plan, number) in [
+        ("rotate-hang", 2),
+        ("rotate-late", 3),
+        ("retire-hang", 2),
+        ("retire-late", 2),
+    ] {
+        let lab = Fixture::new();
+        lab.plan(plan);
+        let call = lab.call(lab.site.sshd.config());
+        let mut rotate = Running::start("rotate", lab.site.lab.laptop.command(&call));
+        wait::until_true("the server's command hangs", || lab.hangs().exists());
+        kill(ssh_of(&rotate), Signal::SIGKILL).unwrap();
+        assert_eq!(rotate.end().code(), Some(1), "{plan}");
+        lab.opens();
+        lab.rotate().ok();
+        lab.is_complete(number);
+    }
+}
+
+#[test]
+fn what_is_stored_and_opens_is_not_given_up_because_the_line_is_down() {
+    let lab = Fixture::new();
+    lab.plan("retire-after");
+    lab.rotate().fails(1);
+    // The old one has ended: what is stored is the only one that opens.
+    assert_eq!(lab.working(), [2]);
+    let door = lab.door();
+    for plan in ["retire-before", "retire-refused"] {
+        lab.plan(plan);
+        let done = lab.rotate();
+        assert!(!done.err.contains("asking for another"), "{done}");
+        done.fails(1);
+        assert_eq!((lab.door(), lab.working()), (door.clone(), vec![2]));
+        lab.opens();
+    }
+    lab.rotate().ok();
+    lab.is_complete(2);
+}
+
+#[test]
+fn what_a_person_has_configured_for_sessions_is_not_in_its_way() {
+    let lab = Fixture::new();
+    let text = fs::read_to_string(lab.site.sshd.config()).unwrap();
+    let own = "Host home\n    RemoteCommand echo hello\n    RequestTTY force\n";
+    let config = lab.site.lab.laptop.home.join("ssh_config");
+    fs::write(&config, format!("{own}{text}")).unwrap();
+    lab.rotate_with(config.to_str().unwrap()).ok();
+    lab.is_complete(2);
+}
+
+#[test]
+fn the_servers_command_is_oneknockctl_or_what_was_said_with_its_own_arguments() {
+    let lab = Fixture::new();
+    let bin = lab.site.sshd.bin();
+    std::os::unix::fs::symlink(&lab.script, bin.join("oneknockctl")).unwrap();
+    let ssh = ["--", "-F", lab.site.sshd.config()];
+    let rotate = ["rotate", "home", "--user", "root"];
+    lab.site.oneknock(&[&rotate[..], &ssh].concat()).ok();
+    lab.is_complete(2);
+    // As sudo is.
+    let command = ["--command", "env -u NOTHING oneknockctl"];
+    lab.site
+        .oneknock(&[&rotate[..], &command, &ssh].concat())
+        .ok();
+    lab.is_complete(3);
 }
 
 #[test]
@@ -215,7 +328,7 @@ fn the_door_opens_all_the_while_its_key_is_rotated() {
 #[test]
 fn a_next_generation_that_the_server_does_not_know_any_more_is_replaced() {
     let lab = Fixture::new();
-    fs::write(&lab.plan, "retire-before").unwrap();
+    lab.plan("retire-before");
     lab.rotate().fails(1);
     // Another rotation takes its place before it was used.
     let retire = ["key", "retire", "laptop", "--generation", "2", "--force"];
@@ -254,17 +367,31 @@ fn on_a_full_disk_the_door_stays_as_it_was() {
     fs::set_permissions(folder.join("home.toml"), Permissions::from_mode(0o600)).unwrap();
     fs::write(folder.join(".home.lock"), "").unwrap();
     let filler = folder.join("filler");
-    let _ = lab
-        .site
-        .lab
-        .laptop
-        .run(&["cp", "/dev/zero", filler.to_str().unwrap()]);
+    let laptop = &lab.site.lab.laptop;
+    let fill = || {
+        let _ = laptop.run(&["cp", "/dev/zero", filler.to_str().unwrap()]);
+    };
+    fill();
     let done = lab.rotate();
     assert!(done.err.contains("cannot write"), "{done}");
     assert_ne!(done.code, Some(0));
     assert_eq!(lab.door(), door);
     lab.opens();
     fs::remove_file(&filler).unwrap();
+    // Full when the server had made the new one, and when it had ended the old one.
+    for (plan, working) in [("rotate-wait", vec![1, 2]), ("retire-wait", vec![3])] {
+        lab.plan(plan);
+        let call = lab.call(lab.site.sshd.config());
+        let mut rotate = Running::start("rotate", laptop.command(&call));
+        wait::until_true("the server has done it", || lab.hangs().exists());
+        fill();
+        fs::remove_file(lab.hangs()).unwrap();
+        rotate.expect("cannot write");
+        assert_ne!(rotate.end().code(), Some(0));
+        assert_eq!(lab.working(), working, "{plan}");
+        lab.opens();
+        fs::remove_file(&filler).unwrap();
+    }
     lab.rotate().ok();
     lab.is_complete(3);
 }

@@ -1,7 +1,7 @@
 //! What a person at a terminal sees, and nobody else does.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
-use oneknock_tests::{Site, binaries};
+use oneknock_tests::{Host, Running, Site, binaries, wait, wire};
 
 /// What `line` writes on a terminal, `TERM` being set as most have it.
 fn on_terminal(site: &Site, line: &str) -> String {
@@ -31,6 +31,43 @@ fn while_the_door_is_waited_for_a_terminal_shows_it_and_a_file_does_not() {
     let _daemon = site.daemon();
     let shown = on_terminal(&site, "oneknock open home");
     assert!(!shown.contains("oneknock:"), "{shown:?}");
+}
+
+#[test]
+fn on_a_terminal_watch_draws_who_is_in_counting_down_and_what_happened() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let server = site.lab.server.v4.into();
+    let knock = |host: &Host, seconds| {
+        key.knock(host, server, &wire::open(Some("ssh"), seconds));
+    };
+    knock(&site.lab.stranger, 600);
+    daemon.expect("granted address=203.0.113.9");
+    let dir = site.dir.display();
+    let line = format!("TERM=xterm oneknockctl --config {dir} watch");
+    let script = ["script", "--quiet", "--command", &line, "/dev/null"];
+    let mut view = Running::start("view", site.lab.server.command(&script));
+    view.expect("\x1b[Hgrants now: 1; Ctrl-C ends it");
+    let left = |view: &mut Running| {
+        let line = view.expect("203.0.113.9 ");
+        let left = line
+            .split_once(" ssh ")
+            .unwrap()
+            .1
+            .trim()
+            .trim_end_matches("\x1b[K");
+        humantime::parse_duration(left).unwrap()
+    };
+    let before = left(&mut view);
+    wait::until_true("it counts down", || left(&mut view) < before);
+    knock(&site.lab.laptop, 4);
+    view.expect("grants now: 2;");
+    view.expect("granted laptop 198.51.100.7 ssh 4s");
+    view.expect("grants now: 1;");
+    view.expect("ended laptop 198.51.100.7 ssh");
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    view.expect("the daemon has ended");
 }
 
 #[test]

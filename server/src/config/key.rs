@@ -71,6 +71,8 @@ pub struct Generation {
     pub not_before: Option<Timestamp>,
     /// Valid up to and including then; for ever, where there is none.
     pub not_after: Option<Timestamp>,
+    /// Valid up to and including then, since a rotation has put a newer one beside it.
+    pub overlap_until: Option<Timestamp>,
     /// When it was made, where its maker noted it.
     pub made: Option<Timestamp>,
 }
@@ -83,8 +85,16 @@ impl Generation {
             secret: Secret::generate()?,
             not_before: None,
             not_after: None,
+            overlap_until: None,
             made: Some(now),
         })
+    }
+
+    /// Up to when it is valid: its own end or its rotation's, whichever comes first.
+    #[must_use]
+    pub fn end(&self) -> Option<Timestamp> {
+        let ends = self.not_after.into_iter().chain(self.overlap_until);
+        ends.min()
     }
 }
 
@@ -122,6 +132,7 @@ fn generation(section: &mut Section<'_, '_>) -> Option<Generation> {
     let secret = section.text("secret", "\"(what oneknockctl key add wrote)\"");
     let not_before = section.time("not_before");
     let not_after = section.time("not_after");
+    let overlap_until = section.time("overlap_until");
     let made = section.time("made");
     if let (Some(Some(first)), Some(Some(last))) = (not_before, not_after)
         && first > last
@@ -133,6 +144,7 @@ fn generation(section: &mut Section<'_, '_>) -> Option<Generation> {
         secret: secret?,
         not_before: not_before?,
         not_after: not_after?,
+        overlap_until: overlap_until?,
         made: made?,
     })
 }
@@ -190,6 +202,7 @@ knocks_per_minute = {}
         for (name, time) in [
             ("not_before", generation.not_before),
             ("not_after", generation.not_after),
+            ("overlap_until", generation.overlap_until),
             ("made", generation.made),
         ] {
             if let Some(time) = time {

@@ -135,6 +135,7 @@ fn add(dir: &Path, name: &str, secret: &Secret, service: &str) {
         secret: secret.clone(),
         not_before: None,
         not_after: None,
+        overlap_until: None,
         made: None,
     };
     let path = files::key_folder(dir).join(format!("{name}.toml"));
@@ -163,6 +164,7 @@ fn everything_that_a_key_file_can_say_is_written_and_read_back() {
         secret: Secret::generate().unwrap(),
         not_before: from.map(Timestamp),
         not_after: to.map(Timestamp),
+        overlap_until: to.map(|to| Timestamp(to - 1)),
         made: from.map(Timestamp),
     };
     let generations = vec![

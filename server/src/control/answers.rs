@@ -1,7 +1,7 @@
 //! What the daemon answers and tells on the control socket, as JSON.
 
 use super::protocol::{After, VERSION};
-use crate::gate::Place;
+use crate::gate::{Change, Held, Place};
 use oneknock_shared::name::{KeyName, ServiceName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -199,6 +199,17 @@ pub fn whole_seconds(time: Duration) -> u64 {
 }
 
 impl Grant {
+    /// A live claim.
+    #[must_use]
+    pub fn of(held: &Held) -> Self {
+        Self {
+            key: held.key.to_string(),
+            address: held.place.address,
+            service: held.place.service.to_string(),
+            seconds: whole_seconds(held.left),
+        }
+    }
+
     /// Its place in the list; none where its names are not names.
     #[must_use]
     pub fn place(&self) -> Option<After> {
@@ -229,6 +240,24 @@ pub struct Revoked {
     /// Through whom the same addresses are admitted to the same services all the same;
     /// at most [`MOST_LISTED`].
     pub still: Vec<Grant>,
+}
+
+impl Revoked {
+    /// So many, with what had to be changed for it.
+    #[must_use]
+    pub fn of(closed: usize, changes: Vec<Change>) -> Self {
+        let still = changes.into_iter().filter_map(|change| match change {
+            Change::Admit { place, key, time } => {
+                let left = time;
+                Some(Grant::of(&Held { key, place, left }))
+            }
+            Change::Shut { .. } => None,
+        });
+        Self {
+            closed,
+            still: still.take(MOST_LISTED).collect(),
+        }
+    }
 }
 
 /// Connections were ended.
@@ -292,10 +321,14 @@ pub struct TornDown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Happened {
+    /// It was open when the watching began.
+    Open,
     /// A key opened a service for an address.
     Granted,
     /// A key closed it again.
     Closed,
+    /// Its time was over.
+    Ended,
     /// Somebody at this machine closed it.
     Revoked,
     /// A packet was refused.
@@ -304,6 +337,8 @@ pub enum Happened {
     Ignored,
     /// A packet was accepted, and this machine could not grant it.
     Failed,
+    /// A key's newer generation was used, and an older one ends soon.
+    Retiring,
 }
 
 /// Something that happened.
@@ -323,9 +358,12 @@ pub struct Event {
     /// What was asked for; all that the key may open where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// For how long it was granted.
+    /// For how long it was granted, or is open still, or a retiring generation works still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
+    /// Which generation retires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
     /// Why it was refused, as the log says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -336,6 +374,16 @@ pub struct Event {
 }
 
 impl Event {
+    /// A grant that was open when the watching began.
+    #[must_use]
+    pub fn open(at_ms: u64, held: &Held) -> Self {
+        Self {
+            service: Some(held.place.service.to_string()),
+            seconds: Some(whole_seconds(held.left)),
+            ..Self::new(at_ms, Happened::Open, &held.key, held.place.address)
+        }
+    }
+
     /// One that tells nothing more than this.
     #[must_use]
     pub fn new(at_ms: u64, event: Happened, key: &KeyName, address: IpAddr) -> Self {
@@ -347,6 +395,7 @@ impl Event {
             proven: false,
             service: None,
             seconds: None,
+            generation: None,
             reason: None,
             ahead_seconds: None,
         }
@@ -357,7 +406,7 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Watched {
-    /// Left out before the next one.
+    /// Left out before the next one, or of those that were open when the watching began.
     Lost {
         /// How many.
         lost: u64,

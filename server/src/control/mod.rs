@@ -109,6 +109,16 @@ impl Control {
     /// Takes note of an accepted packet whose changes are made.
     pub fn note_accepted(&mut self, now: Now, accepted: &Accepted) {
         self.publish(|| {
+            let retired = accepted.retired.iter().map(|retired| Event {
+                generation: Some(retired.number),
+                seconds: Some(retired.at.0.saturating_sub(now.wall.0) / 1000),
+                ..Event::new(
+                    now.wall.0,
+                    Happened::Retiring,
+                    &accepted.key,
+                    accepted.source,
+                )
+            });
             let asked = accepted.told().map(|(place, time)| {
                 let happened = match time {
                     Some(_) => Happened::Granted,
@@ -120,8 +130,13 @@ impl Control {
                     ..Event::new(now.wall.0, happened, &accepted.key, place.address)
                 }
             });
-            asked.collect()
+            asked.chain(retired).collect()
         });
+    }
+
+    /// Takes note of grants whose time was over.
+    pub fn note_over(&mut self, now: Now, claims: &[(Arc<KeyName>, Place)]) {
+        self.note_gone(now, Happened::Ended, claims);
     }
 
     /// Takes note of an accepted packet whose changes could not be recorded or made.
@@ -153,10 +168,14 @@ impl Control {
 
     /// Takes note of grants that a reload has ended.
     pub fn note_lost(&mut self, now: Now, claims: &[(Arc<KeyName>, Place)]) {
+        self.note_gone(now, Happened::Revoked, claims);
+    }
+
+    fn note_gone(&mut self, now: Now, how: Happened, claims: &[(Arc<KeyName>, Place)]) {
         self.publish(|| {
             let events = claims.iter().map(|(key, place)| Event {
                 service: Some(place.service.to_string()),
-                ..Event::new(now.wall.0, Happened::Revoked, key, place.address)
+                ..Event::new(now.wall.0, how, key, place.address)
             });
             events.collect()
         });

@@ -78,7 +78,8 @@ pub enum Command {
     },
     /// The last refusals, of all or of one: answered with [`Refusals`](super::answers::Refusals).
     Why(Option<Who>),
-    /// Every [`Event`](super::answers::Event) from now on, each a line: answered with [`Watching`](super::answers::Watching).
+    /// What is open now, then every [`Event`](super::answers::Event) from now on, each a
+    /// line: answered with [`Watching`](super::answers::Watching).
     Watch,
     /// Puts a guard that is on trial up for so long, in whole seconds: answered with
     /// [`TriedOut`](super::answers::TriedOut).

@@ -82,6 +82,7 @@ mod tests {
             proven: false,
             service: None,
             seconds: None,
+            generation: None,
             reason: Some(reason.into()),
             ahead_seconds: None,
         }

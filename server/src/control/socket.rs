@@ -192,8 +192,8 @@ impl Socket {
         connection.idle = 0;
     }
 
-    /// Lets a peer watch from now on.
-    pub fn watch(&mut self, id: u64) {
+    /// Lets a peer watch from now on, beginning with these.
+    pub fn watch(&mut self, id: u64, first: impl IntoIterator<Item = Watched>) {
         if self.watchers() == WATCHERS {
             let many = Failed::new("too many are watching");
             return self.answer(id, &Answer::of::<()>(Err(many)));
@@ -201,6 +201,9 @@ impl Socket {
         self.answer(id, &Answer::of(Ok(Watching {})));
         if let Some(connection) = self.connection(id) {
             connection.stage = Stage::Watching;
+            for one in first {
+                connection.push(&line(&one));
+            }
         }
     }
 
@@ -393,7 +396,7 @@ mod tests {
         with(|socket| {
             let _idle = peer(socket, 0);
             let _watcher = peer(socket, 0);
-            socket.watch(2);
+            socket.watch(2, []);
             socket.connections[1].output.clear();
             for _ in 0..100 {
                 socket.tick();
@@ -407,7 +410,7 @@ mod tests {
     fn what_waits_for_a_watcher_is_bounded_and_the_rest_counted() {
         with(|socket| {
             let _watcher = peer(socket, 0);
-            socket.watch(1);
+            socket.watch(1, []);
             for _ in 0..100_000 {
                 socket.publish(&Watched::Lost { lost: 7 });
             }
@@ -432,7 +435,7 @@ mod tests {
         with(|socket| {
             let _peers: Vec<_> = (0..=WATCHERS).map(|_| peer(socket, 0)).collect();
             for id in 1..=5 {
-                socket.watch(id);
+                socket.watch(id, []);
             }
             assert_eq!(socket.watchers(), WATCHERS);
         });

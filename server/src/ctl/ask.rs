@@ -1,6 +1,6 @@
 //! Asks the daemon over its control socket. Blocking, with an end to every wait.
 
-use super::Failure;
+use super::{Failure, say};
 use crate::config;
 use crate::control::answers::Answer;
 use crate::control::protocol::Command;
@@ -45,7 +45,7 @@ impl From<NoAnswer> for Failure {
             ),
             NoAnswer::Refused { why, mistakes } => {
                 for mistake in mistakes {
-                    eprintln!("oneknockctl: {mistake}");
+                    say(format_args!("oneknockctl: {mistake}"));
                 }
                 Self::Failed(why, None)
             }

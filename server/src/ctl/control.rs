@@ -1,18 +1,17 @@
-//! `oneknockctl status`, `grants`, `reload`, `revoke`, `why`, `watch`, `metrics` and
+//! `oneknockctl status`, `grants`, `reload`, `why`, `metrics` and
 //! `teardown`: what a running daemon is asked.
 
-use super::ask::{Asked, NoAnswer, ask};
-use super::{Failure, clocks, print, words};
+use super::ask::{NoAnswer, ask};
+use super::{Failure, clocks, print, say, words};
 use crate::config::{self, Settings};
-use crate::control::answers::{
-    Cut, Grant, Grants, MOST_LISTED, Refusals, Reloaded, Revoked, Status, TornDown, Walked,
-    Watched, Watching,
-};
+use crate::control::answers::{Grant, Grants, Refusals, Reloaded, Status, TornDown, Walked};
 use crate::control::protocol::{Command, Who};
 use crate::files::Owner;
 use crate::firewall::{self, Firewall};
+use crate::gate::Held;
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
 
 fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|e| Failure::new("answer", e))?;
@@ -28,129 +27,80 @@ pub fn status(dir: &Path, as_json: bool) -> Result<(), Failure> {
     }
 }
 
+/// Who is admitted.
+struct Listed {
+    grants: Vec<Grant>,
+    sequence: Vec<Walked>,
+}
+
 pub fn grants(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let (mut all, mut sequence) = (Vec::new(), Vec::new());
+    match listed_by_daemon(dir) {
+        Ok(listed) => show(&listed, as_json),
+        Err(error @ NoAnswer::NoDaemon(_)) => {
+            // What stands in the kernel needs no daemon.
+            if let Some(listed) = listed_by_kernel(dir) {
+                show(&listed, as_json)?;
+            }
+            Err(error.into())
+        }
+        Err(no) => Err(no.into()),
+    }
+}
+
+fn listed_by_daemon(dir: &Path) -> Result<Listed, NoAnswer> {
+    let (mut grants, mut sequence) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
-        let part: Grants = match ask(dir, &Command::Grants(after)) {
-            Err(error @ NoAnswer::NoDaemon(_)) => {
-                walked_without_daemon(dir, as_json)?;
-                return Err(error.into());
-            }
-            other => other?,
-        };
+        let part: Grants = ask(dir, &Command::Grants(after))?;
         sequence.extend(part.sequence);
         after = part.grants.last().and_then(Grant::place);
-        all.extend(part.grants);
+        grants.extend(part.grants);
         if !part.more || after.is_none() {
-            break;
+            return Ok(Listed { grants, sequence });
         }
     }
+}
+
+/// As far as this user may see, and there is anybody. Of an address that several keys admit
+/// the kernel names one.
+fn listed_by_kernel(dir: &Path) -> Option<Listed> {
+    let config = config::load_config(dir, Owner::wanted()).ok()?;
+    let mut firewall = Firewall::open().ok()?;
+    firewall.check_free(&config).ok()?;
+    let grants = firewall.admitted(&config).ok()?.into_iter().map(|one| {
+        let (key, place, left) = (Arc::new(one.key), one.place, one.left);
+        Grant::of(&Held { key, place, left })
+    });
+    let service = config.sequence.as_ref().map(|sequence| sequence.service);
+    let walked = firewall.walked(&config).unwrap_or_default();
+    let walked = walked.into_iter().zip(service.iter().cycle());
+    let listed = Listed {
+        grants: grants.collect(),
+        sequence: walked.map(|(who, of)| Walked::new(*of, who)).collect(),
+    };
+    (!listed.grants.is_empty() || !listed.sequence.is_empty()).then_some(listed)
+}
+
+fn show(listed: &Listed, as_json: bool) -> Result<(), Failure> {
+    let Listed { grants, sequence } = listed;
     if as_json {
-        let mut object = serde_json::json!({ "grants": all });
+        let mut object = serde_json::json!({ "grants": grants });
         if !sequence.is_empty() {
             object["sequence"] = serde_json::json!(sequence);
         }
         return json(&object);
     }
     print(words::GRANTS_HEAD)?;
-    all.iter()
-        .try_for_each(|grant| print(&words::grant(grant)))?;
-    list_walked(&sequence)
-}
-
-fn list_walked(sequence: &[Walked]) -> Result<(), Failure> {
-    let mut lines = sequence.iter().map(words::walked);
+    let lines = grants.iter().map(words::grant);
+    let mut lines = lines.chain(sequence.iter().map(words::walked));
     lines.try_for_each(|line| print(&line))
-}
-
-/// The port sequence opens with no daemon too: then the kernel is asked whom, as far as this
-/// user may.
-fn walked_without_daemon(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let Ok(config) = config::load_config(dir, Owner::wanted()) else {
-        return Ok(());
-    };
-    let Ok(walked) = Firewall::open().and_then(|mut firewall| firewall.walked(&config)) else {
-        return Ok(());
-    };
-    let service = config.sequence.as_ref().map(|sequence| sequence.service);
-    let walked = walked.into_iter().zip(service.iter().cycle());
-    let walked: Vec<Walked> = walked.map(|(who, of)| Walked::new(*of, who)).collect();
-    if as_json && !walked.is_empty() {
-        return json(&serde_json::json!({ "sequence": walked }));
-    }
-    if !walked.is_empty() {
-        print(words::GRANTS_HEAD)?;
-    }
-    list_walked(&walked)
 }
 
 pub fn reload(dir: &Path) -> Result<(), Failure> {
     let Reloaded { services, keys } = ask(dir, &Command::Reload)?;
-    eprintln!("the daemon has taken it: services {services}, keys {keys}");
-    Ok(())
-}
-
-/// Tells a running daemon, if there is one, that `what` was done to the keys; `closes` is
-/// whether live grants end by it.
-pub fn tell(dir: &Path, what: &str, closes: bool) -> Result<(), Failure> {
-    match ask(dir, &Command::Reload) {
-        Ok(Reloaded { .. }) => {
-            eprintln!("{what}, and the daemon has taken it");
-            Ok(())
-        }
-        Err(NoAnswer::NoDaemon(_)) => {
-            eprintln!("{what}; no daemon runs: oneknockd takes it when it starts");
-            if closes {
-                eprintln!(
-                    "hint: grants that are live stay until their time is over, or until oneknockd starts"
-                );
-            }
-            Ok(())
-        }
-        Err(NoAnswer::Refused { why, mistakes }) => {
-            for mistake in mistakes {
-                eprintln!("oneknockctl: {mistake}");
-            }
-            let what = format!("{what}, but the daemon has not taken it: {why}");
-            let ctl = config::ctl_command(dir);
-            let hint = format!("mend that, then: {ctl} reload");
-            Err(Failure::Failed(what, Some(hint)))
-        }
-        Err(NoAnswer::Failed(failure)) => {
-            eprintln!("{what}, but the daemon could not be told");
-            Err(failure)
-        }
-    }
-}
-
-pub fn revoke(dir: &Path, who: Option<&Who>, with_cut: bool) -> Result<(), Failure> {
-    let revoked: Revoked = ask(dir, &Command::Revoke(who.cloned()))?;
-    eprintln!("closed: {}", revoked.closed);
-    for grant in &revoked.still {
-        let (address, service, key) = (grant.address, &grant.service, &grant.key);
-        eprintln!("{address} is still admitted to {service} by key {key}");
-    }
-    if revoked.still.len() == MOST_LISTED {
-        eprintln!("and perhaps more");
-    }
-    if with_cut {
-        return cut(dir, who, None);
-    }
-    if revoked.closed > 0 {
-        eprintln!(
-            "hint: sessions that are in live on (--cut ends them), and who has the key can knock again: \"{} key remove\" ends that",
-            config::ctl_command(dir)
-        );
-    }
-    Ok(())
-}
-
-/// Has the connections ended that grants have let in.
-pub fn cut(dir: &Path, who: Option<&Who>, generation: Option<u32>) -> Result<(), Failure> {
-    let who = who.cloned();
-    let Cut { ended } = ask(dir, &Command::Cut { who, generation })?;
-    eprintln!("connections ended: {ended}");
+    say(format_args!(
+        "the daemon has taken it: services {services}, keys {keys}"
+    ));
     Ok(())
 }
 
@@ -160,7 +110,7 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
         return json(&refusals);
     }
     if refusals.waits_for_clock {
-        eprintln!("{}", words::WAITS);
+        say(format_args!("{}", words::WAITS));
     }
     let mut known = refusals.refusals;
     let mut strangers = refusals.unknown.len();
@@ -194,7 +144,9 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
         .iter()
         .try_for_each(|refused| print(&words::refused(refused)))?;
     if strangers > 0 && !matches!(who, Some(Who::Key(_))) {
-        eprintln!("lately also packets of no key of this server: {strangers}");
+        say(format_args!(
+            "lately also packets of no key of this server: {strangers}"
+        ));
     }
     if strangers > 0 {
         hint = hint.or(Some(
@@ -203,32 +155,17 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
     }
     if known.is_empty() && !refusals.waits_for_clock {
         let whose = who.map_or(String::new(), |who| format!(" of {who}"));
-        eprintln!("no packet{whose} was refused since the daemon started");
+        say(format_args!(
+            "no packet{whose} was refused since the daemon started"
+        ));
         hint = hint.or(Some(
             "a knock that neither opens nor is refused did not arrive, or its key is not this server's",
         ));
     }
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        say(format_args!("hint: {hint}"));
     }
     Ok(())
-}
-
-pub fn watch(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let mut asked = Asked::new(dir, &Command::Watch)?;
-    asked.answer::<Watching>()?;
-    asked.wait_for_ever()?;
-    if !as_json {
-        eprintln!("watching; Ctrl-C ends it");
-    }
-    while let Some(watched) = asked.line::<Watched>()? {
-        match &watched {
-            _ if as_json => json(&watched)?,
-            Watched::Event(event) => print(&words::event(event))?,
-            Watched::Lost { lost } => print(&format!("(left out: {lost})"))?,
-        }
-    }
-    Err(Failure::Failed("the daemon has ended".into(), None))
 }
 
 pub fn metrics(dir: &Path) -> Result<(), Failure> {
@@ -248,11 +185,11 @@ pub fn teardown(dir: &Path) -> Result<(), Failure> {
         Err(no) => return Err(no.into()),
     };
     if was_up {
-        eprintln!(
+        say(format_args!(
             "the guard is down: guarded ports are open to whoever the machine's own rules let in{who}"
-        );
+        ));
     } else {
-        eprintln!("there was no guard{who}");
+        say(format_args!("there was no guard{who}"));
     }
     Ok(())
 }

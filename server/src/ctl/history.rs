@@ -18,6 +18,8 @@ pub struct History {
     #[arg(long, value_name = "TIME", value_parser = super::span_of_time)]
     since: Option<Duration>,
     /// One JSON object a line.
+    ///
+    /// Its members: opened, ended, how, key, generation, service, address, knocks.
     #[arg(long)]
     json: bool,
 }

@@ -4,6 +4,7 @@
 //! Messages: `oneknockctl: what happened: why`, lower case, no full stop; a second line
 //! `hint: what to do`. Standard output carries what was asked for, alone.
 
+mod alone;
 mod ask;
 mod check;
 mod clocks;
@@ -11,12 +12,14 @@ mod complete;
 mod control;
 mod doctor;
 mod enable;
+mod end;
 mod guard;
 mod history;
 mod init;
 mod key;
 mod listening;
 mod state;
+mod watch;
 mod words;
 
 use crate::config::{self, Mistake, Settings};
@@ -33,7 +36,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Debug, Parser)]
-#[command(name = "oneknockctl", version)]
+#[command(name = "oneknockctl", version, max_term_width = 100)]
 /// Sets oneknock up on a server, keeps its keys, and asks its daemon.
 ///
 /// Exit status: 0 done, 1 it failed or mistakes were found, 2 the command line, the
@@ -92,12 +95,24 @@ enum Command {
     /// Say how the running daemon is: since when, where it listens, what it counted.
     Status {
         /// One JSON object.
+        ///
+        /// Its members: version, pid, `up_seconds`, `clock_ms`, `skew_seconds`, port, listen, guard
+        /// (owned or watched), `on_trial` (`left_seconds`) where it is, services (name, ports,
+        /// grants), keys, grants, `waits_for_clock`, `read_ms` (when it last read its
+        /// configuration), and counters (accepted and waiting; junk, ignored, refused and
+        /// failed by reason). What ends in `_ms` is in milliseconds since 1970.
         #[arg(long)]
         json: bool,
     },
     /// List who is admitted, from where, to what, and for how long still.
+    ///
+    /// Where no daemon runs it is what the kernel has, which names one key of an address, and
+    /// the exit status is 1.
     Grants {
         /// One JSON object.
+        ///
+        /// Its members: grants, a list of key, address, service and seconds (that are left);
+        /// where the port sequence has admitted somebody also sequence, the same without key.
         #[arg(long)]
         json: bool,
     },
@@ -107,7 +122,8 @@ enum Command {
     Reload,
     /// End the grants of a key, to an address, or all of them, before their time.
     ///
-    /// Without --cut sessions that are in live on. Whoever has a key can knock again.
+    /// Without --cut sessions that are in live on. Whoever has a key can knock again. Where no
+    /// daemon runs, root does it with this call: grants do not come back with its start.
     Revoke {
         /// A key's name or an address; what can be read as an address is one.
         #[arg(value_name = "KEY|ADDRESS", required_unless_present = "all")]
@@ -132,12 +148,27 @@ enum Command {
         #[arg(value_name = "KEY|ADDRESS")]
         who: Option<Who>,
         /// One JSON object.
+        ///
+        /// Its members: refusals, a list of last (an event as "watch --json" prints it) and
+        /// times; unknown, a list of `at_ms`, address, selector and times; `waits_for_clock`.
         #[arg(long)]
         json: bool,
     },
-    /// Print grants and refusals as they happen, until Ctrl-C.
+    /// Print who is admitted now, then what happens: grants, their ends, refusals.
+    ///
+    /// Ctrl-C ends it. On a terminal it is a view of the grants, counting down, and of what
+    /// happened last; elsewhere, as into a file, a line for everything: a date, what happened,
+    /// the key and the address.
+    ///
+    /// What the port sequence opens is the kernel's alone: "oneknockctl grants" lists it.
     Watch {
         /// A JSON object a line.
+        ///
+        /// The first says v, the version of the others, 1. These are events: `at_ms`, event
+        /// (open when the watching began, granted, closed, ended, revoked, refused, ignored,
+        /// failed, retiring), key, address, proven (whether the address is the key holder's
+        /// for sure), and as far as it has them service, seconds, generation, reason and
+        /// `ahead_seconds` (of the client's clock). Or they say lost, how many were left out.
         #[arg(long)]
         json: bool,
     },
@@ -207,6 +238,39 @@ impl Failure {
         }
     }
 
+    /// The same, with what to do about it.
+    fn with_hint(self, hint: String) -> Self {
+        match self {
+            Self::Failed(what, None) => Self::Failed(what, Some(hint)),
+            other => other,
+        }
+    }
+
+    /// The exit status that it has.
+    fn status(&self) -> u8 {
+        match self {
+            Self::Mistakes(_) | Self::Usage(..) => 2,
+            Self::Failed(..) => 1,
+        }
+    }
+
+    /// Says it on standard error.
+    fn say(&self) {
+        let (what, hint) = match self {
+            Self::Mistakes(mistakes) => {
+                for mistake in mistakes {
+                    say(format_args!("oneknockctl: {mistake}"));
+                }
+                return;
+            }
+            Self::Usage(what, hint) | Self::Failed(what, hint) => (what, hint),
+        };
+        say(format_args!("oneknockctl: {what}"));
+        if let Some(hint) = hint {
+            say(format_args!("hint: {hint}"));
+        }
+    }
+
     /// What only root may do, with the command that does it.
     #[must_use]
     pub fn needs_root(what: String) -> Self {
@@ -254,7 +318,7 @@ pub fn main() -> ExitCode {
         Err(status) => return status,
     };
     if let Some(mistake) = config::no_folder(&cli.config) {
-        eprintln!("oneknockctl: {mistake}");
+        say(format_args!("oneknockctl: {mistake}"));
         return ExitCode::from(2);
     }
     let result = match &cli.command {
@@ -271,9 +335,9 @@ pub fn main() -> ExitCode {
         Command::Status { json } => control::status(&cli.config, *json),
         Command::Grants { json } => control::grants(&cli.config, *json),
         Command::Reload => control::reload(&cli.config),
-        Command::Revoke { who, cut, .. } => control::revoke(&cli.config, who.as_ref(), *cut),
+        Command::Revoke { who, cut, .. } => end::revoke(&cli.config, who.as_ref(), *cut),
         Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
-        Command::Watch { json } => control::watch(&cli.config, *json),
+        Command::Watch { json } => watch::watch(&cli.config, *json),
         Command::Metrics => control::metrics(&cli.config),
         Command::Enable(enable) => enable.run(&cli.config),
         Command::Confirm => enable::confirm(&cli.config),
@@ -281,22 +345,13 @@ pub fn main() -> ExitCode {
         Command::Guard => guard::put_up(&cli.config),
         Command::Teardown => control::teardown(&cli.config),
     };
-    let (status, what, hint) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Mistakes(mistakes)) => {
-            for mistake in &mistakes {
-                eprintln!("oneknockctl: {mistake}");
-            }
-            return ExitCode::from(2);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.say();
+            ExitCode::from(failure.status())
         }
-        Err(Failure::Usage(what, hint)) => (2, what, hint),
-        Err(Failure::Failed(what, hint)) => (1, what, hint),
-    };
-    eprintln!("oneknockctl: {what}");
-    if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
     }
-    ExitCode::from(status)
 }
 
 fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
@@ -325,4 +380,10 @@ fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
 fn print(text: &str) -> Result<(), Failure> {
     let written = writeln!(io::stdout(), "{text}");
     written.map_err(|error| Failure::new("cannot write the answer", error))
+}
+
+/// Says a line on standard error. `eprintln!` would panic where nobody reads it any more, in
+/// the middle of what is to be done.
+fn say(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -184,7 +184,17 @@ pub fn event(event: &Event) -> String {
             let seconds = span(event.seconds.unwrap_or(0));
             format!("{at} granted {key} {address} {service} {seconds}")
         }
+        Happened::Open => {
+            let left = span(event.seconds.unwrap_or(0));
+            format!("{at} open {key} {address} {service} {left}")
+        }
         Happened::Closed => format!("{at} closed {key} {address} {service}"),
+        Happened::Ended => format!("{at} ended {key} {address} {service}"),
+        Happened::Retiring => format!(
+            "{at} retiring {key} generation {}: it works for {} more, since a newer one was used from {address}",
+            event.generation.unwrap_or(0),
+            span(event.seconds.unwrap_or(0)),
+        ),
         Happened::Revoked => format!("{at} revoked {key} {address} {service}"),
         Happened::Refused | Happened::Ignored | Happened::Failed => {
             let word = match event.event {

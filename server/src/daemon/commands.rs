@@ -4,12 +4,12 @@ use super::{Cli, Daemon, Stopped};
 use crate::config::Guard;
 use crate::control::Request;
 use crate::control::answers::{
-    Answer, Counted, Cut, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked, Status,
-    TornDown, whole_seconds,
+    Answer, Counted, Cut, Event, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked,
+    Status, TornDown, Watched,
 };
 use crate::control::protocol::{Command, Who};
 use crate::firewall::FirewallError;
-use crate::gate::{Change, Held, Now, Place};
+use crate::gate::{Now, Place};
 use crate::log;
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::collections::BTreeMap;
@@ -31,7 +31,8 @@ impl Daemon {
         let mut next = Next::GoOn;
         let answer = match &request.command {
             Command::Watch => {
-                self.control.socket.watch(request.id);
+                let first = self.open_now(now);
+                self.control.socket.watch(request.id, first);
                 return next;
             }
             Command::Status => Answer::of(Ok(self.status(now))),
@@ -42,7 +43,11 @@ impl Daemon {
                 };
                 let after = after.as_ref().map(|after| (after.place, &after.key));
                 let mut held = self.gate.held(now, after);
-                let grants = held.by_ref().take(MOST_LISTED).map(|h| grant(&h)).collect();
+                let grants = held
+                    .by_ref()
+                    .take(MOST_LISTED)
+                    .map(|h| Grant::of(&h))
+                    .collect();
                 let more = held.next().is_some();
                 Answer::of(sequence.map(|sequence| Grants {
                     grants,
@@ -73,6 +78,19 @@ impl Daemon {
         };
         self.control.socket.answer(request.id, &answer);
         next
+    }
+
+    /// What is open as a watching begins, as far as a list goes.
+    fn open_now(&self, now: Now) -> Vec<Watched> {
+        let mut held = self.gate.held(now, None);
+        let listed = held.by_ref().take(MOST_LISTED);
+        let event = |held| Watched::Event(Event::open(now.wall.0, &held));
+        let mut first: Vec<Watched> = listed.map(event).collect();
+        let rest = held.count() as u64;
+        if rest > 0 {
+            first.push(Watched::Lost { lost: rest });
+        }
+        first
     }
 
     fn status(&mut self, now: Now) -> Status {
@@ -199,19 +217,7 @@ impl Daemon {
             return Err(Failed::new(what));
         }
         walked?;
-        let still = ended
-            .lost
-            .changes
-            .into_iter()
-            .filter_map(|change| match change {
-                Change::Admit { place, key, time } => {
-                    let left = time;
-                    Some(grant(&Held { key, place, left }))
-                }
-                Change::Shut { .. } => None,
-            });
-        let still = still.take(MOST_LISTED).collect();
-        Ok(Revoked { closed, still })
+        Ok(Revoked::of(closed, ended.lost.changes))
     }
 
     /// Whether there was such a key: its sessions may live on.
@@ -256,14 +262,5 @@ impl Daemon {
         };
         log::line(format_args!("the guard is down: asked for by uid={uid}"));
         Ok(TornDown { was_up })
-    }
-}
-
-fn grant(held: &Held) -> Grant {
-    Grant {
-        key: held.key.to_string(),
-        address: held.place.address,
-        service: held.place.service.to_string(),
-        seconds: whole_seconds(held.left),
     }
 }

@@ -40,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Parser)]
-#[command(name = "oneknockd", version, after_long_help = crate::reasons::table())]
+#[command(name = "oneknockd", version, max_term_width = 100, after_long_help = crate::reasons::table())]
 /// Opens guarded ports to whoever knocks with a key.
 ///
 /// Runs in the foreground and logs to standard error; tells systemd when it is ready and,
@@ -229,6 +229,7 @@ impl Daemon {
             return;
         }
         let now = self.clock.now();
+        self.tell_over(now);
         if let Err(error) = self.record(&batch, now) {
             return self.fail(&batch, now, "not-recorded", &error);
         }
@@ -287,9 +288,14 @@ impl Daemon {
         }
     }
 
+    fn tell_over(&mut self, now: Now) {
+        self.control.note_over(now, &self.gate.take_over());
+    }
+
     fn tick(&mut self) {
         let now = self.clock.now();
         self.gate.tick(now);
+        self.tell_over(now);
         self.remember(false);
         self.see_trial(now);
         // An interface or a route may have come since.

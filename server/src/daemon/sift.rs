@@ -132,6 +132,7 @@ mod tests {
                 secret: Secret::generate().unwrap(),
                 not_before: None,
                 not_after: None,
+                overlap_until: None,
                 made: None,
             }],
         };

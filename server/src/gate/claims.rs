@@ -48,6 +48,8 @@ pub struct Claims {
     of_key: BTreeMap<Arc<KeyName>, BTreeSet<Place>>,
     /// Who ceased to be admitted to anything since [`Claims::take_left`].
     left: BTreeSet<IpAddr>,
+    /// Which claims have ended in their time since [`Claims::take_over`].
+    over: Vec<(Arc<KeyName>, Place)>,
 }
 
 impl Claims {
@@ -145,7 +147,13 @@ impl Claims {
                 return;
             }
             self.set(&key, place, None);
+            self.over.push((key, place));
         }
+    }
+
+    /// The claims that have ended in their time since the last call.
+    pub fn take_over(&mut self) -> Vec<(Arc<KeyName>, Place)> {
+        std::mem::take(&mut self.over)
     }
 
     /// Whether the key has a live claim there.

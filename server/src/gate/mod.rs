@@ -164,7 +164,7 @@ impl Gate {
                     number: generation.number,
                     subkeys,
                     not_before: generation.not_before,
-                    not_after: retiring::end(generation.not_after, retires),
+                    not_after: retiring::end(generation.end(), retires),
                     bucket,
                 });
             }
@@ -229,6 +229,11 @@ impl Gate {
             }
         }
         self.forget_closes(oldest);
+    }
+
+    /// The claims that have ended in their time since the last call.
+    pub fn take_over(&mut self) -> Vec<(Arc<KeyName>, Place)> {
+        self.claims.take_over()
     }
 
     /// The minutes, as slots, for which selectors are in the table: those in force and the

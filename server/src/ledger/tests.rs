@@ -47,6 +47,7 @@ fn key(name: &str) -> Key {
             secret: Secret::generate().unwrap(),
             not_before: None,
             not_after: None,
+            overlap_until: None,
             made: None,
         }],
     }

@@ -36,6 +36,7 @@ fn settings() -> Settings {
             made: None,
             not_before: None,
             not_after: None,
+            overlap_until: None,
         }],
     };
     Settings {

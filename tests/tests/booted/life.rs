@@ -122,3 +122,36 @@ fn all_that_needs_the_kernels_leave_is_done_from_the_sandbox() {
         assert!(!log.contains(trouble), "{log}");
     }
 }
+
+#[test]
+fn what_root_ends_while_the_daemon_is_stopped_leaves_it_its_state() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    let machine = &home.machine;
+    home.enable();
+    let mut session = home.session();
+    home.systemctl(&["stop", "oneknockd"]);
+    let cut = ["oneknockctl", "revoke", "laptop", "--cut"];
+    let said = machine.run(&cut);
+    for part in ["closed: 0", "ended: 0"] {
+        assert!(!said.err.contains(part), "{said}");
+    }
+    said.ok();
+    session.end();
+    home.has_no_state_but_its_own();
+    home.systemctl(&["start", "oneknockd"]);
+    home.is_shut();
+    let grants = machine.run(&["oneknockctl", "grants"]).ok();
+    assert!(!grants.contains("laptop"), "{grants}");
+    home.gets_in();
+    let rotate = ["oneknockctl", "key", "rotate", "laptop", "--now"];
+    home.systemctl(&["stop", "oneknockd"]);
+    machine.run(&rotate).ok();
+    home.has_no_state_but_its_own();
+    home.systemctl(&["start", "oneknockd"]);
+    home.is_shut();
+    let log = machine.log(DAEMON);
+    for trouble in ["denied", "not permitted", "cannot", "damaged"] {
+        assert!(!log.contains(trouble), "{log}");
+    }
+}

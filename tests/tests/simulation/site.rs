@@ -97,6 +97,7 @@ impl Site {
             secret,
             not_before: None,
             not_after: None,
+            overlap_until: None,
             made: None,
         }
     }

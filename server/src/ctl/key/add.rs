@@ -1,10 +1,10 @@
 //! `oneknockctl key add`.
 
 use super::folder::Folder;
-use super::invite;
 use super::moment::Moment;
+use super::{give, has_file, invite};
 use crate::config::{Generation, Key, Policy, ctl_command};
-use crate::ctl::{Failure, control, print, span_of_time};
+use crate::ctl::{Failure, end, say, span_of_time};
 use crate::files::Existing;
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::io;
@@ -62,9 +62,20 @@ impl Add {
             let what = "--not-after must be later than now and than --not-before";
             return Err(Failure::Usage(what.into(), None));
         }
-        let generations = vec![generation];
+        let key = Key {
+            name: name.clone(),
+            policy,
+            generations: vec![generation],
+        };
+        let line = invite::line(&folder.config, &key)?;
+        let content = (&key.policy, &key.generations[..]);
         let turn = folder.turn()?;
-        let written = folder.write(&turn, name, (&policy, &generations), Existing::Keep);
+        // Not even a passing file, by which the folder would be newer than what is in force.
+        let written = if has_file(dir, name) {
+            Err(io::ErrorKind::AlreadyExists.into())
+        } else {
+            folder.write(&turn, name, content, Existing::Keep)
+        };
         drop(turn);
         written.map_err(|error| {
             if error.kind() == io::ErrorKind::AlreadyExists {
@@ -79,17 +90,12 @@ impl Add {
                 Failure::io(&folder.path(name), &error)
             }
         })?;
-        let name = name.clone();
-        let key = Key {
-            name,
-            policy,
-            generations,
-        };
-        print(&invite::line(&folder.config, &key)?)?;
-        eprintln!(
-            "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\""
+        let told = end::tell(dir, &format!("made key {name}"), None);
+        give(dir, name, &line, told)?;
+        say(
+            "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\"",
         );
-        control::tell(dir, &format!("made key {}", self.name), false)
+        Ok(())
     }
 
     fn known_services(&self, folder: &Folder<'_>) -> Result<Vec<ServiceName>, Failure> {

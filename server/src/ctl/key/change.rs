@@ -1,14 +1,14 @@
 //! `oneknockctl key rotate`, `retire` and `remove`.
 
 use super::folder::{Folder, Turn};
-use super::invite;
-use super::life::{Ended, Life, Limit};
+use super::life::{Life, Limit, NotRotated};
 use super::moment::Moment;
+use super::{give, invite};
 use crate::clock::date;
 use crate::config::{Generation, Key, ctl_command};
-use crate::control::protocol::Who;
-use crate::ctl::{Failure, control, print, span_of_time};
-use crate::files::Existing;
+use crate::ctl::end::{self, Ends, Generations};
+use crate::ctl::{Failure, say, span_of_time};
+use crate::files::{self, Existing};
 use oneknock_shared::name::KeyName;
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -88,36 +88,66 @@ impl Rotate {
         let overlap = (!self.now).then_some(self.overlap);
         let life = Life::of(&key, &folder.config.server_id, &uses);
         let rotated = life.rotate(new, overlap, limit, now);
-        key.generations = rotated.map_err(|Ended| {
-            let hint = "say when the new generation ends: --not-after TIME, or --not-after never";
-            Failure::Usage(format!("key {name} has ended"), Some(hint.into()))
+        let hint = "say when the new generation ends: --not-after TIME, or --not-after never";
+        key.generations = rotated.map_err(|why| {
+            let what = match why {
+                NotRotated::Ended => format!("key {name} has ended"),
+                NotRotated::EndsFirst => format!("key {name} would end before it begins"),
+            };
+            Failure::Usage(what, Some(hint.into()))
         })?;
+        let invitation = invite::line(&folder.config, &key)?;
         write(&folder, &turn, &key)?;
         drop(turn);
-        print(&invite::line(&folder.config, &key)?)?;
+        let how = if self.now { ", at once" } else { "" };
+        let what = format!("rotated key {name} to generation {number}{how}");
+        let ends = self.now.then_some(Ends {
+            key: name,
+            generations: None,
+            cut: self.cut,
+        });
+        let told = end::tell(dir, &what, ends.as_ref());
+        if self.now {
+            warn_of_sequence(&folder, name, Some(&key));
+        }
+        give(dir, name, &invitation, told)?;
         let older = key.generations.iter().rev().skip(1);
-        let ends = older.filter_map(|g| Some((g.number, g.not_after.filter(|end| *end > now)?)));
+        let ends = older.filter_map(|g| Some((g.number, g.end().filter(|end| *end > now)?)));
         for (number, end) in ends {
-            eprintln!("generation {number} works until {} at the most", date(end));
+            say(format_args!(
+                "generation {number} works until {} at the most",
+                date(end)
+            ));
         }
         // "oneknock rotate" brings it over by itself.
         if io::stdout().is_terminal() {
-            eprintln!(
-                "hint: the line just printed holds the new secret: bring it to the client unseen; the first use of it ends the old one soon (rotation_grace)"
+            say(
+                "hint: the line just printed holds the new secret: bring it to the client unseen; the first use of it ends the old one soon (rotation_grace)",
             );
         }
-        let how = if self.now { ", at once" } else { "" };
-        let what = format!("rotated key {name} to generation {number}{how}");
-        control::tell(dir, &what, self.now)?;
-        self.cut_off(dir)
+        Ok(())
     }
+}
 
-    fn cut_off(&self, dir: &Path) -> Result<(), Failure> {
-        if !self.cut {
-            return Ok(());
-        }
-        control::cut(dir, Some(&Who::Key(self.name.clone())), None)
+/// A port sequence has no key: who had it in an invitation has it still.
+fn warn_of_sequence(folder: &Folder<'_>, name: &KeyName, key: Option<&Key>) {
+    let Some(sequence) = &folder.config.sequence else {
+        return;
+    };
+    // A rolling one follows from the secret. Of a key that cannot be read anything may be so.
+    let had = key.is_none_or(|key| key.policy.services.contains(&sequence.service));
+    if sequence.fixed().is_empty() || !had {
+        return;
     }
+    let ctl = ctl_command(folder.dir);
+    say(format_args!(
+        "whoever has had key {name} still knows the port sequence, which opens {}",
+        sequence.service
+    ));
+    say(format_args!(
+        "hint: change ports in [sequence] of {}, then: {ctl} reload; then give every other client a new invitation: {ctl} key invite NAME",
+        files::config_file(folder.dir).display()
+    ));
 }
 
 fn write(folder: &Folder<'_>, turn: &Turn, key: &Key) -> Result<(), Failure> {
@@ -133,8 +163,8 @@ pub struct Retire {
     /// The generation to end; several times for several [default: all but the newest].
     #[arg(long = "generation", value_name = "NUMBER")]
     generations: Vec<u32>,
-    /// Also end the connections that these generations have let in, those too whose grant was over long
-    /// ago, and of others behind the same address.
+    /// Also end the connections that these generations have let in, those too whose grant was
+    /// over long ago, and of others behind the same address.
     #[arg(long)]
     cut: bool,
     /// Also where nothing would be left that is known to work for those who use the key.
@@ -160,6 +190,7 @@ impl Retire {
             let what = format!("key {name} has no generation {unknown}");
             return Err(Failure::Usage(what, None));
         }
+        let ids = life.ids(&folder.config.server_id, &numbers);
         let done = life.retire(&numbers, now);
         if done.locks_out && !self.force {
             let what = format!(
@@ -168,31 +199,36 @@ impl Retire {
             let hint = "use the newer one once, then again; or --force";
             return Err(Failure::Usage(what, Some(hint.into())));
         }
-        if done.ended.is_empty() {
-            eprintln!("nothing to do: it had ended before");
-            return self.cut_off(dir, &numbers);
+        let is_done = done.ended.is_empty();
+        if !is_done {
+            key.generations = done.generations;
+            if key.generations.is_empty() {
+                let what = format!("key {name} would have no generation left");
+                let hint = format!("{} key remove {name}", ctl_command(dir));
+                return Err(Failure::Usage(what, Some(hint)));
+            }
+            write(&folder, &turn, &key)?;
         }
-        key.generations = done.generations;
-        if key.generations.is_empty() {
-            let what = format!("key {name} would have no generation left");
-            let hint = format!("{} key remove {name}", ctl_command(dir));
-            return Err(Failure::Usage(what, Some(hint)));
-        }
-        write(&folder, &turn, &key)?;
         drop(turn);
-        let ended: Vec<String> = done.ended.iter().map(ToString::to_string).collect();
-        let what = format!("ended key {name}'s generation {}", ended.join(", "));
-        control::tell(dir, &what, true)?;
-        self.cut_off(dir, &numbers)
-    }
-
-    fn cut_off(&self, dir: &Path, numbers: &[u32]) -> Result<(), Failure> {
-        if !self.cut {
-            return Ok(());
-        }
-        let who = Who::Key(self.name.clone());
-        let mut numbers = numbers.iter();
-        numbers.try_for_each(|number| control::cut(dir, Some(&who), Some(*number)))
+        let list = |numbers: &[u32]| {
+            let texts: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+            texts.join(", ")
+        };
+        // The call that ended it may have died before it could tell the daemon.
+        let what = if !is_done {
+            format!("ended key {name}'s generation {}", list(&done.ended))
+        } else if numbers.is_empty() {
+            format!("nothing to do: key {name} has no older generation")
+        } else {
+            let listed = list(&numbers);
+            format!("nothing to do: key {name}'s generation {listed} had ended before")
+        };
+        let ends = Ends {
+            key: name,
+            generations: Some(Generations { numbers, ids }),
+            cut: self.cut,
+        };
+        end::tell(dir, &what, Some(&ends))
     }
 }
 
@@ -229,23 +265,29 @@ impl Remove {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
         let (name, folder) = (&self.name, Folder::open(dir)?);
         let turn = folder.turn()?;
-        if !self.force {
-            let key = folder.load(name)?;
-            if life(&folder, &key, false)?.is_in_use(Folder::now()) {
-                let what = format!("key {name} is in use: nothing was changed");
-                let hint = format!(
-                    "\"{ctl} key show {name}\" says since when and from where; \"{ctl} key remove {name} --force\" removes it all the same",
-                    ctl = ctl_command(dir)
-                );
-                return Err(Failure::Usage(what, Some(hint)));
-            }
+        let key = match folder.load(name) {
+            Err(_) if self.force => None,
+            loaded => Some(loaded?),
+        };
+        if let Some(key) = key.as_ref().filter(|_| !self.force)
+            && life(&folder, key, false)?.is_in_use(Folder::now())
+        {
+            let what = format!("key {name} is in use: nothing was changed");
+            let hint = format!(
+                "\"{ctl} key show {name}\" says since when and from where; \"{ctl} key remove {name} --force\" removes it all the same",
+                ctl = ctl_command(dir)
+            );
+            return Err(Failure::Usage(what, Some(hint)));
         }
         folder.remove(&turn, name)?;
         drop(turn);
-        control::tell(dir, &format!("removed key {name}"), true)?;
-        if self.cut {
-            return control::cut(dir, Some(&Who::Key(name.clone())), None);
-        }
-        Ok(())
+        let ends = Ends {
+            key: name,
+            generations: None,
+            cut: self.cut,
+        };
+        let told = end::tell(dir, &format!("removed key {name}"), Some(&ends));
+        warn_of_sequence(&folder, name, key.as_ref());
+        told
     }
 }

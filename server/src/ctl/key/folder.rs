@@ -111,7 +111,7 @@ impl<'d> Folder<'d> {
     /// Removes a key's file.
     pub fn remove(&self, _turn: &Turn, name: &KeyName) -> Result<(), Failure> {
         let path = self.path(name);
-        match fs::remove_file(&path) {
+        match files::remove(&path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.no_key(name)),
             Err(error) => Err(Failure::io(&path, &error)),

@@ -8,7 +8,7 @@ use crate::control::answers::Status;
 use crate::control::protocol::Command;
 use crate::ctl::ask::{NoAnswer, ask, guard};
 use crate::ctl::history::{print_lines, table};
-use crate::ctl::{Failure, print};
+use crate::ctl::{Failure, print, say};
 use crate::files;
 use crate::ledger::Use;
 use humantime::format_duration;
@@ -25,7 +25,7 @@ type Uses = BTreeMap<GenerationId, Use>;
 fn uses(folder: &Folder<'_>) -> Uses {
     folder.uses().unwrap_or_else(|failure| {
         if let Failure::Failed(what, _) = failure {
-            eprintln!("oneknockctl: {what}");
+            say(format_args!("oneknockctl: {what}"));
         }
         Uses::new()
     })
@@ -39,7 +39,7 @@ impl InForce {
         match ask::<Status>(dir, &Command::Status) {
             Ok(status) => Self(Some(status.read_ms)),
             Err(NoAnswer::NoDaemon(_)) => {
-                eprintln!("no daemon runs{}", guard());
+                say(format_args!("no daemon runs{}", guard()));
                 Self(None)
             }
             // Who may read the keys need not be one who may ask the daemon.
@@ -50,6 +50,14 @@ impl InForce {
     fn of(&self, folder: &Folder<'_>, key: &Key) -> Option<bool> {
         let changed = files::changed_ms(&folder.path(&key.name))?;
         self.0.map(|read| changed <= read)
+    }
+
+    /// Whether a file came to the keys, or went, since the daemon has read them.
+    fn lacks_a_change(&self, folder: &Folder<'_>) -> bool {
+        let changed = files::changed_ms(&files::key_folder(folder.dir));
+        self.0
+            .zip(changed)
+            .is_some_and(|(read, changed)| changed > read)
     }
 }
 
@@ -65,11 +73,16 @@ pub fn list(dir: &Path, as_json: bool) -> Result<(), Failure> {
         .map(|k| k.name.as_str())
         .collect();
     if !unread.is_empty() {
-        eprintln!(
+        say(format_args!(
             "not in force as it stands here, since its file is newer than what the daemon has read: {}",
             unread.join(", ")
+        ));
+        say(format_args!("hint: {} reload", ctl_command(dir)));
+    } else if in_force.lacks_a_change(&folder) {
+        say(
+            "a key may have been removed and be in force still: the folder of keys is newer than what the daemon has read",
         );
-        eprintln!("hint: {} reload", ctl_command(dir));
+        say(format_args!("hint: {} reload", ctl_command(dir)));
     }
     if as_json {
         let describe = |key| {
@@ -139,7 +152,7 @@ fn describe(folder: &Folder<'_>, key: &Key, uses: &Uses, now: Timestamp) -> Valu
         let until = match state {
             State::Active(end) => end,
             State::Retiring(end) | State::Expired(end) => Some(end),
-            State::NotYet(_) => known.generation.not_after,
+            State::NotYet(_) => known.generation.end(),
         };
         json!({
             "number": known.generation.number,

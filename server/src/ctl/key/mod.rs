@@ -10,7 +10,9 @@ mod moment;
 
 pub use folder::Folder;
 
-use super::Failure;
+use super::{Failure, print};
+use crate::config::ctl_command;
+use crate::files;
 use clap::Subcommand;
 use oneknock_shared::name::KeyName;
 use std::path::Path;
@@ -29,14 +31,24 @@ pub enum Command {
     /// being rotated has two for a while, and both open.
     List {
         /// One JSON object.
+        ///
+        /// Its member keys is a list of what "key show --json" prints of each, with `in_force`:
+        /// whether the daemon has the key's file as it is now.
         #[arg(long)]
         json: bool,
     },
     /// Show a key: what it may do, and its generations.
+    ///
+    /// All but its secrets: "key invite" prints the newest.
     Show {
         /// The key's name.
         name: KeyName,
         /// One JSON object.
+        ///
+        /// Its members: key, services, `max_open_for` (seconds), `signed_address`, `admit_others`,
+        /// grants, `knocks_per_minute`, and generations, a list of number, state
+        /// (not-yet-valid, active, retiring, expired), made, `not_before`, until, used and
+        /// `used_from`. Times are dates in UTC.
         #[arg(long)]
         json: bool,
     },
@@ -50,21 +62,29 @@ pub enum Command {
     },
     /// Give a key a new secret; print its invitation, one line.
     ///
+    /// "key invite" prints the line again, where it was lost.
+    ///
     /// Both secrets open until the old one's time is over. When the new one is first used
     /// the old one's end is brought forward, to a day from then unless
-    /// oneknockd.toml says otherwise, for the owner's other devices. A rotation whose secret was never used is
-    /// dropped by the next one.
+    /// oneknockd.toml says otherwise, for the owner's other devices. A rotation whose secret
+    /// was never used is dropped by the next one.
+    ///
+    /// With --now what the key has opened is closed too, also where no daemon runs.
     ///
     /// From the client, "oneknock rotate DOOR" does all of it.
     Rotate(change::Rotate),
-    /// End old generations of a key now. A running daemon closes what they opened.
+    /// End old generations of a key now, and close what they opened.
     ///
-    /// Without --cut sessions that are in live on.
+    /// The daemon closes it, and where none runs this call. Without --cut sessions that are in
+    /// live on.
     ///
     /// Refused where the key is in use and would be left without a generation that has been
     /// seen to work. A generation that has ended already is no mistake.
     Retire(change::Retire),
-    /// Remove a key. A running daemon closes what it opened at once.
+    /// Remove a key, and close what it opened.
+    ///
+    /// The daemon closes it, and where none runs this call. With a mistake in another file the
+    /// daemon keeps the key in force; what it has opened is closed all the same.
     ///
     /// Refused where the key is in use: a generation of it that works has been used.
     /// Without --cut sessions that are in live on.
@@ -82,5 +102,32 @@ impl Command {
             Self::Retire(retire) => retire.run(dir),
             Self::Remove(remove) => remove.run(dir),
         }
+    }
+}
+
+/// Whether there is a key's file, whatever is in it.
+#[must_use]
+pub fn has_file(dir: &Path, name: &KeyName) -> bool {
+    let path = files::key_folder(dir).join(format!("{name}.toml"));
+    path.symlink_metadata().is_ok()
+}
+
+/// Prints the invitation of a key that was made or rotated: after the daemon was told, so
+/// that a reader who is gone does not keep a leaked secret in force. Both are done, whatever
+/// becomes of the other.
+fn give(dir: &Path, name: &KeyName, line: &str, told: Result<(), Failure>) -> Result<(), Failure> {
+    let printed = print(line).map_err(|failure| {
+        let hint = format!(
+            "\"{} key invite {name}\" prints the invitation again",
+            ctl_command(dir)
+        );
+        failure.with_hint(hint)
+    });
+    match (told, printed) {
+        (Err(told), Err(printed)) => {
+            printed.say();
+            Err(told)
+        }
+        (told, printed) => told.and(printed),
     }
 }

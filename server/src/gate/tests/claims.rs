@@ -27,6 +27,21 @@ fn opening_again_never_shortens() {
 }
 
 #[test]
+fn what_ends_in_its_time_is_told_once_and_what_was_closed_is_not() {
+    let mut site = Site::new();
+    site.knock(0, ask(30));
+    site.knock(1, ask(60));
+    site.knock(1, close);
+    assert_eq!(site.gate.take_over(), []);
+    site.pass(31);
+    site.gate.tick(site.now());
+    let over = site.gate.take_over();
+    assert_eq!(over.len(), 1);
+    assert_eq!(over[0].0.as_str(), "laptop");
+    assert_eq!(site.gate.take_over(), []);
+}
+
+#[test]
 fn the_close_of_one_key_does_not_shut_the_other_out() {
     let mut site = Site::new();
     site.knock(0, ask(600));
@@ -106,6 +121,7 @@ fn claims_that_ended_leave_nothing_behind() {
     let now = site.now();
     site.gate.tick(now);
     assert_eq!(site.gate.take_left().len(), 16);
+    assert_eq!(site.gate.take_over().len(), 16);
     assert_eq!(
         format!("{:?}", site.gate.claims),
         format!("{:?}", Claims::default())

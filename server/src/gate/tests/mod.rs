@@ -36,6 +36,7 @@ fn key(name: &str, services: &[&str]) -> Key {
             secret: Secret::generate().unwrap(),
             not_before: None,
             not_after: None,
+            overlap_until: None,
             made: None,
         }],
     }

@@ -1,0 +1,337 @@
+//! What a change to a key's file ends, also where the daemon does not take it, where none
+//! runs, and where nobody reads what is said.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use nix::sys::signal::Signal;
+use oneknock_tests::sequence::{STEPS, configure, is_open, somebody, walk};
+use oneknock_tests::wire::{self, Key, until_open};
+use oneknock_tests::{Host, Running, Site, binaries, wait};
+use std::fs;
+use std::net::IpAddr;
+
+fn server(site: &Site) -> IpAddr {
+    site.lab.server.v4.into()
+}
+
+/// Knocks, and waits until the daemon has granted it.
+fn opens(site: &Site, daemon: &mut Running, host: &Host, (name, key): (&str, &Key)) {
+    key.knock(host, server(site), &wire::open(Some("ssh"), 600));
+    daemon.expect(&format!("granted address={} key={name}", host.v4));
+}
+
+/// A knock of this key is not accepted; that of the other is, which came after it.
+fn is_refused(site: &Site, daemon: &mut Running, key: &Key, other: (&str, &Key)) {
+    let before = daemon.count("granted ");
+    let knock = wire::open(Some("ssh"), 600);
+    key.knock(&site.lab.laptop, server(site), &knock);
+    opens(site, daemon, &site.lab.laptop, other);
+    assert_eq!(daemon.count("granted "), before + 1);
+}
+
+/// A session of ssh through the door.
+fn session(site: &Site, host: &Host) -> Running {
+    until_open(host, server(site), 22);
+    let echo = "echo in; while read line; do echo got $line; done";
+    let ssh = ["ssh", "-4", "-F", site.sshd.config(), "server.lab", echo];
+    let mut session = Running::start("session", host.command(&ssh));
+    session.expect("in");
+    session
+}
+
+fn lives(session: &mut Running) {
+    session.say("still there");
+    session.expect("got still there");
+}
+
+/// Runs `oneknockctl` by a shell that sends its output elsewhere.
+fn ctl_into(site: &Site, args: &str, into: &str) -> oneknock_tests::Done {
+    let dir = site.dir.display();
+    let line = format!("oneknockctl --config {dir} {args} {into}");
+    site.lab.server.run(&["sh", "-c", &line])
+}
+
+/// A file among the keys that keeps the daemon from taking anything.
+fn mistake(site: &Site) -> std::path::PathBuf {
+    let file = site.key_file("note");
+    fs::write(&file, "x").unwrap();
+    file
+}
+
+#[test]
+fn to_retire_again_tells_the_daemon_what_it_has_not_taken() {
+    let site = Site::new(binaries!());
+    let old = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    opens(&site, &mut daemon, &site.lab.laptop, ("laptop", &old));
+    let line = site.ctl(&["key", "rotate", "laptop"]).ok();
+    let invitation = line.parse().unwrap();
+    let new = Key { line, invitation };
+    opens(&site, &mut daemon, &site.lab.laptop, ("laptop", &new));
+    let mistake = mistake(&site);
+    let retire = ["key", "retire", "laptop"];
+    let err = site.ctl(&retire).fails(1);
+    assert!(err.contains("the daemon has not taken it"), "{err}");
+    // As long as it has not, the second call does not say that all is well.
+    let err = site.ctl(&retire).fails(1);
+    assert!(err.contains("the daemon has not taken it"), "{err}");
+    fs::remove_file(mistake).unwrap();
+    let done = site.ctl(&retire);
+    for part in ["nothing to do", "the daemon has taken it"] {
+        assert!(done.err.contains(part), "{done}");
+    }
+    done.ok();
+    is_refused(&site, &mut daemon, &old, ("laptop", &new));
+}
+
+#[test]
+fn a_reader_who_is_gone_keeps_no_leaked_secret_in_force() {
+    let site = Site::new(binaries!());
+    let leaked = site.key("laptop", &["ssh"]);
+    let other = site.key("phone", &["ssh"]);
+    let mut daemon = site.daemon();
+    let stranger = &site.lab.stranger;
+    opens(&site, &mut daemon, stranger, ("laptop", &leaked));
+    let mut in_session = session(&site, stranger);
+    // Neither the invitation nor what is said reaches anybody.
+    let into = ">/dev/full 2>/dev/full";
+    ctl_into(&site, "key rotate laptop --now --cut", into).fails(1);
+    assert_eq!(site.guests("ssh"), []);
+    assert_ne!(in_session.end().code(), Some(0));
+    is_refused(&site, &mut daemon, &leaked, ("phone", &other));
+    // And where what is said does, it says how to have the invitation.
+    for call in ["key add tablet", "key rotate laptop"] {
+        let done = ctl_into(&site, call, ">/dev/full");
+        for part in ["the daemon has taken it", "cannot write", "key invite"] {
+            assert!(done.err.contains(part), "{done}");
+        }
+        done.fails(1);
+    }
+    let line = site.ctl(&["key", "invite", "tablet"]).ok();
+    let invitation = line.parse().unwrap();
+    let tablet = Key { line, invitation };
+    opens(&site, &mut daemon, &site.lab.laptop, ("tablet", &tablet));
+}
+
+#[test]
+fn a_mistake_elsewhere_keeps_a_key_in_force_and_not_what_it_has_opened() {
+    let calls: [&[&str]; 3] = [
+        &["key", "rotate", "laptop", "--now", "--cut"],
+        &["key", "remove", "laptop", "--force", "--cut"],
+        &[
+            "key",
+            "retire",
+            "laptop",
+            "--generation",
+            "1",
+            "--force",
+            "--cut",
+        ],
+    ];
+    for call in calls {
+        let site = Site::new(binaries!());
+        let leaked = site.key("laptop", &["ssh"]);
+        let other = site.key("phone", &["ssh"]);
+        let mut daemon = site.daemon();
+        let [laptop, stranger] = [&site.lab.laptop, &site.lab.stranger];
+        opens(&site, &mut daemon, stranger, ("laptop", &leaked));
+        let mut of_leaked = session(&site, stranger);
+        opens(&site, &mut daemon, laptop, ("phone", &other));
+        let mut of_other = session(&site, laptop);
+        let mistake = mistake(&site);
+        let done = site.ctl(call);
+        for part in [
+            "note.toml",
+            "has not taken it",
+            "closed: 1",
+            "key laptop opens as before",
+            "reload",
+            "revoke laptop --cut",
+        ] {
+            assert!(done.err.contains(part), "{part}: {done}");
+        }
+        done.fails(1);
+        assert_ne!(of_leaked.end().code(), Some(0));
+        lives(&mut of_other);
+        let guests = site.guests("ssh");
+        assert_eq!(guests.len(), 1, "{guests:?}");
+        assert_eq!(guests[0].comment, "phone");
+        // It is as was said.
+        opens(&site, &mut daemon, stranger, ("laptop", &leaked));
+        fs::remove_file(mistake).unwrap();
+        site.ctl(&["reload"]).ok();
+        assert_eq!(site.guests("ssh").len(), 1);
+        is_refused(&site, &mut daemon, &leaked, ("phone", &other));
+    }
+}
+
+#[test]
+fn without_a_daemon_what_a_key_has_opened_is_closed_and_stays_so() {
+    let calls: [&[&str]; 6] = [
+        &["key", "rotate", "laptop", "--now"],
+        &["key", "remove", "laptop", "--force"],
+        &["key", "retire", "laptop", "--generation", "1", "--force"],
+        &["revoke", "laptop"],
+        &["revoke", "203.0.113.9"],
+        &["revoke", "--all"],
+    ];
+    for (number, call) in calls.iter().enumerate() {
+        let site = Site::new(binaries!());
+        // Owned and watched by turns.
+        let guard = ["\"owned\"", "\"watched\""][number % 2];
+        site.set(&site.config(), "guard", guard);
+        let keys = ["laptop", "phone"].map(|name| site.key(name, &["ssh"]));
+        let mut daemon = site.daemon();
+        let [laptop, stranger] = [&site.lab.laptop, &site.lab.stranger];
+        // The laptop's address is admitted by both keys, and named after the first.
+        let knock = wire::open(Some("ssh"), 300);
+        keys[1].knock(laptop, server(&site), &knock);
+        daemon.expect("key=phone");
+        opens(&site, &mut daemon, laptop, ("laptop", &keys[0]));
+        opens(&site, &mut daemon, stranger, ("laptop", &keys[0]));
+        daemon.signal(Signal::SIGKILL);
+        daemon.end();
+        // The kernel lists them still.
+        let listed = site.ctl(&["grants"]);
+        for part in ["laptop ", "198.51.100.7", "203.0.113.9"] {
+            assert!(listed.out.contains(part), "{listed}");
+        }
+        listed.fails(1);
+        let done = site.ctl(call);
+        assert!(done.err.contains("no daemon runs"), "{done}");
+        assert!(done.err.contains("closed: "), "{done}");
+        done.ok();
+        let guests = || {
+            let guests = site.guests("ssh").into_iter();
+            let mut names: Vec<String> = guests.map(|guest| guest.comment).collect();
+            names.sort();
+            names
+        };
+        let left: &[&str] = match call {
+            ["revoke", "--all"] => &[],
+            ["revoke", "203.0.113.9"] => &["laptop"],
+            _ => &["phone"],
+        };
+        assert_eq!(guests(), left, "{call:?}");
+        // A start does not open again what the state had.
+        let _daemon = site.daemon();
+        assert_eq!(guests(), left, "{call:?}");
+    }
+}
+
+#[test]
+fn without_a_daemon_and_without_a_state_the_kernels_word_counts() {
+    let site = Site::new(binaries!());
+    let keys = ["laptop", "phone"].map(|name| site.key(name, &["ssh"]));
+    let mut daemon = site.daemon();
+    let [laptop, stranger] = [&site.lab.laptop, &site.lab.stranger];
+    opens(&site, &mut daemon, laptop, ("phone", &keys[1]));
+    opens(&site, &mut daemon, stranger, ("laptop", &keys[0]));
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    fs::remove_dir_all(site.state()).unwrap();
+    let done = site.ctl(&["key", "rotate", "laptop", "--now"]);
+    assert!(done.err.contains("closed: 1"), "{done}");
+    assert!(done.err.contains("the state cannot be read"), "{done}");
+    done.ok();
+    let guests = site.guests("ssh");
+    assert_eq!(guests.len(), 1, "{guests:?}");
+    assert_eq!(guests[0].comment, "phone");
+}
+
+#[test]
+fn without_a_daemon_root_alone_revokes_also_what_the_sequence_opened() {
+    let site = Site::new(binaries!());
+    configure(&site, &STEPS, "");
+    let mut daemon = site.daemon();
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    let from = somebody(1, false);
+    walk(&site, from, &STEPS);
+    wait::until_true("it opens", || is_open(&site, from));
+    let done = site.ctl(&["revoke", &from.to_string()]);
+    assert!(done.err.contains("closed: 1"), "{done}");
+    done.ok();
+    assert!(!is_open(&site, from));
+    let err = site.ctl(&["revoke", "nobody"]).fails(1);
+    assert!(err.contains("there is no key nobody"), "{err}");
+    let dir = site.dir.to_str().unwrap();
+    let bounded = [
+        "setpriv",
+        "--bounding-set=-net_admin",
+        "--inh-caps=-net_admin",
+    ];
+    let call = ["oneknockctl", "--config", dir, "revoke", "--all"];
+    let done = site.lab.server.run(&[&bounded[..], &call].concat());
+    assert!(done.err.contains("root alone can end grants"), "{done}");
+    done.fails(1);
+}
+
+#[test]
+fn whoever_has_had_a_key_still_knows_a_fixed_sequence_and_it_is_said() {
+    let said = "still knows the port sequence";
+    let calls: [(&[&str], bool); 4] = [
+        (&["key", "rotate", "laptop", "--now"], true),
+        (&["key", "rotate", "laptop"], false),
+        (&["key", "remove", "laptop"], true),
+        (&["key", "remove", "web"], false),
+    ];
+    let services = &["ssh=tcp/22", "web=tcp/8080"];
+    let site = Site::with_services(binaries!(), services);
+    configure(&site, &STEPS, "");
+    let _daemon = site.daemon();
+    site.key("laptop", &["ssh"]);
+    // Its invitation has no sequence.
+    site.key("web", &["web"]);
+    for (call, is_said) in calls {
+        let done = site.ctl(call);
+        assert_eq!(done.err.contains(said), is_said, "{done}");
+        let hint = ["[sequence]", "reload", "key invite"];
+        assert!(
+            !is_said || hint.iter().all(|part| done.err.contains(part)),
+            "{done}"
+        );
+        done.ok();
+    }
+    // Of a key that cannot be read it may be so.
+    site.key("broken", &["ssh"]);
+    fs::write(site.key_file("broken"), "x").unwrap();
+    let done = site.ctl(&["key", "remove", "broken", "--force"]);
+    assert!(done.err.contains(said), "{done}");
+    // A rolling one follows from the secret that is gone.
+    let text = fs::read_to_string(site.config()).unwrap();
+    let (before, _) = text.split_once("\n[sequence]").unwrap();
+    let rolling = "\n[sequence]\nservice = \"ssh\"\nrolling = \"60s\"\n";
+    fs::write(site.config(), format!("{before}{rolling}")).unwrap();
+    site.key("laptop", &["ssh"]);
+    for call in [
+        &["key", "rotate", "laptop", "--now"][..],
+        &["key", "remove", "laptop"],
+    ] {
+        let done = site.ctl(call);
+        assert!(!done.err.contains(said), "{done}");
+        done.ok();
+    }
+}
+
+#[test]
+fn a_key_that_was_removed_is_gone_for_good_when_the_command_returns() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let calls = site.lab.dir().join("calls");
+    let strace = [
+        "strace",
+        "-f",
+        "-y",
+        "-e",
+        "trace=unlink,unlinkat,fsync",
+        "-o",
+    ];
+    let dir = site.dir.to_str().unwrap();
+    let remove = ["oneknockctl", "--config", dir, "key", "remove", "laptop"];
+    let line = [&strace[..], &[calls.to_str().unwrap()], &remove].concat();
+    site.lab.server.run(&line).ok();
+    let calls = fs::read_to_string(calls).unwrap();
+    let removed = calls.find("laptop.toml").unwrap();
+    // A name is gone on disk only when its folder was synced.
+    assert!(calls[removed..].contains("/keys>)"), "{calls}");
+}
