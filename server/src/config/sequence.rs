@@ -8,8 +8,7 @@ use oneknock_shared::rolling;
 use oneknock_shared::secret::{NoRandomness, random};
 use std::time::Duration;
 
-/// How long the next step may take where the configuration does not say: longer than TCP
-/// takes to send a SYN for the third and fourth time, so that these do no harm.
+/// How long the next step may take where the configuration does not say.
 const STEP: Duration = Duration::from_secs(10);
 /// A client that is in doubt walks again within this time, and completes what it began.
 const MIN_STEP: Duration = Duration::from_secs(5);
@@ -66,7 +65,8 @@ impl Sequence {
     }
 
     /// How long an address whose last packet was a misstep cannot do anything: longer than
-    /// a step and than the grant, so that none of its steps is left when it is over.
+    /// a step and than the grant, so that none of its steps is left when it is over; and how
+    /// long a step that was done may come again.
     #[must_use]
     pub fn penalty(&self) -> Duration {
         2 * self.step_time.max(self.open_for)
@@ -297,6 +297,19 @@ mod tests {
             public: &public,
         };
         faults(&ports(steps), &taken)
+    }
+
+    #[test]
+    fn a_step_may_come_again_for_longer_than_tcp_takes_to_send_a_syn_a_fourth_time() {
+        let shortest = Sequence {
+            service: "ssh".parse().unwrap(),
+            steps: Steps::Rolling,
+            step_time: MIN_STEP,
+            open_for: MIN_STEP,
+            public: Vec::new(),
+        };
+        // After 1, 3 and 7 seconds.
+        assert!(shortest.penalty() > Duration::from_secs(7));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::config::{self, Mistake, Settings};
 use crate::control::protocol::Who;
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
+use crate::gateways;
 use clap::{Parser, Subcommand};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -303,10 +304,12 @@ fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
     check_readable(&cli.config)?;
     let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
     if sequence_only {
-        let text = firewall::sequence_alone(&settings.config).ok_or_else(|| {
-            let hint = "a rolling one needs the daemon; give ports in [sequence] of oneknockd.toml";
-            Failure::Usage("no fixed sequence is configured".into(), Some(hint.into()))
-        })?;
+        let text =
+            firewall::sequence_alone(&settings.config, &gateways::read()).ok_or_else(|| {
+                let hint =
+                    "a rolling one needs the daemon; give ports in [sequence] of oneknockd.toml";
+                Failure::Usage("no fixed sequence is configured".into(), Some(hint.into()))
+            })?;
         return print(text.trim_end());
     }
     if sieve {

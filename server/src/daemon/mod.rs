@@ -15,7 +15,6 @@ use crate::config::{Mistake, Settings};
 use crate::control::{Control, NoSocket};
 use crate::firewall::{Firewall, FirewallError};
 use crate::gate::{Accepted, Change, Gate, Now, Verdict};
-use crate::gateways;
 use crate::ledger::{Ledger, Unrecorded, Unusable};
 use crate::listener::{CannotListen, Listener, Received};
 use crate::log::{self, Log};
@@ -285,8 +284,7 @@ impl Daemon {
         self.gate.tick(now);
         self.remember(false);
         self.see_trial(now);
-        // An interface or a route may have come since.
-        self.gate.set_gateways(gateways::read());
+        self.see_gateways();
         if let Some(uid) = self.control.socket.tick() {
             log::line(format_args!(
                 "turned away from the control socket: uid={uid}"

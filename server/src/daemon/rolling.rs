@@ -119,13 +119,11 @@ impl Daemon {
             .into_iter()
             .filter(|id| in_force.contains_key(id))
             .collect();
-        let mut told = Ok(());
-        if self.rolling.is_stale(&ids, now) {
-            told = self.firewall.roll_nothing();
+        let anew = self.rolling.is_stale(&ids, now);
+        if anew {
             self.rolling.begin(all, ids, now);
         }
-        let told = told.and_then(|()| self.firewall.roll(&self.rolling.next(now)));
-        match told {
+        match self.firewall.roll(&self.rolling.next(now), anew) {
             Ok(()) => self.rolling.is_failing = false,
             Err(error) => {
                 self.rolling.begun = None;

@@ -8,7 +8,6 @@ use crate::control::Control;
 use crate::files;
 use crate::firewall::{Before, Firewall};
 use crate::gate::{Change, Gate, Held, Memory, Now, Place};
-use crate::gateways;
 use crate::ledger::{Found, Ledger};
 use crate::listener::Listener;
 use crate::log::{self, Log};
@@ -59,7 +58,7 @@ impl Daemon {
             trial_until: None,
             read_ms,
         };
-        daemon.gate.set_gateways(gateways::read());
+        daemon.see_gateways();
         let memory = daemon.take_up(found, now)?;
         daemon.resume(&memory, &before, now)?;
         daemon.take_up_trial()?;

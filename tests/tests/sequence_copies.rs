@@ -1,0 +1,114 @@
+//! A step that comes again, as TCP sends a SYN again, does no harm; nor does a walk that is
+//! begun anew.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use oneknock_tests::process::Running;
+use oneknock_tests::sequence::{STEPS, both, configure, is_open, until_judged, walk};
+use oneknock_tests::{Site, binaries, wait};
+
+/// A site whose steps take the shortest time that there is, which is shorter than the seven
+/// seconds after which TCP sends a SYN for the fourth time.
+fn site() -> (Site, Running) {
+    let site = Site::new(binaries!());
+    configure(&site, &STEPS, "step_time = \"5s\"\nopen_for = \"5s\"");
+    let daemon = site.daemon();
+    (site, daemon)
+}
+
+fn until_ended(site: &Site, step: usize) {
+    let set = format!("step{step}_v");
+    wait::until_true("the step has ended", || site.guests(&set).is_empty());
+}
+
+#[test]
+fn a_copy_of_a_step_that_has_ended_is_no_misstep_also_after_success() {
+    let (site, _daemon) = site();
+    for from in both(1) {
+        walk(&site, from, &STEPS);
+        wait::until_true("it opens", || is_open(&site, from));
+    }
+    for from in both(2) {
+        walk(&site, from, &STEPS[..3]);
+    }
+    until_ended(&site, 4);
+    until_ended(&site, 3);
+    let [_, b, c, d] = STEPS;
+    for from in both(1) {
+        assert!(!is_open(&site, from));
+        walk(&site, from, &[b, c, d, d]);
+    }
+    for from in both(2) {
+        walk(&site, from, &[c, b]);
+    }
+    until_judged(&site, 1000);
+    assert_eq!(site.guests("penalty_v"), []);
+    for from in both(1).into_iter().chain(both(2)) {
+        // It is no step either.
+        assert!(!is_open(&site, from));
+        walk(&site, from, &STEPS);
+        wait::until_true("it opens", || is_open(&site, from));
+    }
+}
+
+#[test]
+fn a_step_that_was_never_done_is_a_misstep_beside_copies_of_others() {
+    let (site, _daemon) = site();
+    for from in both(1) {
+        walk(&site, from, &STEPS[..2]);
+    }
+    until_ended(&site, 2);
+    for from in both(1) {
+        walk(&site, from, &STEPS[2..3]);
+    }
+    wait::until_true("they are missteps", || {
+        site.guests("penalty_v").len() == both(1).len()
+    });
+}
+
+#[test]
+fn a_first_step_that_comes_again_in_the_middle_of_a_slow_walk_does_no_harm() {
+    let (site, _daemon) = site();
+    let [a, b, c, d] = STEPS;
+    let passes = |set: &str| {
+        wait::until_true("some time passes", || {
+            let all = site.guests(set);
+            all.iter().all(|guest| guest.expires <= 2)
+        });
+    };
+    for from in both(1) {
+        walk(&site, from, &[a]);
+    }
+    passes("step1_v");
+    for from in both(1) {
+        walk(&site, from, &[b]);
+    }
+    until_ended(&site, 1);
+    for from in both(1) {
+        walk(&site, from, &[a, b, a, c, a, b]);
+        walk(&site, from, &[d]);
+        wait::until_true("it opens", || is_open(&site, from));
+    }
+    assert_eq!(site.guests("penalty_v"), []);
+}
+
+#[test]
+fn whoever_begins_anew_when_his_first_step_has_ended_is_not_penalised() {
+    let (site, _daemon) = site();
+    for from in both(1) {
+        walk(&site, from, &STEPS[..1]);
+    }
+    wait::until_true("some time passes", || {
+        let all = site.guests("step1_v");
+        all.iter().all(|guest| guest.expires <= 2)
+    });
+    for from in both(1) {
+        walk(&site, from, &STEPS[1..2]);
+    }
+    until_ended(&site, 1);
+    assert_eq!(site.guests("step2_v").len(), 2);
+    for from in both(1) {
+        walk(&site, from, &STEPS);
+        wait::until_true("it opens", || is_open(&site, from));
+    }
+    assert_eq!(site.guests("penalty_v"), []);
+}
