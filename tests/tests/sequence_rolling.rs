@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
+use oneknock_shared::invitation::Invitation;
 use oneknock_shared::port::Ports;
 use oneknock_shared::rolling;
 use oneknock_shared::secret::Subkeys;
 use oneknock_shared::selector::Slot;
 use oneknock_tests::clock::WallClock;
-use oneknock_tests::sequence::{both, is_open, walk};
+use oneknock_tests::sequence::{self, both, is_open, walk};
 use oneknock_tests::wire::{self, Key, Probe};
 use oneknock_tests::{Site, binaries, wait};
 use std::fs;
@@ -113,6 +114,47 @@ fn each_keys_own_sequence_opens_in_its_minute_and_in_those_beside_it_and_no_othe
             assert!(!is_open(&site, from), "{steps:?}");
         }
     }
+}
+
+#[test]
+fn a_key_whose_policy_a_sequence_cannot_keep_has_none() {
+    let site = site();
+    let [signs, stays] = two_keys(&site, ["signs", "stays"]);
+    let short = site.key("short", &["ssh"]);
+    site.set(&site.key_file("signs"), "signed_address", "true");
+    site.set(&site.key_file("short"), "max_open_for", "\"19s\"");
+    let invited = |key: &str| -> Invitation {
+        let line = site.ctl(&["key", "invite", key]).ok();
+        line.parse().unwrap()
+    };
+    assert!(invited("stays").rolling);
+    let said = site.ctl(&["check"]);
+    for key in ["signs", "short"] {
+        assert!(!invited(key).rolling);
+        assert!(
+            said.err
+                .contains(&format!("key {key}: has no port sequence")),
+            "{said}"
+        );
+    }
+    assert!(!said.err.contains("key stays"), "{said}");
+    let _daemon = site.daemon();
+    early_in_a_minute();
+    for (number, key) in (1..).zip([&signs, &short]) {
+        for from in both(number) {
+            walk_texts(&site, from, &steps(key, 0));
+        }
+    }
+    for from in both(1000) {
+        walk_texts(&site, from, &steps(&stays, 0));
+        wait::until_true("the control opens", || is_open(&site, from));
+    }
+    assert_eq!(site.guests("seq_ssh").len(), 2);
+    // Nor is a fixed one in what such a key is invited with.
+    sequence::configure(&site, &sequence::STEPS, "");
+    assert!(invited("stays").sequence.is_some());
+    assert!(invited("signs").sequence.is_none());
+    assert!(invited("short").sequence_service.is_none());
 }
 
 #[test]

@@ -283,8 +283,8 @@ fn check_rolling(
     let Some(sequence) = sequence.filter(|s| s.steps == Steps::Rolling) else {
         return;
     };
-    let may = |(_, key): &&(PathBuf, Key)| key.policy.services.contains(&sequence.service);
-    let count = keys.iter().filter(may).count();
+    let has = |(_, key): &&(PathBuf, Key)| sequence.is_for(&key.policy);
+    let count = keys.iter().filter(has).count();
     if count > ROLLING_KEYS {
         let service = sequence.service;
         let what = format!(

@@ -1,5 +1,6 @@
 //! `[sequence]` of `oneknockd.toml`: the port sequence, and what makes one worth having.
 
+use super::key::Policy;
 use super::reader::Section;
 use super::service::Service;
 use oneknock_shared::name::ServiceName;
@@ -62,6 +63,14 @@ impl Sequence {
             Steps::Fixed(steps) => steps,
             Steps::Rolling => &[],
         }
+    }
+
+    /// Whether a key of this policy has it. It admits whoever walks it, for its own time: not
+    /// what a key may open that is to sign its address, or for less.
+    #[must_use]
+    pub fn is_for(&self, policy: &Policy) -> bool {
+        let is_long_enough = policy.max_open_for.is_none_or(|most| most >= self.open_for);
+        policy.services.contains(&self.service) && !policy.signed_address && is_long_enough
     }
 
     /// How long an address whose last packet was a misstep cannot do anything: longer than
@@ -244,6 +253,7 @@ pub fn text(sequence: Option<&Sequence>) -> String {
 # The fallback for networks that swallow UDP and for the day when the daemon is dead:
 # connection attempts to these ports in this order open the service; the kernel alone
 # watches. Weak: whoever is on the path can do it again. \"oneknockctl check\" proposes ports.
+# A key that is to sign its address, or may open for less than open_for, does not have it.
 #[sequence]
 #service = \"ssh\"
 #ports = []
@@ -288,6 +298,16 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
+    fn shortest() -> Sequence {
+        Sequence {
+            service: "ssh".parse().unwrap(),
+            steps: Steps::Rolling,
+            step_time: MIN_STEP,
+            open_for: MIN_STEP,
+            public: Vec::new(),
+        }
+    }
+
     fn found(steps: &[&str]) -> Vec<String> {
         let services = [Service::new("ssh".parse().unwrap(), ports(&["tcp/22"]))];
         let public = ports(&["tcp/443", "udp/9000-9999"]);
@@ -301,15 +321,26 @@ mod tests {
 
     #[test]
     fn a_step_may_come_again_for_longer_than_tcp_takes_to_send_a_syn_a_fourth_time() {
-        let shortest = Sequence {
-            service: "ssh".parse().unwrap(),
-            steps: Steps::Rolling,
-            step_time: MIN_STEP,
-            open_for: MIN_STEP,
-            public: Vec::new(),
-        };
         // After 1, 3 and 7 seconds.
-        assert!(shortest.penalty() > Duration::from_secs(7));
+        assert!(shortest().penalty() > Duration::from_secs(7));
+    }
+
+    #[test]
+    fn a_key_that_is_to_sign_its_address_or_may_open_for_less_has_no_sequence() {
+        let sequence = shortest();
+        let policy = || Policy::new(vec!["web".parse().unwrap(), "ssh".parse().unwrap()]);
+        let most = |time| Policy {
+            max_open_for: Some(time),
+            ..policy()
+        };
+        let is_for = |policy| sequence.is_for(&policy);
+        assert!(is_for(policy()) && is_for(most(MIN_STEP)));
+        assert!(!is_for(most(Duration::from_secs(4))));
+        assert!(!is_for(Policy {
+            signed_address: true,
+            ..policy()
+        }));
+        assert!(!is_for(Policy::new(vec!["web".parse().unwrap()])));
     }
 
     #[test]

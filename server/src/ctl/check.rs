@@ -2,7 +2,7 @@
 
 use super::listening::{self, Listening};
 use super::{Failure, check_readable, words};
-use crate::config::{self, Config, Mistake, Settings};
+use crate::config::{self, Config, Key, Mistake, Settings};
 use crate::files;
 use crate::ledger;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
             let taken = taken(&file, &settings.config, &listening);
             if taken.is_empty() {
                 let (services, keys) = (settings.config.services.len(), settings.keys.len());
-                warn(dir, &file, &settings.config);
+                warn(dir, &file, &settings);
                 eprintln!("no mistake found: services {services}, keys {keys}");
                 return Ok(());
             }
@@ -53,9 +53,18 @@ fn taken(file: &Path, config: &Config, listening: &Listening) -> Vec<Mistake> {
     taken.into_iter().map(mistake).collect()
 }
 
-fn warn(dir: &Path, file: &Path, config: &Config) {
+fn warn(dir: &Path, file: &Path, settings: &Settings) {
+    let config = &settings.config;
     for warning in config.warnings() {
         eprintln!("warning: {}: {warning}", file.display());
+    }
+    if let Some(sequence) = &config.sequence {
+        let may = |key: &&Key| key.policy.services.contains(&sequence.service);
+        for key in settings.keys.iter().filter(may) {
+            if !sequence.is_for(&key.policy) {
+                eprintln!("warning: key {}: {}", key.name, words::NO_SEQUENCE);
+            }
+        }
     }
     if config.on_trial {
         eprintln!("warning: {}", words::NOT_CONFIRMED);

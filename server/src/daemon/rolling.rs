@@ -88,15 +88,14 @@ fn id(of: (u64, GenerationId)) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// The generations of keys that may open what the sequence opens, as far as their time has
-/// come.
+/// The generations of keys that have a sequence, as far as their time has come.
 fn keys(settings: &Settings, now: Timestamp) -> Vec<Subkeys> {
     let Some(sequence) = &settings.config.sequence else {
         return Vec::new();
     };
-    let may = settings.keys.iter();
-    let may = may.filter(|key| key.policy.services.contains(&sequence.service));
-    let generations = may.flat_map(|key| &key.generations);
+    let keys = settings.keys.iter();
+    let have = keys.filter(|key| sequence.is_for(&key.policy));
+    let generations = have.flat_map(|key| &key.generations);
     let begun = generations.filter(|g| g.not_before.is_none_or(|from| from <= now));
     begun
         .map(|g| Subkeys::derive(&g.secret, &settings.config.server_id))
