@@ -118,7 +118,9 @@ enum Command {
         all: bool,
         /// Also end the connections that such grants have let in, those too whose grant was
         /// over long ago: every connection from an address to a service that the history
-        /// has for it, also of others behind the same address.
+        /// has for it, also of others behind the same address. Of the port sequence there is
+        /// no history: of an address it is every connection to what that opens, of all those
+        /// from whom it had admitted still.
         #[arg(long)]
         cut: bool,
     },

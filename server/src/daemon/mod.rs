@@ -180,6 +180,8 @@ struct Daemon {
     look_again: Duration,
     /// Where the guard is watched: whom the port sequence had admitted when last seen.
     walked_in: BTreeSet<IpAddr>,
+    /// Whom the port sequence had admitted when that was ended last.
+    turned_away: Vec<IpAddr>,
     rolling: rolling::Rolling,
     control: Control,
     /// Where a trial of the guard goes on: until when.

@@ -53,6 +53,7 @@ impl Daemon {
             tidied: now.mono,
             look_again: now.mono,
             walked_in: std::collections::BTreeSet::new(),
+            turned_away: Vec::new(),
             rolling: super::rolling::Rolling::default(),
             control,
             trial_until: None,
