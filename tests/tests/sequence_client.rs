@@ -148,36 +148,48 @@ fn debians_knockd_opens_for_our_client_over_both_protocols() {
     });
 }
 
-#[test]
-fn rules_alone_open_with_no_daemon_and_no_configuration_on_the_machine() {
-    let site = Site::new(binaries!());
-    configure(&site, &STEPS, "");
-    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
-    fs::remove_dir_all(&site.dir).unwrap();
-    let (laptop, stranger, server) = (&site.lab.laptop, &site.lab.stranger, &site.lab.server);
-    // Twice: it takes the place of what it was.
-    for _ in 0..2 {
-        server.nft(&rules);
+/// As people write them by hand: whoever is at a step is an element of a set.
+const BY_HAND: &str = "
+table inet by_hand {
+    set one { type ipv4_addr; flags dynamic,timeout; timeout 5s; }
+    set two { type ipv4_addr; flags dynamic,timeout; timeout 5s; }
+    set in { type ipv4_addr; flags dynamic,timeout; timeout 1m; }
+    set one6 { type ipv6_addr; flags dynamic,timeout; timeout 5s; }
+    set two6 { type ipv6_addr; flags dynamic,timeout; timeout 5s; }
+    set in6 { type ipv6_addr; flags dynamic,timeout; timeout 1m; }
+    chain input {
+        type filter hook input priority filter; policy drop;
+        iif lo accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+        ct state established,related accept
+        tcp dport 22 ip saddr @in accept
+        tcp dport 22 ip6 saddr @in6 accept
+        udp dport 4411 ip saddr @two add @in { ip saddr }
+        udp dport 4411 ip6 saddr @two6 add @in6 { ip6 saddr }
+        tcp dport 1234 ip saddr @one add @two { ip saddr }
+        tcp dport 1234 ip6 saddr @one6 add @two6 { ip6 saddr }
+        udp dport 7070 add @one { ip saddr }
+        udp dport 7070 add @one6 { ip6 saddr }
     }
+}";
+
+#[test]
+fn a_knocking_ruleset_written_by_hand_opens_for_our_client_over_ipv4_and_ipv6() {
+    let site = Site::new(binaries!());
+    let (laptop, stranger, server) = (&site.lab.laptop, &site.lab.stranger, &site.lab.server);
+    server.nft(BY_HAND);
+    let walk = |order: [&str; 3], family: &str| {
+        let call = ["oneknock", "sequence", family, "server.lab"];
+        laptop.run(&[&call[..], &order].concat()).ok();
+    };
     for (to, family) in server.addresses().into_iter().zip(["-4", "-6"]) {
+        walk(["1234", "7070/udp", "4411/udp"], family);
         assert_eq!(probe(laptop, to, 22), Probe::Silent);
-        let walk = [
-            "oneknock",
-            "sequence",
-            "server.lab",
-            "7000",
-            "8000/udp",
-            "300",
-            "9000/udp",
-        ];
-        laptop.run(&[&walk[..], &[family]].concat()).ok();
+        walk(["7070/udp", "1234", "4411/udp"], family);
         until_open(laptop, to, 22);
         assert_eq!(banner(laptop, to, 22), "SSH-2.0-");
         assert_eq!(probe(stranger, to, 22), Probe::Silent);
     }
-    let listing = server.run(&["nft", "list", "ruleset"]).ok();
-    server.nft("flush ruleset");
-    server.nft(&listing);
 }
 
 #[test]
