@@ -201,11 +201,28 @@ fn faults(steps: &[Ports], taken: &Taken<'_>) -> Vec<String> {
             ));
         }
     }
-    let numbers = || steps.iter().map(Ports::first);
-    if numbers().is_sorted() || numbers().rev().is_sorted() {
-        faults.push("must not rise or fall all the way, as a scan does".into());
+    let numbers: Vec<u16> = steps.iter().map(Ports::first).collect();
+    if is_one_way(&numbers) || is_protocol_by_protocol(steps) {
+        faults.push(
+            "must not rise or fall all the way, nor one protocol after the other, as scans do"
+                .into(),
+        );
     }
     faults
+}
+
+fn is_one_way(numbers: &[u16]) -> bool {
+    numbers.is_sorted() || numbers.iter().rev().is_sorted()
+}
+
+/// Whether a scan of the one protocol's ports and then of the other's, each of them upwards
+/// or downwards, comes by these in order.
+fn is_protocol_by_protocol(steps: &[Ports]) -> bool {
+    let parts = steps.chunk_by(|a, b| a.transport() == b.transport());
+    let parts: Vec<Vec<u16>> = parts
+        .map(|part| part.iter().map(Ports::first).collect())
+        .collect();
+    parts.len() <= 2 && parts.iter().all(|part| is_one_way(part))
 }
 
 /// How often a proposal is drawn: where hardly a port is left there is none.
@@ -269,21 +286,28 @@ pub fn text(sequence: Option<&Sequence>) -> String {
 "
         .into();
     };
+    let (about, steps) = match &of.steps {
+        Steps::Fixed(steps) => (
+            "# The fallback in the kernel alone; weak: whoever is on the path can do it again.",
+            format!("ports = {}", ports_text(steps)),
+        ),
+        Steps::Rolling => (
+            "# The fallback for networks that swallow UDP; it needs the daemon, and without it is shut
+# for good within three minutes. Weak: whoever is on the path can do it again at once.",
+            "rolling = \"1m\"".into(),
+        ),
+    };
     format!(
         "
-# The fallback in the kernel alone; weak: whoever is on the path can do it again.
+{about}
 [sequence]
 service = \"{}\"
-{}
+{steps}
 step_time = \"{}\"
 open_for = \"{}\"
 public = {}
 ",
         of.service,
-        match &of.steps {
-            Steps::Fixed(steps) => format!("ports = {}", ports_text(steps)),
-            Steps::Rolling => "rolling = \"1m\"".into(),
-        },
         humantime::format_duration(of.step_time),
         humantime::format_duration(of.open_for),
         ports_text(&of.public),
@@ -344,9 +368,22 @@ mod tests {
     }
 
     #[test]
+    fn a_rolling_sequence_is_written_with_what_it_needs() {
+        assert!(text(Some(&shortest())).contains("needs the daemon"));
+        let steps = Steps::Fixed(ports(&["tcp/9", "tcp/5", "tcp/90", "udp/50"]));
+        let fixed = Sequence {
+            steps,
+            ..shortest()
+        };
+        assert!(text(Some(&fixed)).contains("in the kernel alone"));
+    }
+
+    #[test]
     fn a_mixed_sequence_of_four_to_eight_is_good() {
         for good in [
             &["tcp/7000", "udp/8000", "tcp/300", "tcp/45123"][..],
+            &["tcp/7000", "udp/8000", "udp/300", "tcp/9000"],
+            &["tcp/7000", "udp/8000", "udp/300", "udp/8999"],
             &[
                 "tcp/9", "tcp/5", "tcp/90", "udp/50", "tcp/900", "udp/500", "tcp/2", "tcp/99",
             ],
@@ -368,6 +405,9 @@ mod tests {
             ),
             (&["tcp/10", "tcp/20", "udp/30", "tcp/40"], "rise or fall"),
             (&["tcp/40", "tcp/30", "udp/20", "tcp/10"], "rise or fall"),
+            (&["tcp/30", "tcp/40", "udp/10", "udp/20"], "rise or fall"),
+            (&["udp/40", "udp/30", "tcp/10", "tcp/20"], "rise or fall"),
+            (&["tcp/20", "udp/40", "udp/30", "udp/10"], "rise or fall"),
             (
                 &["tcp/40", "tcp/30", "udp/40", "tcp/10"],
                 "tcp/40 and udp/40 are the same",
