@@ -184,6 +184,31 @@ fn a_removed_keys_holder_has_nothing_and_the_others_go_on() {
 }
 
 #[test]
+fn what_a_removed_keys_sequence_has_opened_is_closed() {
+    let site = site();
+    let [gone, stays] = two_keys(&site, ["gone", "stays"]);
+    let mut daemon = site.daemon();
+    early_in_a_minute();
+    let open = |key: &Key, number| {
+        for from in both(number) {
+            walk_texts(&site, from, &steps(key, 0));
+            wait::until_true("it opens", || is_open(&site, from));
+        }
+    };
+    open(&gone, 1);
+    open(&stays, 2);
+    site.ctl(&["reload"]).ok();
+    assert_eq!(site.guests("seq_ssh").len(), 4);
+    site.ctl(&["key", "remove", "gone", "--force"]).ok();
+    daemon.expect("closed what such have opened: grants=4");
+    assert_eq!(site.guests("seq_ssh"), []);
+    open(&stays, 3);
+    site.ctl(&["key", "rotate", "stays", "--now"]).ok();
+    daemon.expect("closed what such have opened: grants=2");
+    assert_eq!(site.guests("seq_ssh"), []);
+}
+
+#[test]
 fn the_daemon_rolls_it_on_and_what_was_recorded_is_worthless() {
     let site = site();
     let key = site.key("laptop", &["ssh"]);

@@ -39,6 +39,11 @@ impl Rolling {
         self.in_force != *in_force || self.begun.is_none_or(|begun| is_step(begun, now))
     }
 
+    /// Whether a generation that had a sequence has none any more.
+    fn has_lost(&self, in_force: &BTreeSet<GenerationId>) -> bool {
+        !self.in_force.is_subset(in_force)
+    }
+
     fn begin(&mut self, keys: Vec<Subkeys>, in_force: BTreeSet<GenerationId>, now: Now) {
         *self = Self {
             keys,
@@ -118,6 +123,7 @@ impl Daemon {
             .into_iter()
             .filter(|id| in_force.contains_key(id))
             .collect();
+        let has_lost = self.rolling.has_lost(&ids);
         let anew = self.rolling.is_stale(&ids, now);
         if anew {
             self.rolling.begin(all, ids, now);
@@ -132,6 +138,21 @@ impl Daemon {
                     ));
                 }
             }
+        }
+        if has_lost {
+            self.end_walked();
+        }
+    }
+
+    /// Ends what rolling sequences have opened, since one of them has ended: whose has opened
+    /// it nobody knows, and who still has one can walk it again.
+    fn end_walked(&mut self) {
+        match self.turn_away(None) {
+            Ok(0) => {}
+            Ok(count) => log::line(format_args!(
+                "a key has no rolling port sequence any more: closed what such have opened: grants={count}"
+            )),
+            Err(failed) => log::line(failed.error),
         }
     }
 
@@ -202,7 +223,9 @@ mod tests {
             ..at(601_000)
         };
         assert!(rolling.is_stale(&fewer, set));
+        assert!(!rolling.has_lost(&fewer));
         fewer.pop_first();
         assert!(rolling.is_stale(&fewer, at(601_000)));
+        assert!(rolling.has_lost(&fewer));
     }
 }
