@@ -388,44 +388,6 @@ fn grants_names_what_the_sequence_opened_as_such_and_revoke_ends_it() {
 }
 
 #[test]
-fn check_refuses_a_step_that_a_service_here_listens_on_and_proposes_a_sequence() {
-    let site = Site::new(binaries!());
-    let steps = ["tcp/7000", "udp/8000", "tcp/300", "udp/9000"];
-    configure(&site, &steps, "");
-    site.ctl(&["check"]).ok();
-    let _tcp = site
-        .lab
-        .server
-        .enter(|| std::net::TcpListener::bind("[::]:300"))
-        .unwrap();
-    let _udp = wire::Listener::start(&site.lab.server, 9000, false, None);
-    let said = site.ctl(&["check"]).fails(1);
-    assert!(said.contains("listens on tcp/300"), "{said}");
-    assert!(said.contains("listens on udp/9000"), "{said}");
-    assert!(!said.contains("listens on tcp/7000"), "{said}");
-    // What is proposed is taken as it stands.
-    let drawn = said
-        .lines()
-        .find_map(|l| l.split("just now: ports = ").nth(1))
-        .unwrap();
-    let drawn: Vec<String> = serde_json::from_str(drawn).unwrap();
-    let drawn: Vec<&str> = drawn.iter().map(String::as_str).collect();
-    configure(&site, &drawn, "");
-    site.ctl(&["check"]).ok();
-    for bad in [
-        &["tcp/10", "tcp/20", "tcp/30", "tcp/40"][..],
-        &["tcp/10", "tcp/22", "tcp/8", "tcp/40"],
-        &["tcp/10", "tcp/7"],
-        &[],
-    ] {
-        configure(&site, bad, "");
-        let said = site.ctl(&["check"]).fails(1);
-        assert!(said.contains("sequence.ports: "), "{said}");
-        assert!(said.contains("just now: ports = "), "{said}");
-    }
-}
-
-#[test]
 fn a_session_that_the_sequence_let_in_outlives_a_gap_of_a_watched_guard() {
     let site = Site::new(binaries!());
     configure(&site, &STEPS, "step_time = \"5s\"\nopen_for = \"5s\"");

@@ -18,6 +18,7 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
             if taken.is_empty() {
                 let (services, keys) = (settings.config.services.len(), settings.keys.len());
                 warn(dir, &file, &settings);
+                warn_of_missteps(&file, &settings.config, &listening);
                 eprintln!("no mistake found: services {services}, keys {keys}");
                 return Ok(());
             }
@@ -51,6 +52,18 @@ fn taken(file: &Path, config: &Config, listening: &Listening) -> Vec<Mistake> {
         what,
     };
     taken.into_iter().map(mistake).collect()
+}
+
+/// Ports that many use cost each of them a penalty.
+fn warn_of_missteps(file: &Path, config: &Config, listening: &Listening) {
+    let missteps = listening.missteps(config, &listening::outgoing());
+    if !missteps.is_empty() {
+        eprintln!(
+            "warning: {}: sequence.public: something here listens on {}: whoever connects there cannot walk the sequence for a while after; what is for everybody belongs into public",
+            file.display(),
+            missteps.join(", ")
+        );
+    }
 }
 
 fn warn(dir: &Path, file: &Path, settings: &Settings) {
