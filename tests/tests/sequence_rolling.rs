@@ -8,6 +8,7 @@ use oneknock_shared::port::Ports;
 use oneknock_shared::rolling;
 use oneknock_shared::secret::Subkeys;
 use oneknock_shared::selector::Slot;
+use oneknock_tests::chance::Chance;
 use oneknock_tests::clock::WallClock;
 use oneknock_tests::sequence::{self, both, is_open, walk};
 use oneknock_tests::wire::{self, Key, Probe};
@@ -184,6 +185,35 @@ fn a_removed_keys_holder_has_nothing_and_the_others_go_on() {
 }
 
 #[test]
+fn a_scan_of_all_ports_that_may_be_steps_opens_nothing_in_whatever_order() {
+    let site = site();
+    let key = site.key("laptop", &["ssh"]);
+    let _daemon = site.daemon();
+    early_in_a_minute();
+    let mut chance = Chance::new("scan of rolling ports");
+    let mut ports: Vec<u16> = rolling::PORTS.collect();
+    for number in 1..=3 {
+        match number {
+            1 => {}
+            2 => ports.reverse(),
+            _ => chance.shuffle(&mut ports),
+        }
+        for from in both(number) {
+            let to = site.lab.server.address_like(from);
+            let each = ports.iter().map(|port| format!("tcp/{port}"));
+            let packets = each.map(|port| sequence::first_packet(&site, from, &port));
+            sequence::send_all(&site, to, packets.collect::<Vec<_>>().into_iter());
+        }
+    }
+    for from in both(1000) {
+        walk_texts(&site, from, &steps(&key, 0));
+        wait::until_true("the control opens", || is_open(&site, from));
+    }
+    assert_eq!(site.guests("seq_ssh").len(), 2);
+    assert_eq!(site.guests("penalty_v").len(), 6);
+}
+
+#[test]
 fn what_a_removed_keys_sequence_has_opened_is_closed() {
     let site = site();
     let [gone, stays] = two_keys(&site, ["gone", "stays"]);
@@ -242,8 +272,13 @@ fn the_daemon_rolls_it_on_and_what_was_recorded_is_worthless() {
 #[test]
 fn with_the_daemon_dead_it_runs_out_and_stays_shut() {
     let site = site();
-    site.key("laptop", &["ssh"]);
-    let mut daemon = site.daemon();
+    let key = site.key("laptop", &["ssh"]);
+    let mut clock = WallClock::new(site.lab.dir());
+    // A few seconds before the sequence of the minute before is over.
+    let into = i64::try_from(wire::now() % 60_000).unwrap();
+    clock.set(54_000 - into);
+    let slot = clock.now() / 60_000;
+    let mut daemon = site.daemon_by(&clock);
     daemon.signal(Signal::SIGKILL);
     daemon.end();
     for at in 1..=6 {
@@ -258,6 +293,24 @@ fn with_the_daemon_dead_it_runs_out_and_stays_shut() {
             .collect();
         assert!((2..=3).contains(&ends.len()), "{listing}");
         assert!(ends.iter().all(|&seconds| seconds <= 180), "{listing}");
+    }
+    // Each in its turn.
+    let (over, later) = (steps_of(&key, slot - 1), steps_of(&key, slot + 1));
+    let first: Ports = over[0].parse().unwrap();
+    let list = ["nft", "list", "map", "inet", "oneknock", "port_1"];
+    wait::until_true("the first of them is over", || {
+        let listing = site.lab.server.run(&list).ok();
+        !listing.contains(&format!("{} timeout", first.first()))
+    });
+    for from in both(1) {
+        walk_texts(&site, from, &over);
+    }
+    for from in both(1000) {
+        walk_texts(&site, from, &later);
+        wait::until_true("the control opens", || is_open(&site, from));
+    }
+    for from in both(1) {
+        assert!(!is_open(&site, from));
     }
 }
 
