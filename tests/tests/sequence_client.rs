@@ -127,34 +127,43 @@ fn a_door_without_a_sequence_says_so_and_asks_for_a_new_invitation() {
 }
 
 #[test]
-fn debians_knockd_opens_for_our_client_over_both_protocols() {
+fn debians_knockd_opens_for_our_client_over_both_protocols_ipv4_and_ipv6() {
     let site = Site::new(binaries!());
-    let (laptop, server) = (&site.lab.laptop, &site.lab.server);
-    let opened = server.home.join("opened");
+    let (laptop, stranger, server) = (&site.lab.laptop, &site.lab.stranger, &site.lab.server);
+    server.nft(
+        "table inet door {
+            set in4 { type ipv4_addr; }
+            set in6 { type ipv6_addr; }
+            chain input {
+                type filter hook input priority 0;
+                ct state established accept
+                tcp dport 22 ip saddr @in4 accept
+                tcp dport 22 ip6 saddr @in6 accept
+                tcp dport 22 drop
+            }
+        }",
+    );
     let config = server.home.join("knockd.conf");
     let text = format!(
         "[options]\n  logfile = {}\n[open]\n  sequence = 7000:tcp,8000:udp,300:tcp,9000:udp\n  \
-         seq_timeout = 10\n  tcpflags = syn\n  command = /bin/sh -c 'echo %IP% >> {}'\n",
+         seq_timeout = 10\n  tcpflags = syn\n  \
+         start_command = nft add element inet door in4 {{ %IP% }}\n  \
+         start_command_6 = nft add element inet door in6 {{ %IP% }}\n",
         server.home.join("knockd.log").display(),
-        opened.display()
     );
     fs::write(&config, text).unwrap();
     let knockd = ["knockd", "-v", "-i", "eth0", "-c", config.to_str().unwrap()];
     let mut knockd = Running::start("knockd", server.command(&knockd));
     knockd.expect("listening on eth0");
-    let walk = [
-        "oneknock",
-        "sequence",
-        "server.lab",
-        "7000",
-        "8000/udp",
-        "300",
-        "9000/udp",
-    ];
-    laptop.run(&[&walk[..], &["-4"]].concat()).ok();
-    wait::until_true("knockd opens", || {
-        fs::read_to_string(&opened).is_ok_and(|text| text.contains("198.51.100.7"))
-    });
+    let steps = ["7000", "8000/udp", "300", "9000/udp"];
+    for (to, family) in server.addresses().into_iter().zip(["-4", "-6"]) {
+        assert_eq!(probe(laptop, to, 22), Probe::Silent);
+        let walk = ["oneknock", "sequence", family, "server.lab"];
+        laptop.run(&[&walk[..], &steps].concat()).ok();
+        until_open(laptop, to, 22);
+        assert_eq!(banner(laptop, to, 22), "SSH-2.0-");
+        assert_eq!(probe(stranger, to, 22), Probe::Silent);
+    }
 }
 
 /// As people write them by hand: whoever is at a step is an element of a set.

@@ -81,7 +81,8 @@ enum Command {
     /// Print the ruleset that the daemon loads, as JSON for "nft -j -f -".
     Rules {
         /// The rest of it, which JSON cannot say, as text for "nft -f -": what refuses junk
-        /// to the knock port, from a set that the running daemon fills.
+        /// to the knock port, from a set that the running daemon fills, and the steps of the
+        /// port sequence, where there is one.
         #[arg(long)]
         sieve: bool,
         /// The port sequence of the configuration and the door that it opens, as a ruleset
@@ -315,7 +316,9 @@ fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
         return print(text.trim_end());
     }
     if sieve {
-        return print(firewall::sieve_script(&settings.config.listen).trim_end());
+        let sequence = firewall::sequence_script(&settings.config, &gateways::read());
+        let text = firewall::sieve_script(&settings.config.listen) + &sequence;
+        return print(text.trim_end());
     }
     let how = How {
         table: TableIs::Made,

@@ -26,6 +26,7 @@ pub use names::TABLE;
 pub use nft::NftFailed;
 pub use rolling::RollingStep;
 pub use ruleset::{How, TableIs, ruleset};
+pub use sequence::script as sequence_script;
 pub use sieve::script as sieve_script;
 pub use standing::{Element, Standing};
 pub use trial::Trial;

@@ -18,6 +18,7 @@
 //!
 //! Behind a default gateway that rewrites sources is everybody: it is nobody's step.
 
+use super::gateways::barred;
 use super::names::{SEQUENCE, TABLE, seq_name};
 use super::nft::{self, NftFailed};
 use super::rolling::port_map;
@@ -353,6 +354,17 @@ impl Who<'_> {
 /// Which port this is, to whom.
 fn which(address: &str) -> String {
     format!("{address} . meta l4proto . th dport")
+}
+
+/// The commands that make the sequence of this configuration stand in the guard's table, on a
+/// machine with these gateways; empty where there is none.
+#[must_use]
+pub fn script(config: &Config, gateways: &[IpAddr]) -> String {
+    let parts = parts(config);
+    if parts.chains.is_empty() {
+        return String::new();
+    }
+    parts.commands(TABLE, &barred(config, gateways))
 }
 
 /// What the last step does besides.
