@@ -17,9 +17,14 @@ use std::fs;
 
 /// A site whose sequence for ssh rolls.
 fn site() -> Site {
+    site_with("")
+}
+
+/// The same with more lines of its section.
+fn site_with(more: &str) -> Site {
     let site = Site::new(binaries!());
     let text = fs::read_to_string(site.config()).unwrap();
-    let section = "\n[sequence]\nservice = \"ssh\"\nrolling = \"1m\"\n";
+    let section = format!("\n[sequence]\nservice = \"ssh\"\nrolling = \"1m\"\n{more}\n");
     fs::write(site.config(), format!("{text}{section}")).unwrap();
     site
 }
@@ -236,6 +241,31 @@ fn what_a_removed_keys_sequence_has_opened_is_closed() {
     site.ctl(&["key", "rotate", "stays", "--now"]).ok();
     daemon.expect("closed what such have opened: grants=2");
     assert_eq!(site.guests("seq_ssh"), []);
+}
+
+#[test]
+fn a_copy_of_a_rolling_step_that_has_ended_is_no_misstep() {
+    let site = site_with("step_time = \"5s\"\nopen_for = \"5s\"");
+    let key = site.key("laptop", &["ssh"]);
+    let _daemon = site.daemon();
+    early_in_a_minute();
+    let all = steps(&key, 0);
+    for from in both(1) {
+        walk_texts(&site, from, &all);
+        wait::until_true("it opens", || is_open(&site, from));
+    }
+    for set in ["step6_v4", "step6_v6"] {
+        let list = ["nft", "list", "set", "inet", "oneknock", set];
+        let is_over = || !site.lab.server.run(&list).ok().contains("expires");
+        wait::until_true("the last step has ended", is_over);
+    }
+    for from in both(1) {
+        walk_texts(&site, from, &all[1..]);
+        assert!(!is_open(&site, from));
+        walk_texts(&site, from, &all);
+        wait::until_true("it opens", || is_open(&site, from));
+    }
+    assert_eq!(site.guests("penalty_v"), []);
 }
 
 #[test]
