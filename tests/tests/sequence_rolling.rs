@@ -10,10 +10,11 @@ use oneknock_shared::secret::Subkeys;
 use oneknock_shared::selector::Slot;
 use oneknock_tests::chance::Chance;
 use oneknock_tests::clock::WallClock;
-use oneknock_tests::sequence::{self, both, is_open, walk};
+use oneknock_tests::sequence::{self, both, first_packet, is_open, send_all, somebody, walk};
 use oneknock_tests::wire::{self, Key, Probe};
 use oneknock_tests::{Site, binaries, wait};
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A site whose sequence for ssh rolls.
 fn site() -> Site {
@@ -206,8 +207,8 @@ fn a_scan_of_all_ports_that_may_be_steps_opens_nothing_in_whatever_order() {
         for from in both(number) {
             let to = site.lab.server.address_like(from);
             let each = ports.iter().map(|port| format!("tcp/{port}"));
-            let packets = each.map(|port| sequence::first_packet(&site, from, &port));
-            sequence::send_all(&site, to, packets.collect::<Vec<_>>().into_iter());
+            let packets = each.map(|port| first_packet(&site, from, &port));
+            send_all(&site, to, packets.collect::<Vec<_>>().into_iter());
         }
     }
     for from in both(1000) {
@@ -241,6 +242,37 @@ fn what_a_removed_keys_sequence_has_opened_is_closed() {
     site.ctl(&["key", "rotate", "stays", "--now"]).ok();
     daemon.expect("closed what such have opened: grants=2");
     assert_eq!(site.guests("seq_ssh"), []);
+}
+
+#[test]
+fn no_step_is_a_misstep_while_all_are_told_anew() {
+    let site = site();
+    let key = site.key("laptop", &["ssh"]);
+    let _daemon = site.daemon();
+    early_in_a_minute();
+    let steps = steps(&key, 0);
+    let walks = |is_over: &AtomicBool| {
+        let to = site.lab.server.v4.into();
+        for number in 1.. {
+            let from = somebody(number, false);
+            let packets = steps.iter().map(|step| first_packet(&site, from, step));
+            send_all(&site, to, packets.collect::<Vec<_>>().into_iter());
+            if is_over.load(Ordering::Relaxed) {
+                return from;
+            }
+        }
+        unreachable!("there are fewer addresses than reloads take time")
+    };
+    let (last, ()) = wait::meanwhile(walks, || {
+        for _ in 0..10 {
+            site.ctl(&["reload"]).ok();
+        }
+    });
+    // So many that the set of the admitted may be full.
+    wait::until_true("all were judged", || {
+        is_open(&site, last) || site.guests("seq_ssh").len() == 1024
+    });
+    assert_eq!(site.guests("penalty_v"), []);
 }
 
 #[test]
