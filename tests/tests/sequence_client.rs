@@ -233,6 +233,26 @@ fn over_a_link_that_loses_ten_percent_and_reorders_a_walk_nearly_always_opens() 
 }
 
 #[test]
+fn a_walk_whose_last_step_is_lost_is_completed_by_the_next() {
+    let (site, mut daemon) = site(&STEPS);
+    kill(&mut daemon);
+    // An empty datagram has 28 bytes, and each step is sent three times.
+    site.lab.net.nft(
+        "table inet loses {
+            chain forward {
+                type filter hook forward priority 0;
+                udp dport 9000 quota until 84 bytes counter drop
+            }
+        }",
+    );
+    site.oneknock(&["open", "home", "-4", "--via", "sequence"])
+        .ok();
+    let lost = site.lab.net.run(&["nft", "list", "ruleset"]).ok();
+    assert!(lost.contains("counter packets 3 "), "{lost}");
+    assert!(is_open(&site, site.lab.laptop.v4.into()));
+}
+
+#[test]
 fn a_host_that_rejects_a_step_sees_the_next_one_all_the_same() {
     let site = Site::new(binaries!());
     let mut capture = Capture::start(&site.lab.server, "tcp");
