@@ -7,12 +7,14 @@ mod main_file;
 mod reader;
 mod sequence;
 mod service;
+mod steps;
 
 pub use always::Network;
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, default_control, main_text, parse as parse_config};
-pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text, propose as propose_sequence};
+pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text};
 pub use service::Service;
+pub use steps::propose as propose_sequence;
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
 use std::collections::HashMap;

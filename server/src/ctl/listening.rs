@@ -139,7 +139,7 @@ pub fn proposal(dir: &Path, listening: &Listening) -> Option<String> {
     let table = text.parse::<toml::Table>().ok()?;
     let (knock, taken) = (knock_ports(&table), taken(&table));
     let listens = |step: Ports| listening.has(step);
-    let steps = propose_sequence(&[], &knock, &taken, listens);
+    let steps = propose_sequence(&knock, &taken, listens);
     Some(format!("ports = {}", ports_text(&steps.ok()??)))
 }
 
