@@ -8,7 +8,7 @@ use oneknock_tests::process::Running;
 use oneknock_tests::sequence::{STEPS, configure, is_open};
 use oneknock_tests::weather::Weather;
 use oneknock_tests::wire::{Probe, banner, probe, until_open};
-use oneknock_tests::{Site, binaries, figure, wait};
+use oneknock_tests::{Done, Site, binaries, figure, wait};
 use std::fs;
 
 const TCP: [&str; 4] = ["tcp/7000", "tcp/8000", "tcp/300", "tcp/9000"];
@@ -72,11 +72,23 @@ fn where_udp_is_swallowed_the_sequence_comes_after_the_packet_and_says_so() {
 
 #[test]
 fn where_the_daemon_is_dead_plain_ssh_gets_in_by_the_sequence() {
-    let (site, mut daemon) = site(&STEPS);
-    kill(&mut daemon);
-    let said = site.oneknock_ssh("echo in");
-    assert_eq!(said.err.matches(WEAK).count(), 1, "{said}");
-    assert_eq!(said.ok(), "in\n");
+    let plain = |site: &Site| {
+        let printed = site.oneknock(&["ssh-config", "home"]).ok();
+        let config = site.lab.laptop.home.join("ssh_config");
+        let rest = fs::read_to_string(&site.sshd.config).unwrap();
+        fs::write(&config, format!("{printed}\n{rest}")).unwrap();
+        let ssh = ["ssh", "-F", config.to_str().unwrap(), "home", "echo in"];
+        site.lab.laptop.run(&ssh)
+    };
+    let ours = |site: &Site| site.oneknock_ssh("echo in");
+    let ways: [&dyn Fn(&Site) -> Done; 2] = [&plain, &ours];
+    for way in ways {
+        let (site, mut daemon) = site(&STEPS);
+        kill(&mut daemon);
+        let said = way(&site);
+        assert_eq!(said.err.matches(WEAK).count(), 1, "{said}");
+        assert_eq!(said.ok(), "in\n");
+    }
 }
 
 #[test]
