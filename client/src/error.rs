@@ -367,7 +367,7 @@ impl Error {
                 first.into_iter().chain(rest).collect()
             }
             Self::SequenceInVain { .. } => vec![
-                "does the server's router forward every port of the sequence, and the service's?".into(),
+                "does the server's router forward every port of the sequence, and the service's, and leave the sources as they are?".into(),
                 "a step that was lost, or a connection to another port of the server, costs this machine's address a penalty there: wait a minute without one, and try again".into(),
             ],
             Self::NoSequence { .. } => vec![
