@@ -2,9 +2,12 @@
 //! begun anew.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use oneknock_tests::capture::Capture;
 use oneknock_tests::process::Running;
 use oneknock_tests::sequence::{STEPS, both, configure, is_open, until_judged, walk};
 use oneknock_tests::{Site, binaries, wait};
+use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
 
 /// A site whose steps take the shortest time that there is, which is shorter than the seven
 /// seconds after which TCP sends a SYN for the fourth time.
@@ -48,6 +51,39 @@ fn a_copy_of_a_step_that_has_ended_is_no_misstep_also_after_success() {
         walk(&site, from, &STEPS);
         wait::until_true("it opens", || is_open(&site, from));
     }
+}
+
+#[test]
+fn syns_that_tcp_itself_sends_again_for_seconds_do_no_harm() {
+    let steps = ["tcp/7000", "tcp/8000", "tcp/300", "tcp/9000"];
+    let site = Site::new(binaries!());
+    configure(&site, &steps, "step_time = \"5s\"\nopen_for = \"5s\"");
+    let _daemon = site.daemon();
+    let mut capture = Capture::start(&site.lab.server, "tcp");
+    let to: IpAddr = site.lab.server.v4.into();
+    let from = site.lab.laptop.v4.into();
+    std::thread::scope(|scope| {
+        for step in steps {
+            let port: u16 = step[4..].parse().unwrap();
+            // Nobody answers; TCP goes on asking, and gives up before its copy after 11 or 15 s.
+            let patience = Duration::from_secs(9);
+            let connect = move || TcpStream::connect_timeout(&(to, port).into(), patience);
+            let laptop = &site.lab.laptop;
+            scope.spawn(move || laptop.enter(connect).unwrap_err());
+            capture.expect(&format!(".{port}: Flags [S]"));
+        }
+        wait::until_true("it opens", || is_open(&site, from));
+        until_ended(&site, 4);
+        let seen = capture.count(".9000: Flags [S]");
+        wait::until_true("one more comes", || {
+            capture.count(".9000: Flags [S]") > seen
+        });
+    });
+    assert_eq!(site.guests("penalty_v"), []);
+    // All of a walk, coming again in order, is a walk: it may be open for that long still.
+    wait::until_true("it is over", || !is_open(&site, from));
+    walk(&site, from, &steps);
+    wait::until_true("it opens", || is_open(&site, from));
 }
 
 #[test]
