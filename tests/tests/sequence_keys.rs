@@ -1,6 +1,7 @@
 //! Rolling sequences and the keys that they follow from: each has its own, as long as it may.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use nix::sys::signal::Signal;
 use oneknock_shared::invitation::Invitation;
 use oneknock_tests::rolling::{self, early_in_a_minute, steps, two_keys};
 use oneknock_tests::sequence::{self, both, is_open};
@@ -151,5 +152,27 @@ fn what_a_removed_keys_sequence_has_opened_is_closed() {
     open(&stays, 3);
     site.ctl(&["key", "rotate", "stays", "--now"]).ok();
     daemon.expect("closed what such have opened: grants=2");
+    assert_eq!(site.guests("seq_ssh"), []);
+}
+
+#[test]
+fn what_a_key_has_opened_that_was_removed_while_no_daemon_ran_is_closed_at_its_start() {
+    let site = site();
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    early_in_a_minute();
+    for from in both(1) {
+        rolling::walk(&site, from, &steps(&key, 0));
+        wait::until_true("it opens", || is_open(&site, from));
+    }
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    site.ctl(&["key", "remove", "laptop", "--force"]).ok();
+    let _daemon = site.daemon();
+    assert_eq!(site.guests("seq_ssh"), []);
+    for from in both(2) {
+        rolling::walk(&site, from, &steps(&key, 0));
+    }
+    wait::until_true("these are missteps", || site.guests("penalty_v").len() == 2);
     assert_eq!(site.guests("seq_ssh"), []);
 }

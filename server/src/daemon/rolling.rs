@@ -108,11 +108,24 @@ fn keys(settings: &Settings, now: Timestamp) -> Vec<Subkeys> {
 }
 
 impl Daemon {
+    fn rolls(&self) -> bool {
+        let sequence = self.settings.config.sequence.as_ref();
+        sequence.is_some_and(|s| s.steps == Steps::Rolling)
+    }
+
+    /// As [`Daemon::roll`], for the first time: a key may have been removed while no daemon
+    /// ran.
+    pub(super) fn roll_first(&mut self) {
+        if self.rolls() {
+            self.end_walked();
+        }
+        self.roll();
+    }
+
     /// Tells the kernel what it lacks. To be called about once a second.
     pub(super) fn roll(&mut self) {
-        let rolls = |s: &crate::config::Sequence| s.steps == Steps::Rolling;
         // Without a clock to be relied on nothing is accepted.
-        if !self.settings.config.sequence.as_ref().is_some_and(rolls) || self.waiting.is_some() {
+        if !self.rolls() || self.waiting.is_some() {
             return;
         }
         let now = self.clock.now();
@@ -144,13 +157,13 @@ impl Daemon {
         }
     }
 
-    /// Ends what rolling sequences have opened, since one of them has ended: whose has opened
-    /// it nobody knows, and who still has one can walk it again.
+    /// Ends what rolling sequences have opened, since a key has none any more: whose has
+    /// opened it nobody knows, and who still has one can walk it again.
     fn end_walked(&mut self) {
         match self.turn_away(None) {
             Ok(0) => {}
             Ok(count) => log::line(format_args!(
-                "a key has no rolling port sequence any more: closed what such have opened: grants={count}"
+                "a key may have no rolling port sequence any more: closed what such have opened: grants={count}"
             )),
             Err(failed) => log::line(failed.error),
         }

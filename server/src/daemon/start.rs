@@ -65,7 +65,7 @@ impl Daemon {
         daemon.take_up_trial()?;
         daemon.remember(true);
         daemon.sift();
-        daemon.roll();
+        daemon.roll_first();
         daemon.announce("ready");
         Ok(daemon)
     }
