@@ -14,7 +14,7 @@ use crate::open::Round;
 use crate::relay;
 use crate::resolve::{Family, resolve};
 use crate::rotate;
-use crate::sequence::{Via, Walk};
+use crate::sequence::{Steps, Via, Walk};
 use crate::ssh;
 use oneknock_shared::invitation::{AddressRule, Service};
 use oneknock_shared::knock::{Action, is_admissible};
@@ -308,7 +308,7 @@ async fn walk(wanted: &Sequence) -> Result<(), Error> {
     let walk = Walk {
         addresses,
         from: None,
-        steps: wanted.steps.clone(),
+        steps: Steps::Fixed(wanted.steps.clone()),
         delay: wanted.delay,
         // To other servers a step that comes again is a wrong one.
         copies: 1,

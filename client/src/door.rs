@@ -7,13 +7,12 @@
 use crate::door_file::Fields;
 use crate::error::Error;
 use crate::private;
+use crate::sequence::Steps;
 use oneknock_shared::invitation::{Invitation, Service};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
-use oneknock_shared::rolling;
 use oneknock_shared::secret::Subkeys;
-use oneknock_shared::selector::Slot;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::iter;
@@ -82,19 +81,19 @@ impl Door {
         })
     }
 
-    /// The steps that open this service at this time, where the server has a sequence for
-    /// it.
+    /// The steps that open this service, where the server has a sequence for it.
     #[must_use]
-    pub fn sequence(&self, service: Option<&ServiceName>, now: Timestamp) -> Option<Vec<Ports>> {
+    pub fn sequence(&self, service: Option<&ServiceName>) -> Option<Steps> {
         let of = &self.invitation;
         if of.sequence_service.is_some() && of.sequence_service.as_ref() != service {
             return None;
         }
         if of.rolling {
             let keys = Subkeys::derive(&of.secret, &of.server_id);
-            return Some(rolling::steps(&keys, Slot::of(now)));
+            return Some(Steps::Rolling(Box::new(keys)));
         }
-        of.sequence.clone().filter(|steps| !steps.is_empty())
+        let steps = of.sequence.clone().filter(|steps| !steps.is_empty());
+        steps.map(Steps::Fixed)
     }
 
     /// The service that has this TCP port.

@@ -6,16 +6,14 @@ use crate::error::{Error, say};
 use crate::knock;
 use crate::open::{Round, Shut};
 use crate::progress::Progress;
+use crate::schedule;
 use crate::sequence::{self, Via, Walk};
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 /// The sequence of the service that is to be opened, walked as our own server takes it.
 pub fn sequence_of(door: &Door, round: &Round) -> Result<Walk, Error> {
-    let now = knock::now().map_err(|why| Error::NotSent {
-        troubles: vec![why.to_string()],
-    })?;
-    let steps = door.sequence(round.knocker.service.as_ref(), now);
+    let steps = door.sequence(round.knocker.service.as_ref());
     Ok(Walk {
         addresses: round.addresses.clone(),
         from: round.knocker.from,
@@ -95,7 +93,7 @@ pub async fn connect(
     };
     let by_packet = match &walk {
         Some(_) if via == Via::Sequence => Duration::ZERO,
-        Some(_) => timeout * 2 / 5,
+        Some(_) => schedule::before_walk(timeout),
         None => timeout,
     };
     let mut opened = None;

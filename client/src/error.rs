@@ -367,11 +367,11 @@ impl Error {
                 first.into_iter().chain(rest).collect()
             }
             Self::SequenceInVain { .. } => vec![
-                "does the server's router forward every port of the sequence, and the service's?".into(),
+                "does the server's router forward every port of the sequence, and the service's, and leave the sources as they are?".into(),
                 "a step that was lost, or a connection to another port of the server, costs this machine's address a penalty there: wait a minute without one, and try again".into(),
             ],
             Self::NoSequence { .. } => vec![
-                "where the server has one, its administrator gives a new invitation with it: oneknockctl key invite NAME".into(),
+                "where the server has one, its administrator gives a new invitation with it: oneknockctl key invite NAME (a key that is to sign its address, or may open for less, has none: oneknockctl check)".into(),
             ],
             Self::NothingListens { port, .. } => vec![
                 format!("the knock was probably accepted, and the service is down: is it running at the server, on tcp/{port}?"),

@@ -3,7 +3,8 @@
 use crate::door::{Door, Doors, MAX_LEN};
 use crate::error::{Error, hint};
 use oneknock_shared::invitation::Invitation;
-use oneknock_shared::name::KeyName;
+use oneknock_shared::name::{KeyName, ServiceName};
+use oneknock_shared::port::Ports;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -118,7 +119,7 @@ fn renew(doors: &Doors, door: Door) -> Result<Imported, Error> {
         ("port", old.port != new.port),
         ("services", old.services != new.services),
         ("address", old.address != new.address),
-        ("sequence", old.sequence != new.sequence),
+        ("sequence", of_sequence(old) != of_sequence(new)),
         (
             "dates",
             (old.made, old.not_after) != (new.made, new.not_after),
@@ -132,6 +133,10 @@ fn renew(doors: &Doors, door: Door) -> Result<Imported, Error> {
     };
     doors.replace(&door)?;
     Ok(Imported::Renewed(door, changed))
+}
+
+fn of_sequence(of: &Invitation) -> (Option<&[Ports]>, bool, Option<ServiceName>) {
+    (of.sequence.as_deref(), of.rolling, of.sequence_service)
 }
 
 /// Opens the file, or standard input for none or `-`; gives it with what to call it.

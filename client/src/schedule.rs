@@ -36,6 +36,16 @@ fn series(first: [u64; 4], every: u64) -> impl Iterator<Item = u64> {
         .chain((1..).map(move |n| last + n * every))
 }
 
+/// How long the packet has before the sequence is walked, of all the time that there is: two
+/// fifths, and no longer than [`BEFORE_WALK`].
+#[must_use]
+pub fn before_walk(timeout: Duration) -> Duration {
+    (timeout * 2 / 5).min(BEFORE_WALK)
+}
+
+/// Three knocks and their attempts: where these are in vain, more hardly help.
+const BEFORE_WALK: Duration = Duration::from_secs(4);
+
 /// How long after a sequence the port is tried before it is walked again.
 pub const AFTER_WALK: Duration = Duration::from_millis(1500);
 
@@ -114,6 +124,14 @@ mod tests {
                 .unwrap();
             assert_eq!(steps[at + 1].1, Step::Attempt);
             assert_eq!(steps[at + 1].0, steps[at].0 + Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn the_sequence_comes_after_a_few_seconds_however_long_there_is() {
+        for (timeout, ms) in [(100, 40), (1_000, 400), (10_000, 4_000), (3_600_000, 4_000)] {
+            let before = before_walk(Duration::from_millis(timeout));
+            assert_eq!(before.as_millis(), ms);
         }
     }
 

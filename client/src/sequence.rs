@@ -1,9 +1,14 @@
 //! The port sequence: the first packets of connections to some ports, in order. What a
 //! knocking server of any kind watches for; against this project's own it is the fallback.
 
+use crate::knock;
 use crate::open::{self, Shut, Target};
 use crate::schedule;
+use oneknock_shared::knock::Timestamp;
 use oneknock_shared::port::{Ports, Transport};
+use oneknock_shared::rolling;
+use oneknock_shared::secret::Subkeys;
+use oneknock_shared::selector::Slot;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -64,6 +69,26 @@ pub fn read_step(text: &str) -> Result<Ports, String> {
         .ok_or_else(|| "write it as 7000, or 8000/udp, ports 1 to 65535".into())
 }
 
+/// What the steps are.
+#[derive(Debug, Clone)]
+pub enum Steps {
+    /// The first port of each of these.
+    Fixed(Vec<Ports>),
+    /// Those of these keys, in the minute in which they are walked.
+    Rolling(Box<Subkeys>),
+}
+
+impl Steps {
+    /// The steps at this time.
+    #[must_use]
+    pub fn at(&self, now: Timestamp) -> Vec<Ports> {
+        match self {
+            Self::Fixed(steps) => steps.clone(),
+            Self::Rolling(keys) => rolling::steps(keys, Slot::of(now)),
+        }
+    }
+}
+
 /// A sequence, and where to walk it.
 #[derive(Debug, Clone)]
 pub struct Walk {
@@ -71,8 +96,8 @@ pub struct Walk {
     pub addresses: Vec<IpAddr>,
     /// The local address; `None` leaves it to the system.
     pub from: Option<IpAddr>,
-    /// The steps: the first port of each.
-    pub steps: Vec<Ports>,
+    /// The steps.
+    pub steps: Steps,
     /// How long each step takes.
     pub delay: Duration,
     /// How often each is sent, within its time.
@@ -80,13 +105,20 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Sends the steps to every address, in order. Gives for each address what kept a step
-    /// from being sent, where something did.
+    /// Sends the steps, as they are now, to every address, in order. Gives for each address
+    /// what kept a step from being sent, where something did: then those after it were not.
     pub async fn walk(&self) -> Vec<(IpAddr, Option<String>)> {
+        let steps = match knock::now() {
+            Ok(now) => self.steps.at(now),
+            Err(why) => {
+                let each = self.addresses.iter();
+                return each.map(|to| (*to, Some(why.to_string()))).collect();
+            }
+        };
         let mut walks = JoinSet::new();
         for &address in &self.addresses {
-            let walk = self.clone();
-            walks.spawn(async move { (address, walk.to(address).await.err()) });
+            let (walk, steps) = (self.clone(), steps.clone());
+            walks.spawn(async move { (address, walk.to(address, &steps).await.err()) });
         }
         let mut done = walks.join_all().await;
         // In the order in which the name service gave them.
@@ -96,43 +128,40 @@ impl Walk {
             .collect()
     }
 
-    async fn to(&self, address: IpAddr) -> io::Result<()> {
+    async fn to(&self, address: IpAddr, steps: &[Ports]) -> io::Result<()> {
         let start = Instant::now();
-        for (step, number) in self.steps.iter().zip(0..) {
+        for (step, number) in steps.iter().zip(0..) {
+            let mut sent = Ok(());
             for copy in 0..self.copies {
                 let each = self.delay / self.copies;
                 let end = start + self.delay * number + each * (copy + 1);
-                self.step(address, *step, end).await?;
+                // One of them is enough.
+                let one = self.step(address, *step, end).await;
+                sent = if copy == 0 { one } else { sent.or(one) };
                 sleep_until(end).await;
             }
+            sent?;
         }
         Ok(())
     }
 
     /// One packet. A TCP connection that is not made until then is given up, so that its
-    /// SYN does not come again in the middle of later steps.
+    /// SYN does not come again in the middle of later steps. It fails where the packet was
+    /// not sent.
     async fn step(&self, address: IpAddr, step: Ports, end: Instant) -> io::Result<()> {
         let server = SocketAddr::new(address, step.first());
         let local = SocketAddr::new(self.from.unwrap_or_else(|| any_like(address)), 0);
-        let sent = match step.transport() {
-            Transport::Udp => {
-                async {
-                    let socket = UdpSocket::bind(local).await?;
-                    socket.send_to(&[], server).await.map(drop)
-                }
-                .await
-            }
+        let socket = UdpSocket::bind(local).await?;
+        match step.transport() {
+            Transport::Udp => socket.send_to(&[], server).await.map(drop),
             Transport::Tcp => {
-                let connected = timeout_at(end, tcp(local)?.connect(server)).await;
-                connected
-                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                    .map(drop)
+                // Sends nothing: it fails where there is no way there. Whatever else a
+                // connection ends with is an answer: of the port, of the host, which may
+                // reject in any way, or of a router.
+                socket.connect(server).await?;
+                drop(timeout_at(end, tcp(local)?.connect(server)).await);
+                Ok(())
             }
-        };
-        // That the port refuses, answers or is silent says that the packet was sent.
-        match sent {
-            Err(error) if !was_sent(&error) => Err(error),
-            _ => Ok(()),
         }
     }
 
@@ -172,16 +201,6 @@ impl Walk {
     }
 }
 
-fn was_sent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::TimedOut
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::HostUnreachable
-    )
-}
-
 fn any_like(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -202,6 +221,16 @@ fn tcp(local: SocketAddr) -> io::Result<TcpSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oneknock_shared::secret::{Secret, ServerId};
+
+    #[test]
+    fn the_steps_of_a_rolling_sequence_are_those_of_the_minute_in_which_it_is_walked() {
+        let keys = Subkeys::derive(&Secret::generate().unwrap(), &ServerId::generate().unwrap());
+        let rolling = Steps::Rolling(Box::new(keys.clone()));
+        for (ms, slot) in [(0, 0), (59_999, 0), (60_000, 1), (3_600_000, 60)] {
+            assert_eq!(rolling.at(Timestamp(ms)), rolling::steps(&keys, Slot(slot)));
+        }
+    }
 
     #[test]
     fn a_step_is_one_port_of_tcp_unless_it_says_udp() {

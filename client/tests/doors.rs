@@ -76,6 +76,13 @@ fn an_invitation_with_the_doors_own_secret_brings_what_is_new_and_another_change
     );
     let show = home.run(&["show", "home"], "");
     assert!(show.out.contains("web"), "{show:?}");
+    // A sequence that rolls from now on, and one that opens something else.
+    let of_web = Some(changed.services[1].name);
+    for (rolling, service) in [(true, None), (true, of_web), (false, None)] {
+        (changed.rolling, changed.sequence_service) = (rolling, service);
+        let done = home.run(&["import"], &changed.to_line());
+        assert!(done.err.ends_with("what is new: sequence\n"), "{done:?}");
+    }
     let again = home.run(&["import"], &changed.to_line());
     assert!(again.err.contains("is there already"), "{again:?}");
     let before = fs::read(home.door("home")).unwrap();

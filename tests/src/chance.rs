@@ -64,6 +64,14 @@ impl Chance {
         usize::try_from(self.below(length as u64)).unwrap()
     }
 
+    /// Another order of a list, each as likely as any.
+    pub fn shuffle<T>(&mut self, list: &mut [T]) {
+        for at in (1..list.len()).rev() {
+            let other = self.index(at + 1);
+            list.swap(at, other);
+        }
+    }
+
     /// Bytes.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];

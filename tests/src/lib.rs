@@ -22,6 +22,7 @@
 //! | [`record`] | knocks that are told apart, sent once and again |
 //! | [`power`] | a disk for the daemon's state, and the power that fails |
 //! | [`chance`] | random choices that a seed repeats |
+//! | [`sequence`], [`rolling`] | port sequences, single packets from any address |
 //! | [`weather`] | a link that loses and reorders |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
 //! | [`packets`] | fragments, extension headers and segments that no system would send |
@@ -44,6 +45,7 @@ pub mod packets;
 pub mod power;
 pub mod process;
 pub mod record;
+pub mod rolling;
 pub mod sequence;
 pub mod site;
 pub mod ssh;

@@ -2,6 +2,7 @@
 //! meant, from any address.
 
 use crate::Site;
+use crate::host::Host;
 use crate::packets::{self, Sender, flags};
 use crate::wait;
 use oneknock_shared::port::{Ports, Transport};
@@ -57,9 +58,14 @@ pub fn packet(from: IpAddr, to: IpAddr, step: &str, flags: u8) -> Vec<u8> {
 
 /// Sends the first packets of new connections from an address, one after the other.
 pub fn walk(site: &Site, from: IpAddr, steps: &[&str]) {
+    walk_at(site, &site.lab.laptop, from, steps);
+}
+
+/// As [`walk`], sent by this host: none passes on what has its own address as the source.
+pub fn walk_at(site: &Site, host: &Host, from: IpAddr, steps: &[&str]) {
     let to = site.lab.server.address_like(from);
     let of_steps = steps.iter().map(|step| first_packet(site, from, step));
-    packets::send(&site.lab.laptop, to, &of_steps.collect::<Vec<_>>());
+    packets::send(host, to, &of_steps.collect::<Vec<_>>());
 }
 
 /// Whether a sequence has admitted an address.

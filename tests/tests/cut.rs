@@ -1,6 +1,7 @@
 //! Ending the connections that a key's grants have let in.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use oneknock_tests::sequence;
 use oneknock_tests::ssh::Sshd;
 use oneknock_tests::wire::{self, until_open, until_silent};
 use oneknock_tests::{Done, Host, Running, Site, binaries};
@@ -229,4 +230,31 @@ fn cut_ends_an_exchange_of_datagrams() {
     assert!(answers());
     site.ctl(&["revoke", "laptop", "--cut"]).ok();
     assert!(!answers());
+}
+
+#[test]
+fn cut_ends_the_sessions_that_the_port_sequence_let_in() {
+    let site = Site::new(binaries!());
+    sequence::configure(
+        &site,
+        &sequence::STEPS,
+        "step_time = \"5s\"\nopen_for = \"5s\"",
+    );
+    let _daemon = site.daemon();
+    let (laptop, server) = (&site.lab.laptop, &site.lab.server);
+    let walked = |to: IpAddr, family: &str| {
+        let from = laptop.address_like(to);
+        sequence::walk(&site, from, &sequence::STEPS);
+        until_open(laptop, to, 22);
+        site.session(&["ssh", family, "server.lab"])
+    };
+    // One whose grant is over.
+    let mut over = walked(server.v4.into(), "-4");
+    until_silent(laptop, server.v4.into(), 22);
+    let mut admitted = walked(server.v6.into(), "-6");
+    cuts(site.ctl(&["revoke", "--all", "--cut"]));
+    assert_ne!(admitted.end().code(), Some(0));
+    lives(&mut over);
+    cuts(site.ctl(&["revoke", &laptop.v4.to_string(), "--cut"]));
+    assert_ne!(over.end().code(), Some(0));
 }

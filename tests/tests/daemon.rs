@@ -4,6 +4,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use oneknock_tests::sequence;
 use oneknock_tests::wire::{self, Probe, until_open, until_silent};
 use oneknock_tests::{Running, Site, binaries, wait};
 use std::fs;
@@ -144,6 +145,7 @@ fn sigterm_leaves_the_guard_up_and_teardown_takes_it_down() {
 #[test]
 fn rules_prints_what_the_daemon_loads() {
     let site = Site::with_services(binaries!(), &["ssh=tcp/22", "mosh=udp/60000-61000"]);
+    sequence::configure(&site, &sequence::STEPS, "");
     let _daemon = site.daemon();
     let rules = site.ctl(&["rules"]).ok();
     let stranger = &site.lab.stranger;
@@ -153,7 +155,13 @@ fn rules_prints_what_the_daemon_loads() {
     let printed = stranger.run(&list).ok();
     // In the first minute the daemon's own has the rules of the grace as well.
     let loaded = site.lab.server.run(&list).ok();
-    assert!(printed.contains("@selectors notrack accept"), "{printed}");
+    for part in [
+        "@selectors notrack accept",
+        "dport 7000 goto step1",
+        "elements = { 192.0.2.1 }",
+    ] {
+        assert!(printed.contains(part), "{printed}");
+    }
     for line in printed.lines().filter(|l| !l.trim().is_empty()) {
         assert!(loaded.contains(line), "{line}\n--- loaded:\n{loaded}");
     }

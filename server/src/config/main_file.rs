@@ -329,7 +329,8 @@ guard = \"{guard}\"
 control = {control}
 {control_group}
 # A router that rewrites the sources of what it passes on shows every visitor under
-# its own address; admitting that one would admit everybody. Leave this false then.
+# its own address; admitting that one, by a knock or a port sequence, would admit
+# everybody. Leave this false then.
 admit_gateway = {gateway}
 ",
         name = config.name,

@@ -7,12 +7,14 @@ mod main_file;
 mod reader;
 mod sequence;
 mod service;
+mod steps;
 
 pub use always::Network;
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, default_control, main_text, parse as parse_config};
-pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text, propose as propose_sequence};
+pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text};
 pub use service::Service;
+pub use steps::propose as propose_sequence;
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
 use std::collections::HashMap;
@@ -283,8 +285,8 @@ fn check_rolling(
     let Some(sequence) = sequence.filter(|s| s.steps == Steps::Rolling) else {
         return;
     };
-    let may = |(_, key): &&(PathBuf, Key)| key.policy.services.contains(&sequence.service);
-    let count = keys.iter().filter(may).count();
+    let has = |(_, key): &&(PathBuf, Key)| sequence.is_for(&key.policy);
+    let count = keys.iter().filter(has).count();
     if count > ROLLING_KEYS {
         let service = sequence.service;
         let what = format!(

@@ -1,15 +1,15 @@
-//! `[sequence]` of `oneknockd.toml`: the port sequence, and what makes one worth having.
+//! `[sequence]` of `oneknockd.toml`: the port sequence.
 
+use super::key::Policy;
 use super::reader::Section;
 use super::service::Service;
+use super::steps::{Taken, faults};
 use oneknock_shared::name::ServiceName;
-use oneknock_shared::port::{Ports, Transport};
+use oneknock_shared::port::Ports;
 use oneknock_shared::rolling;
-use oneknock_shared::secret::{NoRandomness, random};
 use std::time::Duration;
 
-/// How long the next step may take where the configuration does not say: longer than TCP
-/// takes to send a SYN for the third and fourth time, so that these do no harm.
+/// How long the next step may take where the configuration does not say.
 const STEP: Duration = Duration::from_secs(10);
 /// A client that is in doubt walks again within this time, and completes what it began.
 const MIN_STEP: Duration = Duration::from_secs(5);
@@ -17,12 +17,6 @@ const MAX_STEP: Duration = Duration::from_secs(60);
 /// How long a sequence opens where the configuration does not say, and at most.
 const OPEN_FOR: Duration = Duration::from_secs(20);
 const MAX_OPEN_FOR: Duration = Duration::from_secs(300);
-/// How many steps there may be.
-const STEPS: std::ops::RangeInclusive<usize> = 4..=8;
-/// How many are proposed: a random scan of these alone has them right once in 720 times.
-const PROPOSED: usize = 6;
-/// The ports that are proposed: below those that Linux hands out to outgoing connections.
-const PROPOSED_PORTS: std::ops::Range<u16> = 1024..32_768;
 
 /// The only time for which rolling steps hold.
 const PERIOD: Duration = Duration::from_secs(rolling::PERIOD_SECONDS as u64);
@@ -65,8 +59,17 @@ impl Sequence {
         }
     }
 
+    /// Whether a key of this policy has it. It admits whoever walks it, for its own time: not
+    /// what a key may open that is to sign its address, or for less.
+    #[must_use]
+    pub fn is_for(&self, policy: &Policy) -> bool {
+        let is_long_enough = policy.max_open_for.is_none_or(|most| most >= self.open_for);
+        policy.services.contains(&self.service) && !policy.signed_address && is_long_enough
+    }
+
     /// How long an address whose last packet was a misstep cannot do anything: longer than
-    /// a step and than the grant, so that none of its steps is left when it is over.
+    /// a step and than the grant, so that none of its steps is left when it is over; and how
+    /// long a step that was done may come again.
     #[must_use]
     pub fn penalty(&self) -> Duration {
         2 * self.step_time.max(self.open_for)
@@ -134,102 +137,6 @@ pub fn read(
     })
 }
 
-/// Ports that something else is for.
-struct Taken<'c> {
-    services: &'c [Service],
-    knock: &'c [u16],
-    public: &'c [Ports],
-}
-
-impl Taken<'_> {
-    /// What stands in the way of rolling steps.
-    fn in_the_way(&self) -> Option<String> {
-        let guarded = self.services.iter().flat_map(|service| &service.ports);
-        let mut taken = guarded.chain(self.public);
-        let (first, last) = rolling::PORTS.into_inner();
-        let is_there =
-            |p: &&Ports| p.transport() == Transport::Tcp && p.first() <= last && first <= p.last();
-        let found = taken.find(is_there)?;
-        Some(format!(
-            "takes tcp/{first}-{last} for itself: {found} is guarded or public"
-        ))
-    }
-
-    fn by(&self, step: Ports) -> Option<String> {
-        let has = |ports: &[Ports]| ports.iter().any(|p| p.overlaps(&step));
-        if let Some(service) = self.services.iter().find(|s| has(&s.ports)) {
-            return Some(format!("is guarded by service {}", service.name));
-        }
-        if step.transport() == Transport::Udp && self.knock.contains(&step.first()) {
-            return Some("is the port to knock on".into());
-        }
-        has(self.public).then(|| "is public".into())
-    }
-}
-
-/// What is wrong with the steps: what a scan would have right, or what cannot work.
-fn faults(steps: &[Ports], taken: &Taken<'_>) -> Vec<String> {
-    let mut faults = Vec::new();
-    if !STEPS.contains(&steps.len()) {
-        let (least, most) = (STEPS.start(), STEPS.end());
-        faults.push(format!("must be {least} to {most} steps"));
-    }
-    for (at, step) in steps.iter().enumerate() {
-        let number = step.first();
-        if step.last() != number {
-            faults.push(format!("{step} is a range: a step is one port"));
-        }
-        if [1, u16::MAX].contains(&number) {
-            faults.push(format!("{step}: scans begin or end with it"));
-        }
-        if let Some(why) = taken.by(*step) {
-            faults.push(format!("{step} {why}"));
-        }
-        let near = |other: &&Ports| other.first().abs_diff(number) <= 1;
-        if let Some(other) = steps[..at].iter().find(near) {
-            faults.push(format!(
-                "{other} and {step} are the same or next to each other"
-            ));
-        }
-    }
-    let numbers = || steps.iter().map(Ports::first);
-    if numbers().is_sorted() || numbers().rev().is_sorted() {
-        faults.push("must not rise or fall all the way, as a scan does".into());
-    }
-    faults
-}
-
-/// How often a proposal is drawn: where hardly a port is left there is none.
-const DRAWS: usize = 1_000;
-
-/// A good random sequence for these services, where there are ports for one; `listens` tells
-/// ports that something uses.
-pub fn propose(
-    services: &[Service],
-    knock: &[u16],
-    public: &[Ports],
-    listens: impl Fn(Ports) -> bool,
-) -> Result<Option<Vec<Ports>>, NoRandomness> {
-    let taken = Taken {
-        services,
-        knock,
-        public,
-    };
-    let count = u64::try_from(PROPOSED_PORTS.len()).unwrap_or(1);
-    for _ in 0..DRAWS {
-        let mut steps: Vec<Ports> = Vec::new();
-        for _ in 0..PROPOSED {
-            let drawn = u64::from_be_bytes(random()?) % count;
-            let port = PROPOSED_PORTS.start + u16::try_from(drawn).unwrap_or(0);
-            steps.extend(Ports::single(Transport::Tcp, port));
-        }
-        if faults(&steps, &taken).is_empty() && !steps.iter().any(|step| listens(*step)) {
-            return Ok(Some(steps));
-        }
-    }
-    Ok(None)
-}
-
 /// The steps as the configuration writes them.
 #[must_use]
 pub fn ports_text(ports: &[Ports]) -> String {
@@ -244,6 +151,7 @@ pub fn text(sequence: Option<&Sequence>) -> String {
 # The fallback for networks that swallow UDP and for the day when the daemon is dead:
 # connection attempts to these ports in this order open the service; the kernel alone
 # watches. Weak: whoever is on the path can do it again. \"oneknockctl check\" proposes ports.
+# A key that is to sign its address, or may open for less than open_for, does not have it.
 #[sequence]
 #service = \"ssh\"
 #ports = []
@@ -259,21 +167,28 @@ pub fn text(sequence: Option<&Sequence>) -> String {
 "
         .into();
     };
+    let (about, steps) = match &of.steps {
+        Steps::Fixed(steps) => (
+            "# The fallback in the kernel alone; weak: whoever is on the path can do it again.",
+            format!("ports = {}", ports_text(steps)),
+        ),
+        Steps::Rolling => (
+            "# The fallback for networks that swallow UDP; it needs the daemon, and without it is shut
+# for good within three minutes. Weak: whoever is on the path can do it again at once.",
+            "rolling = \"1m\"".into(),
+        ),
+    };
     format!(
         "
-# The fallback in the kernel alone; weak: whoever is on the path can do it again.
+{about}
 [sequence]
 service = \"{}\"
-{}
+{steps}
 step_time = \"{}\"
 open_for = \"{}\"
 public = {}
 ",
         of.service,
-        match &of.steps {
-            Steps::Fixed(steps) => format!("ports = {}", ports_text(steps)),
-            Steps::Rolling => "rolling = \"1m\"".into(),
-        },
         humantime::format_duration(of.step_time),
         humantime::format_duration(of.open_for),
         ports_text(&of.public),
@@ -288,81 +203,48 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    fn found(steps: &[&str]) -> Vec<String> {
-        let services = [Service::new("ssh".parse().unwrap(), ports(&["tcp/22"]))];
-        let public = ports(&["tcp/443", "udp/9000-9999"]);
-        let taken = Taken {
-            services: &services,
-            knock: &[45123],
-            public: &public,
+    fn shortest() -> Sequence {
+        Sequence {
+            service: "ssh".parse().unwrap(),
+            steps: Steps::Rolling,
+            step_time: MIN_STEP,
+            open_for: MIN_STEP,
+            public: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_step_may_come_again_for_longer_than_tcp_takes_to_send_a_syn_a_fourth_time() {
+        // After 1, 3 and 7 seconds.
+        assert!(shortest().penalty() > Duration::from_secs(7));
+    }
+
+    #[test]
+    fn a_key_that_is_to_sign_its_address_or_may_open_for_less_has_no_sequence() {
+        let sequence = shortest();
+        let policy = || Policy::new(vec!["web".parse().unwrap(), "ssh".parse().unwrap()]);
+        let most = |time| Policy {
+            max_open_for: Some(time),
+            ..policy()
         };
-        faults(&ports(steps), &taken)
+        let is_for = |policy| sequence.is_for(&policy);
+        assert!(is_for(policy()) && is_for(most(MIN_STEP)));
+        assert!(!is_for(most(Duration::from_secs(4))));
+        assert!(!is_for(Policy {
+            signed_address: true,
+            ..policy()
+        }));
+        assert!(!is_for(Policy::new(vec!["web".parse().unwrap()])));
     }
 
     #[test]
-    fn a_mixed_sequence_of_four_to_eight_is_good() {
-        for good in [
-            &["tcp/7000", "udp/8000", "tcp/300", "tcp/45123"][..],
-            &[
-                "tcp/9", "tcp/5", "tcp/90", "udp/50", "tcp/900", "udp/500", "tcp/2", "tcp/99",
-            ],
-        ] {
-            assert_eq!(found(good), [""; 0]);
-        }
-    }
-
-    #[test]
-    fn what_a_scan_has_right_or_what_is_taken_is_no_sequence() {
-        for (bad, why) in [
-            (&["tcp/9", "tcp/5", "tcp/90"][..], "4 to 8"),
-            (
-                &[
-                    "tcp/9", "tcp/5", "tcp/91", "tcp/20", "tcp/30", "tcp/40", "tcp/50", "tcp/60",
-                    "tcp/70",
-                ],
-                "4 to 8",
-            ),
-            (&["tcp/10", "tcp/20", "udp/30", "tcp/40"], "rise or fall"),
-            (&["tcp/40", "tcp/30", "udp/20", "tcp/10"], "rise or fall"),
-            (
-                &["tcp/40", "tcp/30", "udp/40", "tcp/10"],
-                "tcp/40 and udp/40 are the same",
-            ),
-            (
-                &["tcp/40", "tcp/30", "tcp/41", "tcp/10"],
-                "tcp/40 and tcp/41 are the same",
-            ),
-            (&["tcp/1", "tcp/30", "tcp/20", "tcp/10"], "scans begin"),
-            (&["tcp/5", "udp/65535", "tcp/20", "tcp/10"], "scans begin"),
-            (
-                &["tcp/22", "tcp/30", "tcp/20", "tcp/10"],
-                "tcp/22 is guarded by service ssh",
-            ),
-            (
-                &["udp/45123", "tcp/30", "tcp/20", "tcp/10"],
-                "is the port to knock on",
-            ),
-            (&["tcp/443", "tcp/30", "tcp/20", "tcp/10"], "is public"),
-            (&["udp/9500", "tcp/30", "tcp/20", "tcp/10"], "is public"),
-            (&["tcp/50-60", "tcp/30", "tcp/20", "tcp/10"], "is a range"),
-        ] {
-            let found = found(bad).join("\n");
-            assert!(found.contains(why), "{bad:?}: {found}");
-        }
-    }
-
-    #[test]
-    fn a_proposal_is_without_a_fault_and_uses_no_port_that_is_listened_on() {
-        let services = [Service::new("ssh".parse().unwrap(), ports(&["tcp/22"]))];
-        for _ in 0..50 {
-            let even = |step: Ports| step.first().is_multiple_of(2);
-            let steps = propose(&services, &[45123], &[], even).unwrap().unwrap();
-            let texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            assert_eq!(found(&texts), [""; 0]);
-            assert!(!steps.iter().copied().any(even));
-        }
-        let nothing = propose(&services, &[45123], &ports(&["tcp/1-65535"]), |_| false);
-        assert_eq!(nothing.unwrap(), None);
+    fn a_rolling_sequence_is_written_with_what_it_needs() {
+        assert!(text(Some(&shortest())).contains("needs the daemon"));
+        let steps = Steps::Fixed(ports(&["tcp/9", "tcp/5", "tcp/90", "udp/50"]));
+        let fixed = Sequence {
+            steps,
+            ..shortest()
+        };
+        assert!(text(Some(&fixed)).contains("in the kernel alone"));
     }
 }

@@ -99,6 +99,37 @@ fn a_service_name_that_nft_takes_is_refused() {
 }
 
 #[test]
+fn a_sequence_opens_for_a_step_at_least_and_for_less_than_its_service() {
+    let mut config = sample();
+    config.services[0].max_open_for = std::time::Duration::from_secs(60);
+    let with = |times: &str| {
+        let section = format!("[sequence]\nservice = \"ssh\"\nrolling = \"1m\"\n{times}\n");
+        let text = main_text(&config).replace("open_for = \"30s\"", "open_for = \"10s\"");
+        let found = main_file::parse(Path::new("c"), &format!("{text}\n{section}"));
+        let found = found.err().unwrap_or_default();
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
+    assert_eq!(with("step_time = \"20s\"\nopen_for = \"59s\""), "");
+    for (times, why) in [
+        (
+            "open_for = \"1m\"",
+            "must be shorter than max_open_for of service ssh",
+        ),
+        (
+            "step_time = \"20s\"\nopen_for = \"19s\"",
+            "must not be shorter than step_time",
+        ),
+        ("open_for = \"4s\"", "must be from 5s to 5m"),
+        ("step_time = \"4s\"", "must be from 5s to 1m"),
+        ("step_time = \"61s\"", "must be from 5s to 1m"),
+    ] {
+        let found = with(times);
+        assert!(found.contains(why), "{times}: {found}");
+    }
+}
+
+#[test]
 fn open_for_is_not_longer_than_its_limit() {
     assert!(mistakes("open_for = \"30s\"", "open_for = \"9h\"").contains("max_open_for"));
 }

@@ -2,7 +2,7 @@
 
 use super::listening::{self, Listening};
 use super::{Failure, check_readable, words};
-use crate::config::{self, Config, Mistake, Settings};
+use crate::config::{self, Config, Key, Mistake, Settings};
 use crate::files;
 use crate::ledger;
 use std::path::Path;
@@ -17,7 +17,8 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
             let taken = taken(&file, &settings.config, &listening);
             if taken.is_empty() {
                 let (services, keys) = (settings.config.services.len(), settings.keys.len());
-                warn(dir, &file, &settings.config);
+                warn(dir, &file, &settings);
+                warn_of_missteps(&file, &settings.config, &listening);
                 eprintln!("no mistake found: services {services}, keys {keys}");
                 return Ok(());
             }
@@ -53,9 +54,30 @@ fn taken(file: &Path, config: &Config, listening: &Listening) -> Vec<Mistake> {
     taken.into_iter().map(mistake).collect()
 }
 
-fn warn(dir: &Path, file: &Path, config: &Config) {
+/// Ports that many use cost each of them a penalty.
+fn warn_of_missteps(file: &Path, config: &Config, listening: &Listening) {
+    let missteps = listening.missteps(config, &listening::outgoing());
+    if !missteps.is_empty() {
+        eprintln!(
+            "warning: {}: sequence.public: something here listens on {}: whoever connects there cannot walk the sequence for a while after; what is for everybody belongs into public",
+            file.display(),
+            missteps.join(", ")
+        );
+    }
+}
+
+fn warn(dir: &Path, file: &Path, settings: &Settings) {
+    let config = &settings.config;
     for warning in config.warnings() {
         eprintln!("warning: {}: {warning}", file.display());
+    }
+    if let Some(sequence) = &config.sequence {
+        let may = |key: &&Key| key.policy.services.contains(&sequence.service);
+        for key in settings.keys.iter().filter(may) {
+            if !sequence.is_for(&key.policy) {
+                eprintln!("warning: key {}: {}", key.name, words::NO_SEQUENCE);
+            }
+        }
     }
     if config.on_trial {
         eprintln!("warning: {}", words::NOT_CONFIRMED);

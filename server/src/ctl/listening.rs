@@ -1,13 +1,16 @@
-//! On which ports something of this machine listens: they are no steps of a sequence.
+//! On which ports something of this machine listens: they are no steps of a sequence, and who
+//! connects to them may walk none.
 
 use super::Failure;
-use crate::config::{self, Config, Sequence, Steps, ports_text, propose_sequence};
+use crate::config::{Config, Sequence, Steps, ports_text, propose_sequence};
 use crate::files::{self, Access, Owner};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::rolling;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// The tables of proc(5), and the state of a socket that waits for anybody.
@@ -35,6 +38,24 @@ impl Listening {
             }
         }
         Ok(Self(ports))
+    }
+
+    /// What of it is neither for those who knock nor for everybody: whoever connects there has
+    /// made a misstep. `outgoing` are ports that the kernel hands out: a datagram's socket there
+    /// may be a client's, and nobody else knows of it.
+    pub fn missteps(&self, config: &Config, outgoing: &RangeInclusive<u16>) -> Vec<String> {
+        let Some(sequence) = &config.sequence else {
+            return Vec::new();
+        };
+        let guarded = config.services.iter().flat_map(|service| &service.ports);
+        let open: Vec<&Ports> = guarded.chain(&sequence.public).collect();
+        let knock = config.knock_ports();
+        let is_fine = |(transport, port): &&(Transport, u16)| match transport {
+            Transport::Udp if knock.contains(port) || outgoing.contains(port) => true,
+            _ => open.iter().any(|ports| ports.contains(*transport, *port)),
+        };
+        let missteps = self.0.iter().filter(|one| !is_fine(one));
+        missteps.map(|(t, port)| format!("{t}/{port}")).collect()
     }
 
     fn has(&self, port: Ports) -> bool {
@@ -69,32 +90,78 @@ impl Listening {
     }
 }
 
-/// The local ports of the table's lines that are in this state.
+/// The local ports of the table's lines that are in this state, but for those that this
+/// machine alone can reach: a step comes from elsewhere.
 fn in_state(table: &str, state: &str) -> impl Iterator<Item = u16> {
     table.lines().skip(1).filter_map(move |line| {
         let mut fields = line.split_whitespace().skip(1);
         let (local, _, its) = (fields.next()?, fields.next()?, fields.next()?);
-        let (_, port) = local.rsplit_once(':')?;
-        u16::from_str_radix(port, 16).ok().filter(|_| its == state)
+        let (address, port) = local.rsplit_once(':')?;
+        let is_wanted = its == state && !is_loopback(address);
+        u16::from_str_radix(port, 16).ok().filter(|_| is_wanted)
     })
 }
 
-/// A good sequence for the configuration in this folder, as its line of `ports`. `None`
-/// where that has other mistakes than in its sequence, or there is no randomness.
+/// Whether this machine alone has that address, as these tables write it: words of eight
+/// hexadecimal digits in the machine's byte order.
+fn is_loopback(address: &str) -> bool {
+    let words = address.as_bytes().chunks(8).map(|word| {
+        let word = str::from_utf8(word).ok()?;
+        Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes())
+    });
+    let Some(words) = words.collect::<Option<Vec<[u8; 4]>>>() else {
+        return false;
+    };
+    let octets = words.concat();
+    if let Ok(v4) = <[u8; 4]>::try_from(&*octets) {
+        return IpAddr::from(v4).is_loopback();
+    }
+    <[u8; 16]>::try_from(&*octets).is_ok_and(|v6| IpAddr::from(v6).to_canonical().is_loopback())
+}
+
+/// The ports that the kernel hands out to outgoing connections; none where it does not say.
+pub fn outgoing() -> RangeInclusive<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let text = text.unwrap_or_default();
+    let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => first..=last,
+        _ => RangeInclusive::new(1, 0),
+    }
+}
+
+/// A good sequence for the configuration in this folder, as its line of `ports`, also where
+/// that has mistakes of any kind. `None` where it cannot be read at all, or there is no
+/// randomness.
 pub fn proposal(dir: &Path, listening: &Listening) -> Option<String> {
     let path = files::config_file(dir);
     let text = files::read(&path, Access::WrittenOnlyBy(Owner::wanted())).ok()?;
-    let mut table = text.parse::<toml::Table>().ok()?;
-    let section = table.remove("sequence");
-    let public = section.as_ref().and_then(|section| section.get("public"));
-    let public = public.and_then(toml::Value::as_array).into_iter().flatten();
-    let public: Vec<Ports> = public
-        .filter_map(|port| port.as_str()?.parse().ok())
-        .collect();
-    let config: Config = config::parse_config(&path, &table.to_string()).ok()?;
+    let table = text.parse::<toml::Table>().ok()?;
+    let (knock, taken) = (knock_ports(&table), taken(&table));
     let listens = |step: Ports| listening.has(step);
-    let steps = propose_sequence(&config.services, &config.knock_ports(), &public, listens);
+    let steps = propose_sequence(&knock, &taken, listens);
     Some(format!("ports = {}", ports_text(&steps.ok()??)))
+}
+
+/// The ports that the file has for something, as far as they can be read.
+fn taken(file: &toml::Table) -> Vec<Ports> {
+    let services = file.get("service").and_then(toml::Value::as_array);
+    let services = services.into_iter().flatten().map(|s| s.get("ports"));
+    let public = file.get("sequence").and_then(|s| s.get("public"));
+    let lists = services.chain([public]).flatten();
+    let texts = lists.filter_map(toml::Value::as_array).flatten();
+    texts.filter_map(|one| one.as_str()?.parse().ok()).collect()
+}
+
+fn knock_ports(file: &toml::Table) -> Vec<u16> {
+    let port = file.get("port").and_then(toml::Value::as_integer);
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    let listen = file.get("listen").and_then(toml::Value::as_array);
+    let listen = listen.into_iter().flatten().filter_map(|address| {
+        let address: SocketAddr = address.as_str()?.parse().ok()?;
+        Some(address.port())
+    });
+    port.into_iter().chain(listen).collect()
 }
 
 #[cfg(test)]
@@ -110,5 +177,32 @@ mod tests {
         let ports: Vec<u16> = in_state(table, "0A").collect();
         assert_eq!(ports, [7000, 80]);
         assert_eq!(in_state(table, "07").count(), 0);
+    }
+
+    #[test]
+    fn what_this_machine_alone_can_reach_is_nothing_to_a_step() {
+        let word = |octets: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(octets));
+        let zeros = word([0; 4]);
+        let v6 = |third: [u8; 4], last: [u8; 4]| {
+            [&zeros, &zeros, &word(third), &word(last)]
+                .map(String::as_str)
+                .concat()
+        };
+        for (address, is_own) in [
+            (word([127, 0, 0, 1]), true),
+            (word([127, 0, 0, 53]), true),
+            (word([192, 0, 2, 1]), false),
+            (word([1, 0, 0, 127]), false),
+            (zeros.clone(), false),
+            (v6([0; 4], [0, 0, 0, 1]), true),
+            (v6([0, 0, 255, 255], [127, 0, 0, 1]), true),
+            (v6([0, 0, 255, 255], [192, 0, 2, 1]), false),
+            (v6([0; 4], [0; 4]), false),
+            ("what".into(), false),
+        ] {
+            assert_eq!(is_loopback(&address), is_own, "{address}");
+            let table = format!("\n 0: {address}:1B58 0:0 0A\n");
+            assert_eq!(in_state(&table, "0A").count(), usize::from(!is_own));
+        }
     }
 }

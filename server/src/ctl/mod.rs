@@ -26,6 +26,7 @@ use crate::config::{self, Mistake, Settings};
 use crate::control::protocol::Who;
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
+use crate::gateways;
 use clap::{Parser, Subcommand};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -83,7 +84,8 @@ enum Command {
     /// Print the ruleset that the daemon loads, as JSON for "nft -j -f -".
     Rules {
         /// The rest of it, which JSON cannot say, as text for "nft -f -": what refuses junk
-        /// to the knock port, from a set that the running daemon fills.
+        /// to the knock port, from a set that the running daemon fills, and the steps of the
+        /// port sequence, where there is one.
         #[arg(long)]
         sieve: bool,
         /// The port sequence of the configuration and the door that it opens, as a ruleset
@@ -133,7 +135,9 @@ enum Command {
         all: bool,
         /// Also end the connections that such grants have let in, those too whose grant was
         /// over long ago: every connection from an address to a service that the history
-        /// has for it, also of others behind the same address.
+        /// has for it, also of others behind the same address. Of the port sequence there is
+        /// no history: of an address it is every connection to what that opens, of all those
+        /// from whom it had admitted still.
         #[arg(long)]
         cut: bool,
     },
@@ -358,14 +362,18 @@ fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
     check_readable(&cli.config)?;
     let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
     if sequence_only {
-        let text = firewall::sequence_alone(&settings.config).ok_or_else(|| {
-            let hint = "a rolling one needs the daemon; give ports in [sequence] of oneknockd.toml";
-            Failure::Usage("no fixed sequence is configured".into(), Some(hint.into()))
-        })?;
+        let text =
+            firewall::sequence_alone(&settings.config, &gateways::read()).ok_or_else(|| {
+                let hint =
+                    "a rolling one needs the daemon; give ports in [sequence] of oneknockd.toml";
+                Failure::Usage("no fixed sequence is configured".into(), Some(hint.into()))
+            })?;
         return print(text.trim_end());
     }
     if sieve {
-        return print(firewall::sieve_script(&settings.config.listen).trim_end());
+        let sequence = firewall::sequence_script(&settings.config, &gateways::read());
+        let text = firewall::sieve_script(&settings.config.listen) + &sequence;
+        return print(text.trim_end());
     }
     let how = How {
         table: TableIs::Made,

@@ -81,6 +81,9 @@ pub fn status(status: &Status) -> String {
     text
 }
 
+/// Of a key that may open what the port sequence opens, and does not have it.
+pub const NO_SEQUENCE: &str = "has no port sequence: it is to sign its address, or may not open for as long as [sequence] does";
+
 /// What a guard is that was enabled on trial, while no trial goes on.
 pub const NOT_CONFIRMED: &str =
     "on trial, and not confirmed: the guard is down; \"oneknockctl enable\" puts it up";

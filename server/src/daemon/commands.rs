@@ -226,8 +226,8 @@ impl Daemon {
         places.is_ok_and(|places| !places.is_empty())
     }
 
-    /// Ends the connections that grants have let in. A grant ends long before a session
-    /// does, so the history tells which.
+    /// Ends the connections that grants, or walks of the port sequence, have let in. A grant
+    /// ends long before a session does, so the history tells which.
     fn cut_off(
         &mut self,
         who: Option<&Who>,
@@ -242,7 +242,8 @@ impl Daemon {
         let failed =
             |why: &dyn std::fmt::Display| Failed::new(format_args!("connections live on: {why}"));
         let places = self.ledger.places(key, generation, address);
-        let places = places.map_err(|error| failed(&error))?;
+        let mut places = places.map_err(|error| failed(&error))?;
+        places.extend(self.walked_places(who));
         let meant = |service, address| places.contains(&Place { service, address });
         let ended = self.firewall.end(&self.settings.config, meant);
         let ended = ended.map_err(|error| failed(&error))?;

@@ -15,7 +15,6 @@ use crate::config::{Mistake, Settings};
 use crate::control::{Control, NoSocket};
 use crate::firewall::{Firewall, FirewallError};
 use crate::gate::{Accepted, Change, Gate, Now, Verdict};
-use crate::gateways;
 use crate::ledger::{Ledger, Unrecorded, Unusable};
 use crate::listener::{CannotListen, Listener, Received};
 use crate::log::{self, Log};
@@ -183,6 +182,8 @@ struct Daemon {
     look_again: Duration,
     /// Where the guard is watched: whom the port sequence had admitted when last seen.
     walked_in: BTreeSet<IpAddr>,
+    /// Whom the port sequence had admitted when that was ended last.
+    turned_away: Vec<IpAddr>,
     rolling: rolling::Rolling,
     control: Control,
     /// Where a trial of the guard goes on: until when.
@@ -298,8 +299,7 @@ impl Daemon {
         self.tell_over(now);
         self.remember(false);
         self.see_trial(now);
-        // An interface or a route may have come since.
-        self.gate.set_gateways(gateways::read());
+        self.see_gateways();
         if let Some(uid) = self.control.socket.tick() {
             log::line(format_args!(
                 "turned away from the control socket: uid={uid}"

@@ -39,6 +39,11 @@ impl Rolling {
         self.in_force != *in_force || self.begun.is_none_or(|begun| is_step(begun, now))
     }
 
+    /// Whether a generation that had a sequence has none any more.
+    fn has_lost(&self, in_force: &BTreeSet<GenerationId>) -> bool {
+        !self.in_force.is_subset(in_force)
+    }
+
     fn begin(&mut self, keys: Vec<Subkeys>, in_force: BTreeSet<GenerationId>, now: Now) {
         *self = Self {
             keys,
@@ -88,15 +93,14 @@ fn id(of: (u64, GenerationId)) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// The generations of keys that may open what the sequence opens, as far as their time has
-/// come.
+/// The generations of keys that have a sequence, as far as their time has come.
 fn keys(settings: &Settings, now: Timestamp) -> Vec<Subkeys> {
     let Some(sequence) = &settings.config.sequence else {
         return Vec::new();
     };
-    let may = settings.keys.iter();
-    let may = may.filter(|key| key.policy.services.contains(&sequence.service));
-    let generations = may.flat_map(|key| &key.generations);
+    let keys = settings.keys.iter();
+    let have = keys.filter(|key| sequence.is_for(&key.policy));
+    let generations = have.flat_map(|key| &key.generations);
     let begun = generations.filter(|g| g.not_before.is_none_or(|from| from <= now));
     begun
         .map(|g| Subkeys::derive(&g.secret, &settings.config.server_id))
@@ -104,11 +108,24 @@ fn keys(settings: &Settings, now: Timestamp) -> Vec<Subkeys> {
 }
 
 impl Daemon {
+    fn rolls(&self) -> bool {
+        let sequence = self.settings.config.sequence.as_ref();
+        sequence.is_some_and(|s| s.steps == Steps::Rolling)
+    }
+
+    /// As [`Daemon::roll`], for the first time: a key may have been removed while no daemon
+    /// ran.
+    pub(super) fn roll_first(&mut self) {
+        if self.rolls() {
+            self.end_walked();
+        }
+        self.roll();
+    }
+
     /// Tells the kernel what it lacks. To be called about once a second.
     pub(super) fn roll(&mut self) {
-        let rolls = |s: &crate::config::Sequence| s.steps == Steps::Rolling;
         // Without a clock to be relied on nothing is accepted.
-        if !self.settings.config.sequence.as_ref().is_some_and(rolls) || self.waiting.is_some() {
+        if !self.rolls() || self.waiting.is_some() {
             return;
         }
         let now = self.clock.now();
@@ -119,13 +136,12 @@ impl Daemon {
             .into_iter()
             .filter(|id| in_force.contains_key(id))
             .collect();
-        let mut told = Ok(());
-        if self.rolling.is_stale(&ids, now) {
-            told = self.firewall.roll_nothing();
+        let has_lost = self.rolling.has_lost(&ids);
+        let anew = self.rolling.is_stale(&ids, now);
+        if anew {
             self.rolling.begin(all, ids, now);
         }
-        let told = told.and_then(|()| self.firewall.roll(&self.rolling.next(now)));
-        match told {
+        match self.firewall.roll(&self.rolling.next(now), anew) {
             Ok(()) => self.rolling.is_failing = false,
             Err(error) => {
                 self.rolling.begun = None;
@@ -135,6 +151,21 @@ impl Daemon {
                     ));
                 }
             }
+        }
+        if has_lost {
+            self.end_walked();
+        }
+    }
+
+    /// Ends what rolling sequences have opened, since a key has none any more: whose has
+    /// opened it nobody knows, and who still has one can walk it again.
+    fn end_walked(&mut self) {
+        match self.turn_away(None) {
+            Ok(0) => {}
+            Ok(count) => log::line(format_args!(
+                "a key may have no rolling port sequence any more: closed what such have opened: grants={count}"
+            )),
+            Err(failed) => log::line(failed.error),
         }
     }
 
@@ -205,7 +236,9 @@ mod tests {
             ..at(601_000)
         };
         assert!(rolling.is_stale(&fewer, set));
+        assert!(!rolling.has_lost(&fewer));
         fewer.pop_first();
         assert!(rolling.is_stale(&fewer, at(601_000)));
+        assert!(rolling.has_lost(&fewer));
     }
 }

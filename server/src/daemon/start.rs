@@ -8,7 +8,6 @@ use crate::control::Control;
 use crate::files;
 use crate::firewall::{Before, Firewall};
 use crate::gate::{Change, Gate, Held, Memory, Now, Place};
-use crate::gateways;
 use crate::ledger::{Found, Ledger};
 use crate::listener::Listener;
 use crate::log::{self, Log};
@@ -54,18 +53,19 @@ impl Daemon {
             tidy_at: now.mono.saturating_add(TIDY_EVERY),
             look_again: now.mono,
             walked_in: std::collections::BTreeSet::new(),
+            turned_away: Vec::new(),
             rolling: super::rolling::Rolling::default(),
             control,
             trial_until: None,
             read_ms,
         };
-        daemon.gate.set_gateways(gateways::read());
+        daemon.see_gateways();
         let memory = daemon.take_up(found, now)?;
         daemon.resume(&memory, &before, now)?;
         daemon.take_up_trial()?;
         daemon.remember(true);
         daemon.sift();
-        daemon.roll();
+        daemon.roll_first();
         daemon.announce("ready");
         Ok(daemon)
     }

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::control::answers::{Failed, MOST_LISTED, Walked};
 use crate::control::protocol::Who;
 use crate::firewall::FirewallError;
+use crate::gate::Place;
 use crate::log;
 use oneknock_shared::name::ServiceName;
 use std::collections::BTreeSet;
@@ -41,7 +42,26 @@ impl Daemon {
         let meant = walked.into_iter().map(|(address, _)| address);
         let meant: Vec<IpAddr> = meant.filter(is_meant).collect();
         self.firewall.turn_away(config, &meant).map_err(failed)?;
-        Ok(meant.len())
+        let count = meant.len();
+        self.turned_away = meant;
+        Ok(count)
+    }
+
+    /// Where the port sequence may have let in connections that are to be cut: nothing is
+    /// recorded of it. An address that is meant is one; of all it is those who were admitted
+    /// still when that was ended.
+    pub(super) fn walked_places(&self, who: Option<&Who>) -> Vec<Place> {
+        let Some(sequence) = &self.settings.config.sequence else {
+            return Vec::new();
+        };
+        let addresses = match who {
+            None => self.turned_away.clone(),
+            Some(Who::Address(address)) => vec![*address],
+            Some(Who::Key(_)) => Vec::new(),
+        };
+        let service = sequence.service;
+        let places = addresses.into_iter();
+        places.map(|address| Place { service, address }).collect()
     }
 
     /// Where the guard is watched: sees who is admitted by the port sequence, and takes note

@@ -79,8 +79,8 @@ pub fn forgive(netlink: &mut Netlink, connections: &[Connection]) -> io::Result<
 /// Takes addresses out of a set, one by one: any may have ended by itself.
 pub fn remove(netlink: &mut Netlink, set: &str, addresses: &[IpAddr]) -> io::Result<()> {
     for address in addresses {
-        let key = SetElementAttribute::Key(DataAttribute::Value(octets(*address)));
-        let gone = NfTablesMessage::DeleteSetElement(many(set, vec![vec![key]]));
+        let gone = many(set, vec![vec![key(*address)]]);
+        let gone = NfTablesMessage::DeleteSetElement(gone);
         match netlink.commit(&[Step::change(gone)]) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,
@@ -128,6 +128,22 @@ pub fn many(set: &str, elements: Vec<Vec<SetElementAttribute>>) -> SetElementMes
             SetElementList::Elements(elements.collect()),
         ],
     }
+}
+
+/// Takes everything out of a set.
+pub fn emptied(set: &str) -> Step {
+    // Without elements it is all of them.
+    let attributes = vec![
+        SetElementList::Table(TABLE.into()),
+        SetElementList::Set(set.into()),
+    ];
+    let message = SetElementMessage { attributes };
+    Step::change(NfTablesMessage::DeleteSetElement(message))
+}
+
+/// An address as an element's key.
+pub fn key(address: IpAddr) -> SetElementAttribute {
+    SetElementAttribute::Key(DataAttribute::Value(octets(address)))
 }
 
 /// For how long an element stays; never for ever, which zero would be.
@@ -203,8 +219,7 @@ fn steps(sets: &Sets) -> Vec<Step> {
 }
 
 fn element(place: &Place, with: Wanted) -> Vec<SetElementAttribute> {
-    let key = DataAttribute::Value(octets(place.address));
-    let mut attributes = vec![SetElementAttribute::Key(key)];
+    let mut attributes = vec![key(place.address)];
     if let Some((time, comment)) = with {
         attributes.push(timeout(time));
         if !comment.is_empty() {

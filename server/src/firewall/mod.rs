@@ -1,9 +1,11 @@
 //! The guard in the kernel: its ruleset through nft, its elements over netlink.
 
+mod alone;
 mod connection;
 mod connections;
 mod elements;
 mod flows;
+mod gateways;
 mod names;
 mod netlink;
 mod nft;
@@ -17,12 +19,14 @@ mod sockets;
 mod standing;
 mod trial;
 
+pub use alone::alone as sequence_alone;
 pub use elements::AT_ONCE;
+pub use gateways::barred;
 pub use names::TABLE;
 pub use nft::NftFailed;
 pub use rolling::RollingStep;
 pub use ruleset::{How, TableIs, ruleset};
-pub use sequence::alone as sequence_alone;
+pub use sequence::script as sequence_script;
 pub use sieve::script as sieve_script;
 pub use standing::{Element, Standing};
 pub use trial::Trial;
@@ -107,6 +111,8 @@ pub struct Firewall {
     shape: Shape,
     generation: u32,
     connections: Connections,
+    /// The gateways that the kernel was told of.
+    barred: BTreeSet<IpAddr>,
     /// Why there is no sieve; the gate does its work then.
     no_sieve: Option<NftFailed>,
 }
@@ -124,6 +130,7 @@ impl Firewall {
             shape: Shape::default(),
             generation: 0,
             connections: Connections::default(),
+            barred: BTreeSet::new(),
             no_sieve: None,
         })
     }
@@ -190,14 +197,21 @@ impl Firewall {
         Ok(sieve::fill(&mut self.netlink, selectors)?)
     }
 
-    /// Lets ports be steps of rolling sequences, besides those that are; all, or none.
-    pub fn roll(&mut self, steps: &[RollingStep]) -> Result<(), FirewallError> {
-        Ok(rolling::fill(&mut self.netlink, steps)?)
+    /// Lets ports be steps of rolling sequences, besides those that are or, `anew`, in their
+    /// place; all at once, or nothing of it.
+    pub fn roll(&mut self, steps: &[RollingStep], anew: bool) -> Result<(), FirewallError> {
+        Ok(rolling::fill(&mut self.netlink, steps, anew)?)
     }
 
-    /// Lets no port be a step of a rolling sequence any more.
-    pub fn roll_nothing(&mut self) -> Result<(), FirewallError> {
-        Ok(rolling::empty(&mut self.netlink)?)
+    /// Lets the port sequence admit nobody as one of these gateways, as far as the
+    /// configuration says so. It costs nothing where they are those that they were.
+    pub fn bar(&mut self, config: &Config, gateways: &[IpAddr]) -> Result<(), FirewallError> {
+        let barred = barred(config, gateways);
+        if barred != self.barred {
+            gateways::bar(&mut self.netlink, &barred)?;
+            self.barred = barred;
+        }
+        Ok(())
     }
 
     /// Who is admitted by the port sequence, and for how long still.

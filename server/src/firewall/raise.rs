@@ -69,7 +69,8 @@ impl Firewall {
         };
         let mut rules = ruleset(config, &standing, how(table));
         let parts = sequence::parts(config);
-        let load = |rules: &_| nft::apply(rules).and_then(|()| parts.load());
+        let barred = super::barred(config, &crate::gateways::read());
+        let load = |rules: &_| nft::apply(rules).and_then(|()| parts.load(&barred));
         match load(&rules) {
             // Something stands in the way, such as a set of another kind under our name.
             Err(NftFailed::Failed(why)) if existed => {
@@ -93,6 +94,7 @@ impl Firewall {
             }
             Ok(()) => {}
         }
+        self.barred = barred;
         self.no_sieve = nft::apply_text(&sieve::script(&config.listen)).err();
         self.own()?;
         let mut counts = ruleset::counts(&rules);

@@ -1,12 +1,9 @@
 //! The ports that are steps of rolling sequences, as the daemon says them: maps whose
 //! elements have timeouts.
 
-use super::elements;
-use super::names::TABLE;
+use super::elements::{self, emptied};
 use super::netlink::{Netlink, Step};
-use netlink_packet_netfilter::nftables::{
-    DataAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
-};
+use netlink_packet_netfilter::nftables::{DataAttribute, NfTablesMessage, SetElementAttribute};
 use oneknock_shared::rolling;
 use std::io;
 use std::time::Duration;
@@ -29,24 +26,27 @@ pub struct RollingStep {
     pub time: Duration,
 }
 
-/// Lets these be steps; all, or none.
-pub fn fill(netlink: &mut Netlink, steps: &[RollingStep]) -> io::Result<()> {
+/// Lets these be steps, besides those that are or, `anew`, in their place; all at once, or
+/// nothing of it.
+pub fn fill(netlink: &mut Netlink, steps: &[RollingStep], anew: bool) -> io::Result<()> {
+    let mut batch: Vec<Step> = Vec::new();
+    if anew {
+        batch.extend((1..=rolling::STEPS).map(|at| emptied(&port_map(at))));
+    }
     // One message for each map: a batch of very many is not answered as a whole.
-    let added = (1..=rolling::STEPS).filter_map(|at| {
+    for at in 1..=rolling::STEPS {
         let of = steps.iter().filter(|step| step.at == at);
         let elements: Vec<_> = of.map(element).collect();
-        if elements.is_empty() {
-            return None;
+        if !elements.is_empty() {
+            let message = elements::many(&port_map(at), elements);
+            batch.push(Step::create(NfTablesMessage::NewSetElement(message)));
         }
-        let message = elements::many(&port_map(at), elements);
-        Some(Step::create(NfTablesMessage::NewSetElement(message)))
-    });
-    let added: Vec<Step> = added.collect();
+    }
     // Nor is an empty one at all.
-    if added.is_empty() {
+    if batch.is_empty() {
         return Ok(());
     }
-    netlink.commit(&added)
+    netlink.commit(&batch)
 }
 
 fn element(step: &RollingStep) -> Vec<SetElementAttribute> {
@@ -56,18 +56,4 @@ fn element(step: &RollingStep) -> Vec<SetElementAttribute> {
         SetElementAttribute::Data(DataAttribute::Value(step.id.to_ne_bytes().to_vec())),
         elements::timeout(step.time),
     ]
-}
-
-/// Lets nothing be a step of a rolling sequence any more.
-pub fn empty(netlink: &mut Netlink) -> io::Result<()> {
-    let emptied = (1..=rolling::STEPS).map(|at| {
-        // Without elements it is all of them.
-        let attributes = vec![
-            SetElementList::Table(TABLE.into()),
-            SetElementList::Set(port_map(at)),
-        ];
-        let message = SetElementMessage { attributes };
-        Step::change(NfTablesMessage::DeleteSetElement(message))
-    });
-    netlink.commit(&emptied.collect::<Vec<_>>())
 }

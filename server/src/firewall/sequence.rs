@@ -1,42 +1,51 @@
 //! The port sequence, in the kernel alone: a stage machine for each address, of sets whose
 //! elements have timeouts. No process is needed for it once it stands.
 //!
-//! That somebody is at step k is an element of `stepK_v4` or `stepK_v6`; no step is renewed,
-//! so that the steps of one address end in their order. A misstep puts the address (of
-//! IPv6 the /64, which is one customer's) into the penalty set for longer than any step or
-//! grant lasts, and each further misstep and each packet to a step renews that: none of its
-//! steps is left when it ends. A full set fails closed. An add to one ends its rule, and
-//! what follows drops; where a misstep finds no room, nobody of that family gets on for as
-//! long as a penalty lasts (`jammed`, which has one element for a family).
+//! That somebody is at step k is an element of `stepK_v4` or `stepK_v6`. The first step is
+//! always due, and any other while the element of the one before lasts: whoever begins anew
+//! may do so at any time. A misstep puts the address (of IPv6 the /64, which is one
+//! customer's) into the penalty set for longer than any step or grant lasts, and each further
+//! misstep and each packet to a step renews that: none of its steps is left when it ends. A
+//! full set fails closed. An update of one ends its rule, and what follows drops; where a
+//! misstep finds no room, nobody of that family gets on for as long as a penalty lasts
+//! (`jammed`, which has one element for a family).
 //!
-//! A step is a new connection's first packet and nothing else. A step that was just done
-//! comes again where a SYN is sent again: for as long as its own element lasts that is
-//! neither a misstep nor a step.
+//! A step is a new connection's first packet and nothing else. A step that was done comes
+//! again where a SYN is sent again, after 1, 3, 7 and 15 seconds, when its own element and
+//! that of the step before may have ended: `done_v4` and `done_v6` know it for as long as a
+//! penalty lasts, and till then it is no misstep. They let nobody on, and what an address
+//! had done before a misstep is forgotten when its penalty ends.
+//!
+//! Behind a default gateway that rewrites sources is everybody: it is nobody's step.
 
-use super::names::{PRIORITY, SEQUENCE, TABLE, seq_name};
+use super::gateways::barred;
+use super::names::{SEQUENCE, TABLE, seq_name};
 use super::nft::{self, NftFailed};
 use super::rolling::port_map;
 use crate::config::{Config, Sequence, Steps};
 use oneknock_shared::port::Ports;
 use oneknock_shared::rolling;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
 /// How many may be at one step at a time, in each family.
 const STEPPING: u32 = 16_384;
 /// How many may have a penalty at a time, in each family.
 const PENALISED: u32 = 65_536;
+/// How many steps that were done are known, in each family. Of more, a copy is a misstep.
+const DONE: u32 = 65_536;
+/// How many default gateways a machine has at most, in each family.
+const GATEWAYS: u32 = 1_024;
 /// How many ports may be the same step of rolling sequences.
 const ROLLING: u32 = 1_024;
 /// How many may be admitted at a time, in each family.
 pub const ADMITTED: u32 = 1_024;
-/// The table of the ruleset that needs no daemon.
-const ALONE: &str = "oneknock_sequence";
 
 /// What is written of each address family: its mark in names, its set type, an address, and
 /// what a penalty is for.
-const FAMILIES: [[&str; 4]; 2] = [
+pub(super) const FAMILIES: [[&str; 4]; 2] = [
     ["v4", "ipv4_addr", "ip saddr", "ip saddr"],
     [
         "v6",
@@ -90,16 +99,27 @@ fn tag(sequence: &Sequence) -> String {
     format!("sequence-{:016x}", hasher.finish())
 }
 
+/// The set of the sources of one family that are nobody's, since everybody may be behind them.
+pub fn gateway_set(family: &str) -> String {
+    format!("gateway_{family}")
+}
+
+/// The mark in names of the family that an address is of.
+pub fn family_of(address: IpAddr) -> &'static str {
+    let [[v4, ..], [v6, ..]] = FAMILIES;
+    if address.is_ipv6() { v6 } else { v4 }
+}
+
 fn step_set(at: usize, family: &str) -> String {
     format!("step{at}_{family}")
 }
 
 impl Parts {
-    fn chain(&mut self, name: impl Into<String>, rules: Vec<String>) {
+    pub(super) fn chain(&mut self, name: impl Into<String>, rules: Vec<String>) {
         self.chains.push((name.into(), "", rules));
     }
 
-    fn set(&mut self, name: impl Into<String>, kind: &str, size: u32) {
+    pub(super) fn set(&mut self, name: impl Into<String>, kind: &str, size: u32) {
         let what = format!("type {kind}; flags dynamic,timeout; size {size};");
         self.sets.push((name.into(), what));
     }
@@ -107,10 +127,17 @@ impl Parts {
     fn misstep(&mut self, sequence: &Sequence) {
         let penalty = sequence.penalty().as_secs();
         let (mut note, mut check) = (Vec::new(), vec!["ct state != new drop".to_owned()]);
+        let mut early = Vec::new();
         // Header after header is a way to hide one; a flag besides SYN begins nothing.
         check.push("ip6 nexthdr != { tcp, udp } goto missed".into());
         check.push("tcp flags & (fin | syn | rst | ack) != syn goto missed".into());
-        for [family, kind, _, of] in FAMILIES {
+        for [family, kind, address, of] in FAMILIES {
+            let what = format!("type {kind}; size {GATEWAYS};");
+            self.sets.push((gateway_set(family), what));
+            check.push(format!("{address} @{} counter drop", gateway_set(family)));
+            let what = format!("{kind} . inet_proto . inet_service");
+            self.set(format!("done_{family}"), &what, DONE);
+            early.push(format!("{} @done_{family} drop", which(address)));
             self.set(format!("penalty_{family}"), kind, PENALISED);
             note.push(format!(
                 "update @penalty_{family} {{ {of} timeout {penalty}s }} return"
@@ -124,26 +151,23 @@ impl Parts {
         check.push("meta nfproto @jammed drop".into());
         self.chain("misstep", note);
         self.chain("missed", vec!["jump misstep".into(), "counter drop".into()]);
+        early.push("goto missed".into());
+        self.chain("early", early);
         self.chain("step", check);
     }
 
     fn step(&mut self, sequence: &Sequence, at: usize) {
         let last = sequence.fixed().len();
-        let time = sequence.step_time.as_secs();
         let mut rules = vec!["jump step".to_owned()];
         for [family, kind, address, _] in FAMILIES {
-            let set = |at| step_set(at, family);
-            self.set(set(at), kind, STEPPING);
-            rules.push(format!("{address} @{} drop", set(at)));
-            if at == 1 {
-                let later = (2..=last).map(|at| format!("{address} @{} goto missed", set(at)));
-                rules.extend(later);
-            } else {
-                rules.push(format!("{address} != @{} goto missed", set(at - 1)));
-            }
-            let open = opening(sequence, at == last, family, address);
-            let done = format!("add @{} {{ {address} timeout {time}s }}", set(at));
-            rules.push(format!("{done}{open} drop"));
+            self.set(step_set(at, family), kind, STEPPING);
+            let who = Who {
+                family,
+                address,
+                key: address,
+                early: "goto early",
+            };
+            rules.extend(who.steps(sequence, at, last));
         }
         rules.push("drop".into());
         self.chain(format!("step{at}"), rules);
@@ -154,26 +178,20 @@ impl Parts {
     /// is of a packet that ends here.
     fn roll(&mut self, sequence: &Sequence) {
         let last = rolling::STEPS;
-        let time = sequence.step_time.as_secs();
         for at in 1..=last {
             let what = format!("type inet_service : mark; flags timeout; size {ROLLING};");
             self.maps.push((port_map(at), what));
             let mut rules = vec!["jump step".to_owned()];
             for [family, kind, address, _] in FAMILIES {
-                let set = |at| step_set(at, family);
-                let who = format!("{address} . meta mark");
-                self.set(set(at), &format!("{kind} . mark"), STEPPING);
-                rules.push(format!("{who} @{} drop", set(at)));
-                if at == 1 {
-                    let later = (2..=last).map(|at| format!("{who} @{} goto missed", set(at)));
-                    rules.extend(later);
-                } else {
+                self.set(step_set(at, family), &format!("{kind} . mark"), STEPPING);
+                let who = Who {
+                    family,
+                    address,
+                    key: &format!("{address} . meta mark"),
                     // It may be another step of another key's.
-                    rules.push(format!("{who} != @{} return", set(at - 1)));
-                }
-                let open = opening(sequence, at == last, family, address);
-                let done = format!("add @{} {{ {who} timeout {time}s }}", set(at));
-                rules.push(format!("{done}{open} drop"));
+                    early: "return",
+                };
+                rules.extend(who.steps(sequence, at, last));
             }
             rules.push("drop".into());
             self.chain(format!("step{at}"), rules);
@@ -186,7 +204,7 @@ impl Parts {
                 .map(|at| format!("{} jump step{at}", found(at))),
         );
         rules.push(format!("{} goto step1", found(1)));
-        rules.extend((2..=last).map(|at| format!("{} goto missed", found(at))));
+        rules.extend((2..=last).map(|at| format!("{} goto early", found(at))));
         self.chain("rolling", rules);
     }
 
@@ -220,7 +238,11 @@ impl Parts {
         }
         rules.push("ct state new jump misstep".into());
         let base = "{ type filter hook prerouting priority -149; policy accept; }";
-        self.chains.push((SEQUENCE.into(), base, rules));
+        self.base_chain(SEQUENCE, base, rules);
+    }
+
+    pub(super) fn base_chain(&mut self, name: &str, base: &'static str, rules: Vec<String>) {
+        self.chains.push((name.into(), base, rules));
     }
 
     /// The sets' names.
@@ -248,12 +270,21 @@ impl Parts {
             .is_some_and(|(tag, ..)| chains.contains(tag))
     }
 
-    /// The commands that make it stand in a table that is there; elements stay.
-    fn commands(&self, table: &str) -> String {
+    /// The commands that make it stand in a table that is there; elements stay, but for the
+    /// gateways, which are these.
+    pub(super) fn commands(&self, table: &str, gateways: &BTreeSet<IpAddr>) -> String {
         let mut script = String::new();
         // A String takes whatever is written to it.
         for (name, what) in &self.sets {
             let _ = writeln!(script, "add set inet {table} {name} {{ {what} }}");
+        }
+        for [family, ..] in FAMILIES {
+            let set = gateway_set(family);
+            let _ = writeln!(script, "flush set inet {table} {set}");
+        }
+        for gateway in gateways {
+            let set = gateway_set(family_of(*gateway));
+            let _ = writeln!(script, "add element inet {table} {set} {{ {gateway} }}");
         }
         for (name, what) in &self.maps {
             let _ = writeln!(script, "add map inet {table} {name} {{ {what} }}");
@@ -271,12 +302,69 @@ impl Parts {
     }
 
     /// Makes it stand in the guard's table; elements of a sequence that stays are kept.
-    pub fn load(&self) -> Result<(), NftFailed> {
+    pub fn load(&self, gateways: &BTreeSet<IpAddr>) -> Result<(), NftFailed> {
         if self.chains.is_empty() {
             return Ok(());
         }
-        nft::apply_text(&self.commands(TABLE))
+        nft::apply_text(&self.commands(TABLE, gateways))
     }
+}
+
+/// Somebody who comes to a step, as rules write it.
+struct Who<'w> {
+    family: &'w str,
+    address: &'w str,
+    /// How the sets of steps know him.
+    key: &'w str,
+    /// What becomes of him where the step is not due.
+    early: &'w str,
+}
+
+impl Who<'_> {
+    /// What a step is to him.
+    fn steps(&self, sequence: &Sequence, at: usize, last: usize) -> Vec<String> {
+        let Self {
+            family,
+            address,
+            key,
+            early,
+        } = self;
+        let set = |at| step_set(at, family);
+        let mut rules = Vec::new();
+        if at == last {
+            // Until it has ended it opens nothing anew.
+            rules.push(format!("{key} @{} drop", set(at)));
+        }
+        if at > 1 {
+            rules.push(format!("{key} != @{} {early}", set(at - 1)));
+            // No condition: where there is no room, it goes on with the next rule.
+            let (penalty, which) = (sequence.penalty().as_secs(), which(address));
+            rules.push(format!(
+                "update @done_{family} {{ {which} timeout {penalty}s }}"
+            ));
+        }
+        let open = opening(sequence, at == last, family, address);
+        let time = sequence.step_time.as_secs();
+        let done = format!("update @{} {{ {key} timeout {time}s }}", set(at));
+        rules.push(format!("{done}{open} drop"));
+        rules
+    }
+}
+
+/// Which port this is, to whom.
+fn which(address: &str) -> String {
+    format!("{address} . meta l4proto . th dport")
+}
+
+/// The commands that make the sequence of this configuration stand in the guard's table, on a
+/// machine with these gateways; empty where there is none.
+#[must_use]
+pub fn script(config: &Config, gateways: &[IpAddr]) -> String {
+    let parts = parts(config);
+    if parts.chains.is_empty() {
+        return String::new();
+    }
+    parts.commands(TABLE, &barred(config, gateways))
 }
 
 /// What the last step does besides.
@@ -289,63 +377,11 @@ fn opening(sequence: &Sequence, is_last: bool, family: &str, address: &str) -> S
     format!(" update @{set} {{ {address} timeout {time}s }} counter")
 }
 
-fn dport(ports: Ports) -> String {
+pub(super) fn dport(ports: Ports) -> String {
     let (transport, first, last) = (ports.transport(), ports.first(), ports.last());
     if first == last {
         format!("{transport} dport {first}")
     } else {
         format!("{transport} dport {first}-{last}")
     }
-}
-
-/// The sequence of this configuration and what it opens, without a daemon, as text for
-/// `nft -f`. `None` where there is no sequence, or one that only a daemon can say.
-#[must_use]
-pub fn alone(config: &Config) -> Option<String> {
-    let sequence = config.sequence.as_ref()?;
-    if sequence.steps == Steps::Rolling {
-        return None;
-    }
-    let service = config.service(sequence.service)?;
-    let mut config = config.clone();
-    // Nobody listens there.
-    config.listen.clear();
-    config.services.retain(|s| s.name == sequence.service);
-    let mut parts = parts(&config);
-    let mut door = Vec::new();
-    for ([_, kind, address, _], is_ipv6) in FAMILIES.into_iter().zip([false, true]) {
-        let set = seq_name(service.name, is_ipv6);
-        parts.set(&set, kind, ADMITTED);
-        door.push(format!("{address} @{set} accept"));
-    }
-    door.push("counter drop".into());
-    let mut guard: Vec<String> = [
-        "fib daddr type unicast accept",
-        "iifname \"lo\" accept",
-        "ct state established tcp flags & (syn | ack) != syn accept",
-        "ct state established meta l4proto udp accept",
-    ]
-    .map(String::from)
-    .into();
-    guard.extend(
-        service
-            .ports
-            .iter()
-            .map(|port| format!("{} jump door", dport(*port))),
-    );
-    parts.chain("door", door);
-    let base = "{ type filter hook prerouting priority -150; policy accept; }";
-    parts.chains.push(("guard".into(), base, guard));
-    debug_assert_eq!(PRIORITY, -150);
-    Some(format!(
-        "\
-# oneknock: a port sequence that opens {name}, with no daemon. For \"nft -f\"; loading it
-# again begins anew. Whoever is on the path can replay a sequence: a weak lock before sshd's.
-add table inet {ALONE}
-delete table inet {ALONE}
-add table inet {ALONE}
-{}",
-        parts.commands(ALONE),
-        name = service.name,
-    ))
 }

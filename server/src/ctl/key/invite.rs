@@ -48,7 +48,7 @@ pub fn line(config: &Config, key: &Key) -> Result<Zeroizing<String>, Failure> {
         .iter()
         .filter(|s| key.policy.services.contains(&s.name));
     let sequence = config.sequence.as_ref();
-    let sequence = sequence.filter(|s| key.policy.services.contains(&s.service));
+    let sequence = sequence.filter(|s| s.is_for(&key.policy));
     let invitation = Invitation {
         name: config.name.clone(),
         host: config.host.clone(),

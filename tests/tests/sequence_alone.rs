@@ -1,0 +1,93 @@
+//! The port sequence with no daemon: the ruleset that oneknockctl prints, by itself.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use oneknock_tests::sequence::{STEPS, configure, walk};
+use oneknock_tests::wire::{Probe, banner, probe, until_open};
+use oneknock_tests::{Site, binaries};
+use std::fs;
+
+/// A site, and the rules for it with these lines behind the sequence in the configuration;
+/// nothing else of ours is on the machine.
+fn site(more: &str) -> (Site, String) {
+    let site = Site::new(binaries!());
+    configure(&site, &STEPS, more);
+    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
+    fs::remove_dir_all(&site.dir).unwrap();
+    (site, rules)
+}
+
+#[test]
+fn rules_alone_open_with_no_daemon_and_no_configuration_on_the_machine() {
+    let (site, rules) = site("");
+    let (laptop, stranger, server) = (&site.lab.laptop, &site.lab.stranger, &site.lab.server);
+    // Twice: it takes the place of what it was.
+    for _ in 0..2 {
+        server.nft(&rules);
+    }
+    for (to, family) in server.addresses().into_iter().zip(["-4", "-6"]) {
+        assert_eq!(probe(laptop, to, 22), Probe::Silent);
+        let walk = [
+            "oneknock",
+            "sequence",
+            "server.lab",
+            "7000",
+            "8000/udp",
+            "300",
+            "9000/udp",
+        ];
+        laptop.run(&[&walk[..], &[family]].concat()).ok();
+        until_open(laptop, to, 22);
+        assert_eq!(banner(laptop, to, 22), "SSH-2.0-");
+        assert_eq!(probe(stranger, to, 22), Probe::Silent);
+    }
+    let listing = server.run(&["nft", "list", "ruleset"]).ok();
+    server.nft("flush ruleset");
+    server.nft(&listing);
+}
+
+#[test]
+fn rules_alone_let_in_whoever_never_needs_to_knock() {
+    let (site, rules) = site("[always]\nnetworks = [\"198.51.100.0/24\", \"2001:db8:0:2::/64\"]");
+    site.lab.server.nft(&rules);
+    for to in site.lab.server.addresses() {
+        assert_eq!(site.probe(&site.lab.laptop, to), Probe::Open);
+        assert_eq!(site.probe(&site.lab.stranger, to), Probe::Silent);
+    }
+}
+
+#[test]
+fn a_session_older_than_rules_alone_lives_on() {
+    let (site, rules) = site("");
+    let mut sessions = ["-4", "-6"].map(|family| site.session(&["ssh", family, "server.lab"]));
+    site.lab.server.nft(&rules);
+    for to in site.lab.server.addresses() {
+        assert_eq!(site.probe(&site.lab.laptop, to), Probe::Silent);
+    }
+    for session in &mut sessions {
+        session.say("after");
+        session.expect("got after");
+    }
+}
+
+#[test]
+fn a_redirect_to_a_guarded_port_is_no_way_round_rules_alone() {
+    let (site, rules) = site("");
+    site.lab.server.nft(
+        "table inet site {
+            chain pre {
+                type nat hook prerouting priority dstnat;
+                tcp dport 2022 redirect to :22
+            }
+        }",
+    );
+    let (laptop, stranger) = (&site.lab.laptop, &site.lab.stranger);
+    for to in site.lab.server.addresses() {
+        assert_eq!(banner(stranger, to, 2022), "SSH-2.0-");
+    }
+    site.lab.server.nft(&rules);
+    for to in site.lab.server.addresses() {
+        assert_eq!(probe(stranger, to, 2022), Probe::Silent);
+        walk(&site, laptop.address_like(to), &STEPS);
+        until_open(laptop, to, 22);
+    }
+}
