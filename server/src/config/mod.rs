@@ -15,6 +15,7 @@ pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text, propose as propose
 pub use service::Service;
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
+use oneknock_shared::knock::Timestamp;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
@@ -85,6 +86,13 @@ impl Settings {
     /// Reads a configuration folder. Where anything is wrong, all that is wrong.
     pub fn load(dir: &Path) -> Result<Self, Vec<Mistake>> {
         Self::load_for(dir, Owner::wanted())
+    }
+
+    /// Whether there is a key whose time is not over.
+    #[must_use]
+    pub fn has_key_at(&self, now: Timestamp) -> bool {
+        let mut generations = self.keys.iter().flat_map(|key| &key.generations);
+        generations.any(|g| g.not_after.is_none_or(|end| now <= end))
     }
 
     fn load_for(dir: &Path, owner: Owner) -> Result<Self, Vec<Mistake>> {

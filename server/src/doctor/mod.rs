@@ -27,7 +27,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn trouble(what: impl fmt::Display, mend: impl fmt::Display) -> Self {
+    /// Something does not work.
+    pub fn trouble(what: impl fmt::Display, mend: impl fmt::Display) -> Self {
         Self {
             is_trouble: true,
             what: what.to_string(),

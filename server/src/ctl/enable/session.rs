@@ -3,11 +3,12 @@
 
 use crate::config::Config;
 use crate::ctl::Failure;
+use crate::firewall::Firewall;
 use nix::unistd::{SysconfVar, sysconf};
 use oneknock_shared::port::Transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,10 +25,21 @@ pub struct Session {
 }
 
 /// The session, not older than `since`, that came in through a guarded port.
-pub fn of_this_call(config: &Config, since: Duration) -> Result<Session, Failure> {
+pub fn of_this_call(
+    config: &Config,
+    firewall: &mut Firewall,
+    since: Duration,
+) -> Result<Session, Failure> {
     let refused = |what: String| Err(Failure::Failed(what, Some(HINT.into())));
-    let found =
-        read(config).map_err(|error| Failure::new("cannot see which session this is", error))?;
+    let unseen = "cannot see which session this is";
+    let redirected = firewall.redirected(config);
+    let redirected = redirected.map_err(|error| Failure::new(unseen, error))?;
+    let ports = config.services.iter().flat_map(|service| &service.ports);
+    let is_guarded = |held: &Held| {
+        ports.clone().any(|p| p.contains(Transport::Tcp, held.port))
+            || redirected.contains(&(held.remote, held.port))
+    };
+    let found = read(is_guarded).map_err(|error| Failure::new(unseen, error))?;
     let remote = |session: &Session| !session.address.is_loopback();
     // The nearest one: a session may come from within another.
     let Some(session) = found.into_iter().find(remote) else {
@@ -47,6 +59,14 @@ pub fn of_this_call(config: &Config, since: Duration) -> Result<Session, Failure
     Ok(session)
 }
 
+/// An established connection, as the socket of it knows it.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    /// Its port here; where a rule redirects, not the one that was addressed.
+    port: u16,
+    remote: SocketAddr,
+}
+
 /// A process, as /proc/PID/stat has it (proc(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct Process {
@@ -55,16 +75,15 @@ struct Process {
     began: u64,
 }
 
-/// The connections that this process's ancestors hold, the nearest first.
-fn read(config: &Config) -> Result<Vec<Session>, std::io::Error> {
-    let ports = || config.services.iter().flat_map(|service| &service.ports);
-    let is_guarded = |port| ports().any(|p| p.contains(Transport::Tcp, port));
+/// The guarded connections that this process's ancestors hold, the nearest first.
+fn read(is_guarded: impl Fn(&Held) -> bool) -> Result<Vec<Session>, std::io::Error> {
     let mut connections = BTreeMap::new();
     for name in ["tcp", "tcp6"] {
         // A kernel without IPv6 has none of its table.
         let table = fs::read_to_string(PathBuf::from("/proc/net").join(name));
-        connections.extend(guarded(is_guarded, &table.unwrap_or_default()));
+        connections.extend(established(&table.unwrap_or_default()));
     }
+    connections.retain(|_, held| is_guarded(held));
     let uptime = fs::read_to_string("/proc/uptime")?;
     let uptime = uptime
         .split_whitespace()
@@ -81,9 +100,10 @@ fn read(config: &Config) -> Result<Vec<Session>, std::io::Error> {
         let began = Duration::from_millis(process.began * 1000 / hertz);
         let age = uptime.saturating_sub(began);
         for inode in sockets(pid) {
-            let Some(&address) = connections.get(&inode) else {
+            let Some(held) = connections.get(&inode) else {
                 continue;
             };
+            let address = held.remote.ip();
             // Of several holders the oldest is as old as the connection, or younger.
             match found.iter_mut().find(|(known, _)| *known == inode) {
                 Some((_, session)) => session.age = session.age.max(age),
@@ -120,17 +140,18 @@ fn sockets(pid: u32) -> BTreeSet<u64> {
     links.filter_map(inode).collect()
 }
 
-/// The established connections to guarded ports in a table of proc(5): by the socket's
-/// inode, the other end.
-fn guarded(is_guarded: impl Fn(u16) -> bool, table: &str) -> BTreeMap<u64, IpAddr> {
+/// The established connections in a table of proc(5), by the socket's inode.
+fn established(table: &str) -> BTreeMap<u64, Held> {
     let connection = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, local, remote, "01", _, _, _, _, _, inode, ..] = fields[..] else {
             return None;
         };
-        let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
-        let remote = address(remote.rsplit_once(':')?.0)?;
-        is_guarded(port).then_some((inode.parse().ok()?, remote))
+        let number = |hex| u16::from_str_radix(hex, 16).ok();
+        let port = number(local.rsplit_once(':')?.1)?;
+        let (remote, remote_port) = remote.rsplit_once(':')?;
+        let remote = SocketAddr::new(address(remote)?, number(remote_port)?);
+        Some((inode.parse().ok()?, Held { port, remote }))
     };
     table.lines().filter_map(connection).collect()
 }
@@ -166,7 +187,7 @@ mod tests {
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn a_connection_to_a_guarded_port_is_known_by_its_inode() {
+    fn an_established_connection_is_known_by_its_inode() {
         let table = "  sl  local_address rem_address   st\n\
              0: 0100000A:0016 076433C6:C000 01 00000000:00000000 00:00000000 00000000     0        0 4711 1\n\
              1: 0100000A:0017 076433C6:C001 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n\
@@ -174,9 +195,16 @@ mod tests {
              3: 0000000000000000FFFF00000100000A:0016 0000000000000000FFFF0000076433C6:C002 01 0:0 0:0 0 0 0 4714 1\n\
              4: B80D0120000000000000000001000000:0016 B80D0120000000000000000007000000:C002 01 0:0 0:0 0 0 0 4715 1\n\
              5: what\n";
-        let laptop: IpAddr = "198.51.100.7".parse().unwrap();
-        let v6: IpAddr = "2001:db8::7".parse().unwrap();
-        let want = BTreeMap::from([(4711, laptop), (4714, laptop), (4715, v6)]);
-        assert_eq!(guarded(|port| port == 22, table), want);
+        let held = |port, remote: &str| Held {
+            port,
+            remote: remote.parse().unwrap(),
+        };
+        let want = BTreeMap::from([
+            (4711, held(22, "198.51.100.7:49152")),
+            (4712, held(23, "198.51.100.7:49153")),
+            (4714, held(22, "198.51.100.7:49154")),
+            (4715, held(22, "[2001:db8::7]:49154")),
+        ]);
+        assert_eq!(established(table), want);
     }
 }

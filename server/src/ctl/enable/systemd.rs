@@ -17,6 +17,15 @@ pub fn start() -> Result<(), Failure> {
     call(&["start", DAEMON], "the guard is down")
 }
 
+/// Whether the guard goes up at the machine's next start.
+pub fn is_enabled(dir: &Path) -> bool {
+    let asked = || {
+        let mut ask = Command::new("systemctl");
+        ask.args(["is-enabled", "--quiet", GUARD]).status()
+    };
+    is_in_charge(dir) && asked().is_ok_and(|status| status.success())
+}
+
 /// Has the guard go up, and the daemon start, at each start of the machine.
 pub fn enable(dir: &Path) -> Result<(), Failure> {
     if !is_in_charge(dir) {
