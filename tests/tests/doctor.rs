@@ -194,10 +194,49 @@ fn what_the_machine_itself_lacks_is_found() {
 }
 
 #[test]
-fn a_mistake_is_told_before_anything_is_examined() {
-    let site = site("echo yes");
+fn a_key_file_with_a_loose_mode_is_told_and_the_machine_is_examined_all_the_same() {
+    let site = site("echo no");
     let file = site.key_file("laptop");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let said = doctor(&site).fails(2);
+    let said = doctor(&site);
+    assert!(said.out.contains("not synchronised"), "{said}");
+    let said = said.fails(2);
     assert!(said.contains("chmod 0640"), "{said}");
+    // Where nobody can say what the guard should be, that is all.
+    fs::write(site.config(), "listen = [").unwrap();
+    let said = doctor(&site);
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{said}");
+}
+
+#[test]
+fn a_guard_that_is_down_and_a_key_whose_time_is_over_are_found() {
+    let site = site("echo yes");
+    let daemon = site.daemon();
+    let said = doctor(&site);
+    assert!(!said.out.contains("guard is down"), "{said}");
+    drop(daemon);
+    site.lab.server.nft("delete table inet oneknock");
+    let file = site.key_file("laptop");
+    let text = fs::read_to_string(&file).unwrap();
+    let header = "[[generation]]\n";
+    let over = format!("{header}not_after = 2020-01-01T00:00:00Z\n");
+    fs::write(&file, text.replace(header, &over)).unwrap();
+    let said = doctor(&site);
+    let down = "trouble: the guard is down: everybody gets to the guarded ports";
+    assert!(said.out.contains(down), "{said}");
+    assert!(said.out.contains("trouble: there is no key"), "{said}");
+}
+
+#[test]
+fn where_the_daemon_hangs_the_machine_is_examined_all_the_same() {
+    let site = site("echo no");
+    let daemon = site.daemon();
+    daemon.signal(nix::sys::signal::Signal::SIGSTOP);
+    let said = doctor(&site);
+    assert_eq!(said.code, Some(1), "{said}");
+    assert!(
+        said.out.contains("trouble: the daemon cannot be asked: "),
+        "{said}"
+    );
+    assert!(said.out.contains("not synchronised"), "{said}");
 }

@@ -151,7 +151,10 @@ fn a_session_through_a_guarded_port_that_is_redirected_confirms() {
     }
     // Beside it the same sshd is reached without a knock.
     let ssh = ["ssh", "server.lab", "-F", site.sshd.config()];
-    let said = site.lab.laptop.run(&[&ssh[..], &[&confirm(&site)]].concat());
+    let said = site
+        .lab
+        .laptop
+        .run(&[&ssh[..], &[&confirm(&site)]].concat());
     let said = said.fails(1);
     assert!(said.contains("from no session"), "{said}");
     let said = confirm_in_a_session(&site);

@@ -76,7 +76,10 @@ fn daemon(dir: &Path) -> Option<Finding> {
 fn no_key(dir: &Path, settings: &Settings) -> Option<Finding> {
     (!settings.has_key_at(Folder::now())).then(|| {
         let mend = format!("{} key add laptop", ctl_command(dir));
-        Finding::trouble("there is no key, or none whose time is not over: nobody can knock", mend)
+        Finding::trouble(
+            "there is no key, or none whose time is not over: nobody can knock",
+            mend,
+        )
     })
 }
 
