@@ -63,7 +63,9 @@ fn daemon(dir: &Path) -> Option<Finding> {
         Err(no) => {
             let why = match no.into() {
                 Failure::Failed(why, _) | Failure::Usage(why, _) => why,
-                Failure::Mistakes(mistakes) => format!("{} mistakes", mistakes.len()),
+                Failure::Mistakes(mistakes) | Failure::AsItWas(mistakes) => {
+                    format!("{} mistakes", mistakes.len())
+                }
             };
             Some(Finding::trouble(
                 format!("the daemon cannot be asked: {why}"),

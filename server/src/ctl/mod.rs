@@ -19,7 +19,7 @@ mod listening;
 mod state;
 mod words;
 
-use crate::config::{self, Mistake, Settings};
+use crate::config::{self, Mistake, Settings, ctl_command};
 use crate::control::protocol::Who;
 use crate::files;
 use crate::firewall::{self, How, Standing, TableIs};
@@ -37,7 +37,7 @@ use std::time::Duration;
 /// Sets oneknock up on a server, keeps its keys, and asks its daemon.
 ///
 /// Exit status: 0 done, 1 it failed or mistakes were found, 2 the command line, the
-/// configuration or a key is wrong.
+/// configuration or a key is wrong, 3 the guard is up as it was before such mistakes.
 pub struct Cli {
     /// Where oneknockd.toml and keys/ are.
     #[arg(
@@ -172,6 +172,10 @@ enum Command {
     /// For the machine's start, before the network comes up: every guarded port is shut for
     /// everybody who is not admitted already, and nobody new is until oneknockd runs.
     /// Connections that are open live on. Looks at the configuration alone, not at the keys.
+    ///
+    /// With a mistake in the configuration the guard goes up as the last daemon had it, and
+    /// the exit status is 3; where none has run since "oneknockctl disable" it is 2, and there
+    /// is no guard.
     Guard,
     /// Take the guard down: every guarded port is as open as without oneknock.
     ///
@@ -184,6 +188,8 @@ enum Command {
 pub enum Failure {
     /// Configuration or keys are wrong. Exit status 2.
     Mistakes(Vec<Mistake>),
+    /// The same, and the guard is up as it was before. Exit status 3.
+    AsItWas(Vec<Mistake>),
     /// What was asked cannot be meant. Exit status 2.
     Usage(String, Option<String>),
     /// It failed, or the daemon refused. Exit status 1.
@@ -288,6 +294,14 @@ pub fn main() -> ExitCode {
                 eprintln!("oneknockctl: {mistake}");
             }
             return ExitCode::from(2);
+        }
+        Err(Failure::AsItWas(mistakes)) => {
+            for mistake in &mistakes {
+                eprintln!("oneknockctl: {mistake}");
+            }
+            let what = "as the guard is up it was before these mistakes were made";
+            let hint = format!("mend them, then: {} guard", ctl_command(&cli.config));
+            (3, what.into(), Some(hint))
         }
         Err(Failure::Usage(what, hint)) => (2, what, hint),
         Err(Failure::Failed(what, hint)) => (1, what, hint),

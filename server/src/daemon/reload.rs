@@ -14,7 +14,10 @@ impl Daemon {
     pub(super) fn reload(&mut self, cli: &Cli) -> Result<(), Stopped> {
         let result = self.try_reload(cli);
         match &result {
-            Ok(()) => self.announce("reloaded"),
+            Ok(()) => {
+                self.announce("reloaded");
+                self.keep(cli);
+            }
             Err(Stopped::Mistakes(mistakes)) => {
                 for mistake in mistakes {
                     log::line(format_args!("not reloaded: {mistake}"));

@@ -11,7 +11,7 @@ mod systemd;
 use super::ask::{NoAnswer, ask};
 use super::{Failure, control, span_of_time, words};
 use crate::clock::Clock;
-use crate::config::{Config, Settings, ctl_command};
+use crate::config::{self, Config, Settings, ctl_command};
 use crate::control::answers::{Reloaded, Revoked, Status, TriedOut};
 use crate::control::protocol::{Command, TRIAL};
 use crate::files::{self, Existing, Owner};
@@ -170,6 +170,8 @@ pub fn disable(dir: &Path) -> Result<(), Failure> {
         down => down?,
     }
     self_knock::clean_up(dir)?;
+    config::forget_kept(dir)
+        .map_err(|error| Failure::new("what was last in force is still kept", error))?;
     remove_file(dir)
 }
 
