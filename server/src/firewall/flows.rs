@@ -84,7 +84,7 @@ mod tests {
         let ip = [&[20, 0, 1, 0x80][..], &ip].concat();
         let protocol = [&[26, 0, 2, 0x80][..], &protocol].concat();
         // The answers come from port 22.
-        let reply = [14, 0, 2, 0x80, 5, 0, 1, 0, 6, 0, 0, 0, 6, 0, 2, 0, 0, 22];
+        let reply = [18, 0, 2, 0x80, 5, 0, 1, 0, 6, 0, 0, 0, 6, 0, 2, 0, 0, 22];
         let flow = vec![(1, [ip, protocol].concat()), (2, reply.to_vec())];
         let want = Flow {
             connection: Connection {
