@@ -120,7 +120,9 @@ fn a_port_that_is_passed_on_unguarded_and_ipv6_without_rules_are_found() {
     );
     let said = doctor(&site);
     assert!(said.out.contains("note: tcp/8080 is passed on"), "{said}");
-    assert!(!said.out.contains("tcp/22"), "{said}");
+    let guarded =
+        "note: tcp/22 is passed on to a container or another host, and guarded by service ssh";
+    assert!(said.out.contains(guarded), "{said}");
     assert!(
         said.out
             .contains("note: over IPv6 this machine's own rules let in"),
@@ -136,6 +138,90 @@ fn a_port_that_is_passed_on_unguarded_and_ipv6_without_rules_are_found() {
     );
     let said = doctor(&site);
     assert!(!said.out.contains("over IPv6"), "{said}");
+}
+
+#[test]
+fn rules_of_iptables_are_tried_and_what_they_pass_on_is_told_of_either_kind() {
+    let site = site("echo yes");
+    let _daemon = site.daemon();
+    let run = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        site.lab.server.run(&words).ok();
+    };
+    for (kind, port) in [("nft", "8081"), ("legacy", "8082")] {
+        // As Docker writes it.
+        run(&format!(
+            "iptables-{kind} -t nat -A PREROUTING -p tcp --dport {port} -j DNAT --to-destination 198.18.0.2:80"
+        ));
+        let said = doctor(&site);
+        let passed_on = format!("note: tcp/{port} is passed on");
+        assert!(said.out.contains(&passed_on), "{said}");
+        assert!(!said.out.contains("tried out"), "{said}");
+        let rule = "INPUT -p udp --dport 45123 -j DROP";
+        run(&format!("iptables-{kind} -A {rule}"));
+        let found = about_rules(&site);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let what = "trouble: knocks do not arrive: table ip filter, ";
+        assert!(found[0].starts_with(what), "{found:?}");
+        assert!(found[0].ends_with("stops udp/45123 over IPv4"), "{found:?}");
+        assert_eq!(found[0].contains("of iptables-legacy's"), kind == "legacy");
+        run(&format!("iptables-{kind} -D {rule}"));
+    }
+    run("ip6tables-legacy -A INPUT -p tcp --dport 22 -j REJECT");
+    let found = about_rules(&site);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("table ip6 filter, of iptables-legacy's"));
+}
+
+#[test]
+fn each_family_is_tried_over_its_own_link_and_none_is_said() {
+    let site = site("echo yes");
+    let _daemon = site.daemon();
+    let server = &site.lab.server;
+    server.ip_batch(
+        "link add six0 type bridge\n\
+         link set six0 up\n\
+         addr add 2001:db8:0:66::1/64 dev six0 nodad\n",
+    );
+    let route = ["ip", "-6", "route", "replace", "default", "dev", "six0"];
+    server.run(&route).ok();
+    server.nft(
+        "table inet link { chain input { type filter hook input priority 0; policy accept;
+            iifname \"six0\" udp dport 45123 drop
+        }
+        }",
+    );
+    let found = about_rules(&site);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].ends_with("stops udp/45123 over IPv6"), "{found:?}");
+    server.ip_batch("link delete six0\naddr flush dev eth0\n");
+    let found = about_rules(&site);
+    let untried = "note: table inet link cannot be tried out: this machine has no address yet";
+    assert_eq!(found, [untried]);
+}
+
+#[test]
+fn a_kernel_and_an_nft_that_are_too_old_are_found_with_what_is_needed() {
+    let site = site("echo yes");
+    let _daemon = site.daemon();
+    let program = site.lab.dir().join("bin/nft");
+    let text = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'nftables v0.9.8 (E.D.S.)' || exec /usr/sbin/nft \"$@\"\n";
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let dir = site.dir.to_str().unwrap();
+    let call = ["setarch", "--uname-2.6", "oneknockctl", "doctor"];
+    let said = site
+        .lab
+        .server
+        .run(&[&call[..], &["--config", dir]].concat());
+    for line in [
+        "trouble: nft is too old for the guard's ruleset: nftables v0.9.8",
+        "do: install nftables 1.0.6 or later",
+        "trouble: the kernel is too old for the guard's ruleset: 2.6.",
+        "do: use Linux 5.6 or later",
+    ] {
+        assert!(said.out.contains(line), "{line}: {said}");
+    }
 }
 
 #[test]
