@@ -3,7 +3,7 @@
 use crate::home::{CONFIG, DAEMON, Home, dist};
 use oneknock_tests::wire::{self, Probe};
 use oneknock_tests::{Binaries, Lab, binaries};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -90,6 +90,72 @@ fn lintian_finds_no_error_in_a_package() {
         let done = command.arg(&package).output().unwrap();
         let said = String::from_utf8_lossy(&done.stdout);
         assert!(done.status.success(), "{}: {said}", package.display());
+    }
+}
+
+/// The programs that a source file starts, as it names them.
+fn started(source: &str) -> Vec<&str> {
+    let calls = [
+        "Command::new(\"",
+        "output(\"",
+        "said(\"",
+        "copy.run(&[\"",
+        "machine.run(&[\"",
+    ];
+    let (source, _) = source.split_once("#[cfg(test)]").unwrap_or((source, ""));
+    let rest = calls.iter().flat_map(|call| source.split(call).skip(1));
+    let names = rest.filter_map(|rest| Some(rest.split_once('"')?.0));
+    let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    names
+        .filter(|name| is_name(name) && !name.starts_with('-'))
+        .collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_program_that_the_server_starts_is_in_a_package_that_it_depends_on() {
+    let out = |program: &str, args: &[&str]| {
+        let done = Command::new(program).args(args).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let file = server("1.0-1");
+    let depends = out("dpkg-deb", &["--field", file.to_str().unwrap(), "Depends"]);
+    let depends = depends.split(", ").map(|one| one.split_whitespace().next());
+    let depends: Vec<&str> = depends.flatten().collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    sources(&root.join("server/src"), &mut files);
+    let texts: Vec<String> = files
+        .iter()
+        .map(|f| fs::read_to_string(f).unwrap())
+        .collect();
+    let programs: BTreeSet<&str> = texts.iter().flat_map(|text| started(text)).collect();
+    for known in ["nft", "ip", "systemctl", "unshare"] {
+        assert!(programs.contains(known), "{programs:?}");
+    }
+    for program in programs {
+        // What has made such rules is there to save them.
+        if program.starts_with("iptables") || program.starts_with("ip6tables") {
+            continue;
+        }
+        let found = out("dpkg", &["--search", &format!("*bin/{program}")]);
+        let of = |line: &str| Some(line.split_once(": ")?.0.to_owned());
+        let packages: Vec<String> = found.lines().filter_map(of).collect();
+        let is_there = |package: &String| {
+            let query = ["--show", "--showformat=${Essential}", package];
+            depends.contains(&package.as_str()) || out("dpkg-query", &query) == "yes"
+        };
+        assert!(packages.iter().any(is_there), "{program}: {packages:?}");
     }
 }
 
