@@ -3,6 +3,7 @@
 
 use oneknock_tests::{Done, Site, binaries};
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 /// A site on a machine whose clock is right, and its key.
@@ -266,6 +267,15 @@ fn what_the_machine_itself_lacks_is_found() {
     let said = doctor(&site);
     let silent = "nothing listens on tcp/8443 of service ssh";
     assert!(said.out.contains(silent), "{said}");
+    let here = |port| {
+        site.lab
+            .server
+            .enter(|| TcpListener::bind(("127.0.0.1", port)))
+    };
+    let _listener = here(8443).unwrap();
+    let alone = "nothing listens for others than this machine itself on tcp/8443";
+    let listened = doctor(&site);
+    assert!(listened.out.contains(alone), "{listened}");
     assert!(
         !said.out.contains("60000") && !said.out.contains("no daemon"),
         "{said}"

@@ -3,8 +3,9 @@
 use super::Finding;
 use crate::clock;
 use crate::config::Config;
+use crate::proc_net::{self, LISTEN, UNCONNECTED};
 use oneknock_shared::port::{Ports, Transport};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -33,44 +34,53 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// The ports in the kernel's table of sockets whose state is one of `states`.
-fn ports(table: &str, states: &[&str]) -> BTreeSet<u16> {
-    let port = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let local = fields.nth(1)?;
-        let state = fields.nth(1)?;
-        let port = local.rsplit_once(':')?.1;
-        states
-            .contains(&state)
-            .then(|| u16::from_str_radix(port, 16).ok())?
-    };
-    table.lines().filter_map(port).collect()
+/// What listens on a port, of TCP or UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Taken {
+    /// Only for this machine itself.
+    Here,
+    /// For others too.
+    ForAll,
+}
+
+/// The ports that are taken in the kernel's table of sockets, by those in this state.
+fn taken(table: &str, state: u8) -> BTreeMap<u16, Taken> {
+    let mut found = BTreeMap::new();
+    for socket in proc_net::sockets(table).filter(|socket| socket.state == state) {
+        let by = if socket.local.ip().is_loopback() {
+            Taken::Here
+        } else {
+            Taken::ForAll
+        };
+        let known = found.entry(socket.local.port()).or_insert(by);
+        *known = by.max(*known);
+    }
+    found
 }
 
 fn nobody_listens(config: &Config, tcp: &str, udp: &str) -> Vec<Finding> {
-    // Listening; a UDP socket that is not connected.
-    let (tcp, udp) = (ports(tcp, &["0A"]), ports(udp, &["07"]));
+    let (tcp, udp) = (taken(tcp, LISTEN), taken(udp, UNCONNECTED));
     let mut findings = Vec::new();
     for service in &config.services {
-        let has_one = |ports: &Ports| {
+        // The ports of a range are taken when somebody comes, as mosh does.
+        let is_single = |ports: &&Ports| ports.first() == ports.last();
+        for ports in service.ports.iter().filter(is_single) {
             let taken = match ports.transport() {
                 Transport::Tcp => &tcp,
                 Transport::Udp => &udp,
             };
-            taken.range(ports.first()..=ports.last()).next().is_some()
-        };
-        // The ports of a range are taken when somebody comes, as mosh does.
-        let is_single = |ports: &&Ports| ports.first() == ports.last();
-        for ports in service.ports.iter().filter(is_single) {
-            if !has_one(ports) {
-                findings.push(Finding::note(
-                    format!(
-                        "nothing listens on {ports} of service {}: whoever is let in finds nobody, unless it is passed on to another host or container",
-                        service.name
-                    ),
-                    "start the service, or correct ports in oneknockd.toml; \"ss -lntup\" shows what listens",
-                ));
-            }
+            let who = match taken.get(&ports.first()) {
+                Some(Taken::ForAll) => continue,
+                Some(Taken::Here) => "nothing listens for others than this machine itself",
+                None => "nothing listens",
+            };
+            findings.push(Finding::note(
+                format!(
+                    "{who} on {ports} of service {}: whoever is let in finds nobody, unless it is passed on to another host or container",
+                    service.name
+                ),
+                "start the service, or correct its addresses, or ports in oneknockd.toml; \"ss -lntup\" shows what listens",
+            ));
         }
     }
     findings
@@ -96,12 +106,16 @@ fn elsewhere(listen: &SocketAddr) -> Option<Finding> {
 mod tests {
     use super::*;
 
+    #[cfg(target_endian = "little")]
     #[test]
-    fn listening_sockets_are_told_from_others() {
+    fn what_listens_for_this_machine_alone_is_told_from_what_listens_for_all() {
         let table = "  sl  local_address rem_address   st\n\
-            0: 00000000:0016 00000000:0000 0A 00000000:00000000\n\
-            1: 0A0200C0:0050 0A0200C0:C001 01 00000000:00000000\n\
-            2: garbage\n";
-        assert_eq!(ports(table, &["0A"]), BTreeSet::from([22]));
+            0: 0100007F:0016 00000000:0000 0A 0:0 0:0 0 0 0 1 1\n\
+            1: 0100007F:0050 00000000:0000 0A 0:0 0:0 0 0 0 2 1\n\
+            2: 00000000:0016 00000000:0000 0A 0:0 0:0 0 0 0 3 1\n\
+            3: 0A0200C0:0051 0A0200C0:C001 01 0:0 0:0 0 0 0 4 1\n\
+            4: garbage\n";
+        let want = [(22, Taken::ForAll), (80, Taken::Here)];
+        assert_eq!(taken(table, LISTEN), BTreeMap::from(want));
     }
 }

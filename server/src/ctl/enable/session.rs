@@ -4,11 +4,12 @@
 use crate::config::Config;
 use crate::ctl::Failure;
 use crate::firewall::Firewall;
+use crate::proc_net::{self, ESTABLISHED, Socket};
 use nix::unistd::{SysconfVar, sysconf};
 use oneknock_shared::port::Transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,9 +36,12 @@ pub fn of_this_call(
     let redirected = firewall.redirected(config);
     let redirected = redirected.map_err(|error| Failure::new(unseen, error))?;
     let ports = config.services.iter().flat_map(|service| &service.ports);
-    let is_guarded = |held: &Held| {
-        ports.clone().any(|p| p.contains(Transport::Tcp, held.port))
-            || redirected.contains(&(held.remote, held.port))
+    // Where a rule redirects, the socket's port is not the one that was addressed.
+    let is_guarded = |socket: &Socket| {
+        let port = socket.local.port();
+        let mut ports = ports.clone();
+        ports.any(|p| p.contains(Transport::Tcp, port))
+            || redirected.contains(&(socket.remote, port))
     };
     let found = read(is_guarded).map_err(|error| Failure::new(unseen, error))?;
     let remote = |session: &Session| !session.address.is_loopback();
@@ -59,14 +63,6 @@ pub fn of_this_call(
     Ok(session)
 }
 
-/// An established connection, as the socket of it knows it.
-#[derive(Debug, PartialEq, Eq)]
-struct Held {
-    /// Its port here; where a rule redirects, not the one that was addressed.
-    port: u16,
-    remote: SocketAddr,
-}
-
 /// A process, as /proc/PID/stat has it (proc(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct Process {
@@ -76,14 +72,15 @@ struct Process {
 }
 
 /// The guarded connections that this process's ancestors hold, the nearest first.
-fn read(is_guarded: impl Fn(&Held) -> bool) -> Result<Vec<Session>, std::io::Error> {
+fn read(is_guarded: impl Fn(&Socket) -> bool) -> Result<Vec<Session>, std::io::Error> {
     let mut connections = BTreeMap::new();
     for name in ["tcp", "tcp6"] {
         // A kernel without IPv6 has none of its table.
         let table = fs::read_to_string(PathBuf::from("/proc/net").join(name));
-        connections.extend(established(&table.unwrap_or_default()));
+        let sockets = proc_net::sockets(table.as_deref().unwrap_or_default());
+        let ours = sockets.filter(|s| s.state == ESTABLISHED && is_guarded(s));
+        connections.extend(ours.map(|socket| (socket.inode, socket.remote.ip())));
     }
-    connections.retain(|_, held| is_guarded(held));
     let uptime = fs::read_to_string("/proc/uptime")?;
     let uptime = uptime
         .split_whitespace()
@@ -100,10 +97,9 @@ fn read(is_guarded: impl Fn(&Held) -> bool) -> Result<Vec<Session>, std::io::Err
         let began = Duration::from_millis(process.began * 1000 / hertz);
         let age = uptime.saturating_sub(began);
         for inode in sockets(pid) {
-            let Some(held) = connections.get(&inode) else {
+            let Some(&address) = connections.get(&inode) else {
                 continue;
             };
-            let address = held.remote.ip();
             // Of several holders the oldest is as old as the connection, or younger.
             match found.iter_mut().find(|(known, _)| *known == inode) {
                 Some((_, session)) => session.age = session.age.max(age),
@@ -140,36 +136,6 @@ fn sockets(pid: u32) -> BTreeSet<u64> {
     links.filter_map(inode).collect()
 }
 
-/// The established connections in a table of proc(5), by the socket's inode.
-fn established(table: &str) -> BTreeMap<u64, Held> {
-    let connection = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, local, remote, "01", _, _, _, _, _, inode, ..] = fields[..] else {
-            return None;
-        };
-        let number = |hex| u16::from_str_radix(hex, 16).ok();
-        let port = number(local.rsplit_once(':')?.1)?;
-        let (remote, remote_port) = remote.rsplit_once(':')?;
-        let remote = SocketAddr::new(address(remote)?, number(remote_port)?);
-        Some((inode.parse().ok()?, Held { port, remote }))
-    };
-    table.lines().filter_map(connection).collect()
-}
-
-/// Words of 32 bits in the machine's order, as they lie in memory.
-fn address(hex: &str) -> Option<IpAddr> {
-    let mut bytes = Vec::new();
-    for at in (0..hex.len()).step_by(8) {
-        let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;
-        bytes.extend(word.to_ne_bytes());
-    }
-    match bytes.len() {
-        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
-        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,28 +149,5 @@ mod tests {
         };
         assert_eq!(process(stat), Some(want));
         assert_eq!(process("812 (a) S 77"), None);
-    }
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn an_established_connection_is_known_by_its_inode() {
-        let table = "  sl  local_address rem_address   st\n\
-             0: 0100000A:0016 076433C6:C000 01 00000000:00000000 00:00000000 00000000     0        0 4711 1\n\
-             1: 0100000A:0017 076433C6:C001 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n\
-             2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1\n\
-             3: 0000000000000000FFFF00000100000A:0016 0000000000000000FFFF0000076433C6:C002 01 0:0 0:0 0 0 0 4714 1\n\
-             4: B80D0120000000000000000001000000:0016 B80D0120000000000000000007000000:C002 01 0:0 0:0 0 0 0 4715 1\n\
-             5: what\n";
-        let held = |port, remote: &str| Held {
-            port,
-            remote: remote.parse().unwrap(),
-        };
-        let want = BTreeMap::from([
-            (4711, held(22, "198.51.100.7:49152")),
-            (4712, held(23, "198.51.100.7:49153")),
-            (4714, held(22, "198.51.100.7:49154")),
-            (4715, held(22, "[2001:db8::7]:49154")),
-        ]);
-        assert_eq!(established(table), want);
     }
 }
