@@ -83,7 +83,7 @@ impl Home<'_> {
 #[test]
 fn ufw_that_stops_knocks_and_ssh_is_found_and_what_mends_it_is_said() {
     let lab = Lab::new(binaries!());
-    let home = Home::bare_with(&lab, &["ufw"]);
+    let mut home = Home::bare_with(&lab, &["ufw"]);
     home.install(&packages::server("1.0-1"));
     home.configure();
     home.set_clock_right();
@@ -98,6 +98,10 @@ fn ufw_that_stops_knocks_and_ssh_is_found_and_what_mends_it_is_said() {
         let wanted = format!("of ufw's, stops {what} over {family}");
         assert!(found.iter().any(|f| f.ends_with(&wanted)), "{found:?}");
     }
+    home.is_shut();
+    home.gets_in();
+    home.machine.switch_off();
+    home.machine.boot();
     home.is_shut();
     home.gets_in();
 }

@@ -1,6 +1,7 @@
 //! The packages: built, installed, upgraded under a running server, removed, purged.
 
 use crate::home::{CONFIG, DAEMON, Home, dist};
+use oneknock_tests::boot::Machine;
 use oneknock_tests::wire::{self, Probe};
 use oneknock_tests::{Binaries, Lab, binaries};
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,6 +229,39 @@ fn a_package_that_is_installed_guards_nothing_and_one_that_is_purged_leaves_noth
     assert_eq!(machine.run(&traces).out, before);
     // To purge what is gone is no failure.
     machine.run(&["dpkg", "--purge", "oneknockd"]).ok();
+}
+
+#[test]
+fn the_client_is_installed_upgraded_and_purged_and_its_doors_stay_their_owners() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    let mut laptop = Machine::new(&lab, &lab.laptop);
+    laptop.boot();
+    let find = ["find", "/etc", "/usr", "/var/lib", "-name", "*oneknock*"];
+    let before = laptop.run(&find).out;
+    let install = |version| {
+        let file = "/root/package.deb";
+        laptop.copy(&client(version), file, 0o644);
+        laptop.run(&["dpkg", "--install", file]).ok();
+    };
+    install("1.0-1");
+    let key = home
+        .machine
+        .run(&["oneknockctl", "key", "add", "tablet"])
+        .ok();
+    laptop.run_with(&["oneknock", "import"], &key).ok();
+    let doors = laptop.run(&["oneknock", "list"]).ok();
+    assert!(doors.contains("home"), "{doors}");
+    install("1.1-1");
+    assert_eq!(laptop.run(&["oneknock", "list"]).ok(), doors);
+    let complete = "/usr/share/bash-completion/completions/oneknock";
+    assert!(laptop.file(complete).exists());
+    for way in ["--remove", "--purge", "--purge"] {
+        laptop.run(&["dpkg", way, "oneknock"]).ok();
+    }
+    assert_eq!(laptop.run(&find).out, before);
+    let door = "/root/.config/oneknock/doors/home.toml";
+    assert!(laptop.file(door).exists());
 }
 
 #[test]
