@@ -298,10 +298,20 @@ fn a_key_file_with_a_loose_mode_is_told_and_the_machine_is_examined_all_the_same
     assert!(said.out.contains("not synchronised"), "{said}");
     let said = said.fails(2);
     assert!(said.contains("chmod 0640"), "{said}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     // Where nobody can say what the guard should be, that is all.
-    fs::write(site.config(), "listen = [").unwrap();
+    let good = fs::read_to_string(site.config()).unwrap();
+    let broken = || fs::write(site.config(), "listen = [").unwrap();
+    broken();
     let said = doctor(&site);
     assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{said}");
+    fs::write(site.config(), good).unwrap();
+    let _daemon = site.daemon();
+    broken();
+    let said = doctor(&site);
+    assert!(said.out.contains("not synchronised"), "{said}");
+    let said = said.fails(2);
+    assert!(said.contains("oneknockd.toml:1"), "{said}");
 }
 
 #[test]

@@ -110,6 +110,17 @@ fn with_a_mistake_in_the_configuration_what_was_last_in_force_is_so_through_a_re
     mode(0o660);
     site.ctl(&["guard"]).fails(2);
     mode(0o600);
+    // A new server begins with nothing of the old one's.
+    let [config, aside] = [site.config(), site.dir.join("aside")];
+    std::fs::rename(&config, &aside).unwrap();
+    let copy = std::fs::read(&kept).unwrap();
+    site.ctl(&["init", "--host", "server.lab"]).ok();
+    assert!(!kept.exists());
+    std::fs::rename(&aside, &config).unwrap();
+    std::fs::write(&kept, copy).unwrap();
+    mode(0o600);
+    site.ctl(&["guard"]).fails(3);
+    put_down();
     site.ctl(&["disable"]).ok();
     site.ctl(&["guard"]).fails(2);
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);

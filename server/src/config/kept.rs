@@ -33,9 +33,9 @@ pub fn keep(dir: &Path, config: &Config) -> Result<(), Unsafe> {
     Ok(())
 }
 
-/// Forgets what was kept, for a guard that is down for good.
-pub fn forget(dir: &Path) -> io::Result<()> {
-    match fs::remove_file(path(dir)) {
+/// Forgets what is kept in a state: the guard is down for good, or is to be another one.
+pub fn forget(state: &Path) -> io::Result<()> {
+    match fs::remove_file(state.join(FILE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -45,7 +45,7 @@ pub fn forget(dir: &Path) -> io::Result<()> {
 #[must_use]
 pub fn config(dir: &Path) -> Option<Config> {
     files::config_file(dir).symlink_metadata().ok()?;
-    let path = path(dir);
+    let path = state_folder(dir).join(FILE);
     let text = files::read(&path, Access::Exactly(Owner::of_state(), MODE)).ok()?;
     let mut config = main_file::parse(&path, &text).ok()?;
     config.on_trial = files::trial_file(dir).symlink_metadata().is_ok();
@@ -66,8 +66,9 @@ pub(super) fn settings(dir: &Path) -> Option<Settings> {
     mistakes.is_empty().then_some(Settings { config, keys })
 }
 
-/// In the state, also where the main file is in pieces.
-fn path(dir: &Path) -> PathBuf {
+/// The folder of the state, also where the main file is in pieces.
+#[must_use]
+pub fn state_folder(dir: &Path) -> PathBuf {
     let main = Access::WrittenOnlyBy(Owner::wanted());
     let text = files::read(&files::config_file(dir), main);
     let state = text.ok().and_then(|text| {
@@ -77,9 +78,8 @@ fn path(dir: &Path) -> PathBuf {
             line.get("state")?.as_str().map(PathBuf::from)
         })
     });
-    let state = state.unwrap_or_else(|| match dir.to_str() {
+    state.unwrap_or_else(|| match dir.to_str() {
         Some("/etc/oneknock") => "/var/lib/oneknock".into(),
         _ => dir.join("state"),
-    });
-    state.join(FILE)
+    })
 }

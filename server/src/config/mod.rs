@@ -10,7 +10,7 @@ mod sequence;
 mod service;
 
 pub use always::Network;
-pub use kept::{config as kept_config, forget as forget_kept, keep};
+pub use kept::{config as kept_config, forget as forget_kept, keep, state_folder};
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, default_control, main_text, parse as parse_config};
 pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text, propose as propose_sequence};

@@ -19,16 +19,19 @@ pub fn examine(dir: &Path) -> Result<(), Failure> {
         return Err(Failure::needs_root(what.into()));
     }
     let mut findings = Vec::from_iter(daemon(dir));
-    // With a mistake in a key the machine is examined all the same.
+    // With a mistake the machine is examined all the same, by what is in force.
     let (config, mistakes) = match Settings::load(dir) {
         Ok(settings) => {
             findings.extend(no_key(dir, &settings));
             (settings.config, Vec::new())
         }
-        Err(mistakes) => match config::load_config(dir, Owner::wanted()) {
-            Ok(config) => (config, mistakes),
-            Err(_) => return Err(Failure::Mistakes(mistakes)),
-        },
+        Err(mistakes) => {
+            let read = config::load_config(dir, Owner::wanted());
+            match read.ok().or_else(|| config::kept_config(dir)) {
+                Some(config) => (config, mistakes),
+                None => return Err(Failure::Mistakes(mistakes)),
+            }
+        }
     };
     for warning in config.warnings() {
         print(&format!("note: oneknockd.toml: {warning}"))?;
