@@ -99,8 +99,11 @@ fn with_a_mistake_in_the_configuration_what_was_last_in_force_is_so_through_a_re
         assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
         let said = site.ctl(&["guard"]).fails(3);
         assert!(said.contains("a running oneknockd keeps"), "{said}");
+        let status = || site.ctl(&["status"]).ok();
+        assert!(status().contains("in force is what was before"));
         std::fs::write(site.config(), &good).unwrap();
         site.ctl(&["reload"]).ok();
+        assert!(!status().contains("in force is what was before"));
         stop(daemon);
     }
     std::fs::write(site.config(), &good[..good.len() / 2]).unwrap();

@@ -65,6 +65,11 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Seen) -> Vec<String> {
         return causes;
     }
     causes.push(format!("the packet does not arrive: the server is off, its router does not pass on udp/{port}, or another firewall stops it: \"oneknockctl doctor\" there"));
+    if let Some(command) = &seen.by_sequence {
+        causes.push(format!(
+            "this network swallows UDP: \"{command}\" goes without"
+        ));
+    }
     causes.push("it arrives and is refused: \"oneknockctl why\" there says why".into());
     causes.push("the key is not the server's any more: import its newest invitation".into());
     causes
@@ -87,6 +92,7 @@ mod tests {
         Seen {
             ways: Ok(vec![way_from(own, Outcome::Shut(shut))]),
             is_online: true,
+            by_sequence: None,
             clock,
         }
     }
@@ -115,6 +121,9 @@ mod tests {
         let behind_nat = seen("192.168.1.5", Some(true), silent());
         assert!(first(AddressRule::Signed, &behind_nat).contains("NAT"));
         assert!(first(any, &behind_nat).contains("does not arrive"));
+        let mut fallback = seen(online, Some(true), silent());
+        fallback.by_sequence = Some("walk".into());
+        assert!(causes(45123, any, &fallback)[1].contains("\"walk\" goes without"));
         let dead = Shut {
             knock_refused: true,
             ..silent()

@@ -34,6 +34,8 @@ struct Seen {
     ways: Result<Vec<Way>, String>,
     /// Whether there is a way to anywhere.
     is_online: bool,
+    /// The command that goes without UDP, where the server has a port sequence.
+    by_sequence: Option<String>,
     /// Whether this machine's clock is synchronised; `None` where nobody can say.
     clock: Option<bool>,
 }
@@ -69,6 +71,8 @@ pub async fn examine(door: &Door) -> Result<(String, bool), Error> {
     let seen = Seen {
         ways,
         is_online: FAR.iter().any(|&far| way(far, of.port).is_ok()),
+        by_sequence: (of.sequence.is_some() || of.rolling)
+            .then(|| format!("oneknock open {} --via sequence", door.name())),
         clock: is_synchronised(),
     };
     let all = seen.ways.iter().flatten();
@@ -225,7 +229,7 @@ fn text(door: &Door, seen: &Seen) -> String {
 fn from(way: &Way) -> String {
     let to = way.to;
     match &way.from {
-        Ok(own) if is_global(*own) => format!("{to} from {own}"),
+        Ok(own) if is_global(*own) => format!("{to} from {own}, a global address"),
         Ok(own) => format!("{to} from {own}, a private address: there is a NAT on the way"),
         Err(why) => format!("{to} no way there: {why}"),
     }

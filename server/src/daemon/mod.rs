@@ -188,6 +188,8 @@ struct Daemon {
     control: Control,
     /// Where a trial of the guard goes on: until when.
     trial_until: Option<Duration>,
+    /// Whether they are those of an earlier run, since the main file had mistakes.
+    as_before: bool,
     /// When the settings in force were read, by the clock that files are dated with.
     read_ms: u64,
 }

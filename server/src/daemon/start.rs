@@ -65,6 +65,7 @@ impl Daemon {
             rolling: super::rolling::Rolling::default(),
             control,
             trial_until: None,
+            as_before: !mistakes.is_empty(),
             read_ms,
         };
         daemon.gate.set_gateways(gateways::read());
