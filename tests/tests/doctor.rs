@@ -172,6 +172,15 @@ fn rules_of_iptables_are_tried_and_what_they_pass_on_is_told_of_either_kind() {
     let found = about_rules(&site);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains("table ip6 filter, of iptables-legacy's"));
+    // What cannot be read is said, and the rest is tried.
+    let program = site.lab.dir().join("bin/ip6tables-legacy-save");
+    fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    run("iptables-nft -A INPUT -p udp --dport 45123 -j DROP");
+    let said = doctor(&site);
+    let unread = "note: the rules of iptables-legacy cannot be read";
+    assert!(said.out.contains(unread), "{said}");
+    assert_eq!(about_rules(&site).len(), 1, "{said}");
 }
 
 #[test]

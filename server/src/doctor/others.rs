@@ -18,11 +18,11 @@ pub struct Other {
     pub name: String,
     /// Its rules.
     pub text: String,
-    /// Whether it is of iptables-legacy, which nft does not see.
+    /// Whether it is of iptables-legacy.
     is_legacy: bool,
 }
 
-/// Every table but ours that can have to do with packets for this machine.
+/// Every table of nft's but ours that can have to do with packets for this machine.
 pub fn others() -> io::Result<Vec<Other>> {
     let mut others = Vec::new();
     for line in output("nft", &["list", "tables"])?.lines() {
@@ -38,6 +38,12 @@ pub fn others() -> io::Result<Vec<Other>> {
             });
         }
     }
+    Ok(others)
+}
+
+/// The tables of iptables-legacy, which nft does not see.
+pub fn legacy() -> io::Result<Vec<Other>> {
+    let mut others = Vec::new();
     for (family, program) in [("ip", "iptables"), ("ip6", "ip6tables")] {
         // The kernel's own list; it is not there where it knows of no such tables.
         let names = fs::read_to_string(format!("/proc/net/{family}_tables_names"));

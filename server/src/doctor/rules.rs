@@ -5,7 +5,7 @@
 use super::Finding;
 use super::copy::{Copy, Pair};
 use super::forwards;
-use super::others::{Other, others};
+use super::others::{Other, legacy, others};
 use crate::config::Config;
 use crate::firewall::TABLE;
 use nix::ifaddrs::getifaddrs;
@@ -38,13 +38,19 @@ struct Tried {
 
 /// What is found.
 pub fn examine(config: &Config) -> Vec<Finding> {
-    let others = match others() {
-        Ok(others) => others,
-        Err(why) => return vec![cannot("the machine's other rules cannot be read", &why)],
-    };
     let mut findings = Vec::new();
+    let mut all = Vec::new();
+    for (what, read) in [
+        ("the machine's other rules cannot be read", others()),
+        ("the rules of iptables-legacy cannot be read", legacy()),
+    ] {
+        match read {
+            Ok(others) => all.extend(others),
+            Err(why) => findings.push(cannot(what, &why)),
+        }
+    }
     let mut stopped = [None; 2];
-    for other in others {
+    for other in all {
         findings.extend(forwards::examine(config, &other.text));
         match rehearse(config, &other) {
             Ok(tried) => {
@@ -71,7 +77,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
 fn cannot(what: &str, why: &io::Error) -> Finding {
     Finding::note(
         format!("{what}: {why}"),
-        "look at it yourself: nft list ruleset",
+        "look at it yourself: nft list ruleset, and where there are any, iptables-legacy-save and ip6tables-legacy-save",
     )
 }
 
