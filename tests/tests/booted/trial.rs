@@ -62,12 +62,17 @@ fn where_enable_fails_a_machine_that_was_guarded_is_guarded_after_its_next_start
     home.machine.run(&["oneknockctl", "enable"]).ok();
     home.is_shut();
     home.systemctl(&["stop", DAEMON]);
+    // The guard is up, and what lets people in is not.
+    home.machine.run(&["oneknockctl", "enable"]).ok();
+    home.gets_in();
+    home.systemctl(&["stop", DAEMON]);
     home.machine.run(&["oneknockctl", "teardown"]).ok();
     is_open(&home);
     let in_vain = "table inet other { chain input { type filter hook input priority 0; udp dport 45123 drop; }; }";
     lab.server.nft(in_vain);
     let said = home.machine.run(&["oneknockctl", "enable"]).fails(1);
     assert!(said.contains("no grant appeared"), "{said}");
+    assert!(said.contains("as it was enabled before"), "{said}");
     home.machine.switch_off();
     home.machine.boot();
     home.is_shut();

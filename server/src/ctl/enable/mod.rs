@@ -58,6 +58,9 @@ impl Enable {
                 return Err(Failure::Failed(what.into(), Some(hint)));
             }
             eprintln!("the guard is up already");
+            if systemd::is_in_charge(dir) {
+                systemd::start("the guard is up, and nobody new gets in")?;
+            }
             return systemd::enable(dir);
         }
         if !settings.has_key_at(Clock::start().now().wall) {
@@ -72,6 +75,10 @@ impl Enable {
         if shut.is_err() && comes_up {
             // As it was: what would be shut after the machine's next start still is then.
             remove_file(dir)?;
+            eprintln!(
+                "after a reload, or the machine's next start, the guard is up all the same, as it was enabled before; \"{} disable\" keeps it down",
+                ctl_command(dir)
+            );
         }
         shut
     }
@@ -211,7 +218,9 @@ fn remove_file(dir: &Path) -> Result<(), Failure> {
 /// Has the daemon know that the guard is on trial; starts it where it does not run.
 fn start(dir: &Path) -> Result<(), Failure> {
     match ask::<Reloaded>(dir, &Command::Reload) {
-        Err(NoAnswer::NoDaemon(_)) if systemd::is_in_charge(dir) => systemd::start()?,
+        Err(NoAnswer::NoDaemon(_)) if systemd::is_in_charge(dir) => {
+            systemd::start("the guard is down")?;
+        }
         Err(NoAnswer::NoDaemon(path)) => {
             let what = format!("no daemon answers at {}: the guard is down", path.display());
             let hint = "start oneknockd, which shuts nothing yet, and enable again";

@@ -12,9 +12,9 @@ pub fn is_in_charge(dir: &Path) -> bool {
     dir == Path::new("/etc/oneknock") && Path::new("/run/systemd/system").is_dir()
 }
 
-/// Starts the daemon, and returns when it is ready.
-pub fn start() -> Result<(), Failure> {
-    call(&["start", DAEMON], "the guard is down")
+/// Starts the daemon, and returns when it is ready; where it fails, `what` is so.
+pub fn start(what: &str) -> Result<(), Failure> {
+    call(&["start", DAEMON], what)
 }
 
 /// Whether the guard goes up at the machine's next start.
