@@ -16,6 +16,7 @@ missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need nft nftables
 need ip iproute2
+need iptables-legacy iptables
 need sshd openssh-server
 need ssh openssh-client
 need tcpdump tcpdump

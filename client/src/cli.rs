@@ -87,7 +87,8 @@ pub enum Command {
     /// the ways there, the clock, and what becomes of a knock. It knocks as `oneknock open`
     /// does.
     ///
-    /// Exit status: 0 the door opens, 1 it does not.
+    /// Exit status: 0 the door opens, at one address at least, or is of UDP alone and the knock
+    /// was sent; 1 it does not.
     Doctor {
         /// The door's name
         name: KeyName,

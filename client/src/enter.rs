@@ -66,6 +66,7 @@ pub async fn connect(
             refused,
             knock_refused,
             troubles,
+            ..
         } = shut;
         let door = door.name().clone();
         if refused {

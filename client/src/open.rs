@@ -31,6 +31,8 @@ pub struct Shut {
     pub refused: bool,
     /// An address says that nothing takes knocks there.
     pub knock_refused: bool,
+    /// Something on the way to an address says that it lets no knock through.
+    pub knock_rejected: bool,
     /// What is to be said about each address.
     pub troubles: Vec<String>,
 }
@@ -53,7 +55,8 @@ enum Trouble {
     Unsent(String),
     Failed(String),
     TcpRefused,
-    // Where nothing takes knocks, none was accepted.
+    // A knock that does not get there, or that nothing takes, was not accepted.
+    UdpRejected,
     UdpRefused,
 }
 
@@ -99,9 +102,15 @@ impl Target {
             .sent
             .as_ref()
             .and_then(|s| s.socket.take_error().ok().flatten());
-        if error.is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
-            self.remember(Trouble::UdpRefused);
-        }
+        let Some(error) = error else { return };
+        self.remember(match error.kind() {
+            io::ErrorKind::ConnectionRefused => Trouble::UdpRefused,
+            // As firewalls reject: "prohibited", over IPv4 and over IPv6.
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::PermissionDenied => Trouble::UdpRejected,
+            _ => Trouble::Failed(error.to_string()),
+        });
     }
 
     fn describe(&self, knock_port: u16, tcp_port: u16) -> String {
@@ -111,6 +120,9 @@ impl Target {
             Trouble::Unsent(why) | Trouble::Failed(why) => format!("{address}: {why}"),
             Trouble::UdpRefused => {
                 format!("{address} says that nothing listens on udp/{knock_port}")
+            }
+            Trouble::UdpRejected => {
+                format!("a firewall on the way to {address} rejects udp/{knock_port}")
             }
             Trouble::TcpRefused => format!(
                 "{address} refuses tcp/{tcp_port} (nothing listens there, or something rejects)"
@@ -204,10 +216,11 @@ impl Round {
 pub(crate) fn shut(mut targets: Vec<Target>, knock_port: u16, tcp_port: u16) -> Shut {
     let refused = all_refuse(&mut targets, |t| t.refused.contains(&true));
     let troubles = targets.iter().map(|t| t.describe(knock_port, tcp_port));
-    let knock_refused = targets.iter().any(|t| t.trouble == Trouble::UdpRefused);
+    let any_is = |trouble| targets.iter().any(|t| t.trouble == trouble);
     Shut {
         refused,
-        knock_refused,
+        knock_refused: any_is(Trouble::UdpRefused),
+        knock_rejected: any_is(Trouble::UdpRejected),
         troubles: troubles.collect(),
     }
 }

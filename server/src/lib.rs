@@ -24,5 +24,6 @@ pub mod gateways;
 pub mod ledger;
 pub mod listener;
 pub mod log;
+mod proc_net;
 pub mod reasons;
 pub mod usage;

@@ -3,6 +3,7 @@
 
 use oneknock_tests::{Done, Site, binaries};
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 /// A site on a machine whose clock is right, and its key.
@@ -120,7 +121,9 @@ fn a_port_that_is_passed_on_unguarded_and_ipv6_without_rules_are_found() {
     );
     let said = doctor(&site);
     assert!(said.out.contains("note: tcp/8080 is passed on"), "{said}");
-    assert!(!said.out.contains("tcp/22"), "{said}");
+    let guarded =
+        "note: tcp/22 is passed on to a container or another host, and guarded by service ssh";
+    assert!(said.out.contains(guarded), "{said}");
     assert!(
         said.out
             .contains("note: over IPv6 this machine's own rules let in"),
@@ -136,6 +139,99 @@ fn a_port_that_is_passed_on_unguarded_and_ipv6_without_rules_are_found() {
     );
     let said = doctor(&site);
     assert!(!said.out.contains("over IPv6"), "{said}");
+}
+
+#[test]
+fn rules_of_iptables_are_tried_and_what_they_pass_on_is_told_of_either_kind() {
+    let site = site("echo yes");
+    let _daemon = site.daemon();
+    let run = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        site.lab.server.run(&words).ok();
+    };
+    for (kind, port) in [("nft", "8081"), ("legacy", "8082")] {
+        // As Docker writes it.
+        run(&format!(
+            "iptables-{kind} -t nat -A PREROUTING -p tcp --dport {port} -j DNAT --to-destination 198.18.0.2:80"
+        ));
+        let said = doctor(&site);
+        let passed_on = format!("note: tcp/{port} is passed on");
+        assert!(said.out.contains(&passed_on), "{said}");
+        assert!(!said.out.contains("tried out"), "{said}");
+        let rule = "INPUT -p udp --dport 45123 -j DROP";
+        run(&format!("iptables-{kind} -A {rule}"));
+        let found = about_rules(&site);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let what = "trouble: knocks do not arrive: table ip filter, ";
+        assert!(found[0].starts_with(what), "{found:?}");
+        assert!(found[0].ends_with("stops udp/45123 over IPv4"), "{found:?}");
+        assert_eq!(found[0].contains("of iptables-legacy's"), kind == "legacy");
+        run(&format!("iptables-{kind} -D {rule}"));
+    }
+    run("ip6tables-legacy -A INPUT -p tcp --dport 22 -j REJECT");
+    let found = about_rules(&site);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("table ip6 filter, of iptables-legacy's"));
+    // What cannot be read is said, and the rest is tried.
+    let program = site.lab.dir().join("bin/ip6tables-legacy-save");
+    fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    run("iptables-nft -A INPUT -p udp --dport 45123 -j DROP");
+    let said = doctor(&site);
+    let unread = "note: the rules of iptables-legacy cannot be read";
+    assert!(said.out.contains(unread), "{said}");
+    assert_eq!(about_rules(&site).len(), 1, "{said}");
+}
+
+#[test]
+fn each_family_is_tried_over_its_own_link_and_none_is_said() {
+    let site = site("echo yes");
+    let _daemon = site.daemon();
+    let server = &site.lab.server;
+    server.ip_batch(
+        "link add six0 type bridge\n\
+         link set six0 up\n\
+         addr add 2001:db8:0:66::1/64 dev six0 nodad\n",
+    );
+    let route = ["ip", "-6", "route", "replace", "default", "dev", "six0"];
+    server.run(&route).ok();
+    server.nft(
+        "table inet link { chain input { type filter hook input priority 0; policy accept;
+            iifname \"six0\" udp dport 45123 drop
+        }
+        }",
+    );
+    let found = about_rules(&site);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].ends_with("stops udp/45123 over IPv6"), "{found:?}");
+    server.ip_batch("link delete six0\naddr flush dev eth0\n");
+    let found = about_rules(&site);
+    let untried = "note: table inet link cannot be tried out: this machine has no address yet";
+    assert_eq!(found, [untried]);
+}
+
+#[test]
+fn a_kernel_and_an_nft_that_are_too_old_are_found_with_what_is_needed() {
+    let site = site("echo yes");
+    let _daemon = site.daemon();
+    let program = site.lab.dir().join("bin/nft");
+    let text = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'nftables v0.9.8 (E.D.S.)' || exec /usr/sbin/nft \"$@\"\n";
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let dir = site.dir.to_str().unwrap();
+    let call = ["setarch", "--uname-2.6", "oneknockctl", "doctor"];
+    let said = site
+        .lab
+        .server
+        .run(&[&call[..], &["--config", dir]].concat());
+    for line in [
+        "trouble: nft is too old for the guard's ruleset: nftables v0.9.8",
+        "do: install nftables 1.0.6 or later",
+        "trouble: the kernel is too old for the guard's ruleset: 2.6.",
+        "do: use Linux 5.6 or later",
+    ] {
+        assert!(said.out.contains(line), "{line}: {said}");
+    }
 }
 
 #[test]
@@ -180,6 +276,15 @@ fn what_the_machine_itself_lacks_is_found() {
     let said = doctor(&site);
     let silent = "nothing listens on tcp/8443 of service ssh";
     assert!(said.out.contains(silent), "{said}");
+    let here = |port| {
+        site.lab
+            .server
+            .enter(|| TcpListener::bind(("127.0.0.1", port)))
+    };
+    let _listener = here(8443).unwrap();
+    let alone = "nothing listens for others than this machine itself on tcp/8443";
+    let listened = doctor(&site);
+    assert!(listened.out.contains(alone), "{listened}");
     assert!(
         !said.out.contains("60000") && !said.out.contains("no daemon"),
         "{said}"
@@ -194,10 +299,59 @@ fn what_the_machine_itself_lacks_is_found() {
 }
 
 #[test]
-fn a_mistake_is_told_before_anything_is_examined() {
-    let site = site("echo yes");
+fn a_key_file_with_a_loose_mode_is_told_and_the_machine_is_examined_all_the_same() {
+    let site = site("echo no");
     let file = site.key_file("laptop");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let said = doctor(&site).fails(2);
+    let said = doctor(&site);
+    assert!(said.out.contains("not synchronised"), "{said}");
+    let said = said.fails(2);
     assert!(said.contains("chmod 0640"), "{said}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    // Where nobody can say what the guard should be, that is all.
+    let good = fs::read_to_string(site.config()).unwrap();
+    let broken = || fs::write(site.config(), "listen = [").unwrap();
+    broken();
+    let said = doctor(&site);
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{said}");
+    fs::write(site.config(), good).unwrap();
+    let _daemon = site.daemon();
+    broken();
+    let said = doctor(&site);
+    assert!(said.out.contains("not synchronised"), "{said}");
+    let said = said.fails(2);
+    assert!(said.contains("oneknockd.toml:1"), "{said}");
+}
+
+#[test]
+fn a_guard_that_is_down_and_a_key_whose_time_is_over_are_found() {
+    let site = site("echo yes");
+    let daemon = site.daemon();
+    let said = doctor(&site);
+    assert!(!said.out.contains("guard is down"), "{said}");
+    drop(daemon);
+    site.lab.server.nft("delete table inet oneknock");
+    let file = site.key_file("laptop");
+    let text = fs::read_to_string(&file).unwrap();
+    let header = "[[generation]]\n";
+    let over = format!("{header}not_after = 2020-01-01T00:00:00Z\n");
+    fs::write(&file, text.replace(header, &over)).unwrap();
+    let said = doctor(&site);
+    let down = "trouble: the guard is down: everybody gets to the guarded ports";
+    assert!(said.out.contains(down), "{said}");
+    assert!(said.out.contains("trouble: there is no key"), "{said}");
+}
+
+#[test]
+fn where_the_daemon_hangs_the_machine_is_examined_all_the_same() {
+    let site = site("echo no");
+    let daemon = site.daemon();
+    daemon.signal(nix::sys::signal::Signal::SIGSTOP);
+    let said = doctor(&site);
+    assert_eq!(said.code, Some(1), "{said}");
+    assert!(
+        said.out.contains("trouble: the daemon cannot be asked: "),
+        "{said}"
+    );
+    assert!(said.out.contains("not synchronised"), "{said}");
 }

@@ -1,8 +1,11 @@
 //! `oneknockctl guard`: the guard without the daemon.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use nix::sys::signal::Signal;
 use oneknock_tests::wire::Probe;
-use oneknock_tests::{Site, binaries};
+use oneknock_tests::{Running, Site, binaries};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
@@ -22,7 +25,7 @@ fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
     // The daemon knows best.
     let said = site.ctl(&["guard"]);
     assert!(said.err.contains("a running oneknockd keeps"), "{said}");
-    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.signal(Signal::SIGKILL);
     daemon.end();
     let said = site.ctl(&["guard"]);
     assert!(said.err.contains("was up"), "{said}");
@@ -62,4 +65,67 @@ fn a_key_with_a_mistake_hinders_no_guard_and_a_configuration_with_one_does() {
     let without = [&without[..], &[config]].concat();
     let said = site.lab.server.run(&without).fails(1);
     assert!(said.contains("by root alone"), "{said}");
+}
+
+#[test]
+fn with_a_mistake_in_the_configuration_what_was_last_in_force_is_so_through_a_restart() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let server = site.lab.server.v4.into();
+    let good = std::fs::read_to_string(site.config()).unwrap();
+    let put_down = || {
+        let delete = ["nft", "delete", "table", "inet", "oneknock"];
+        site.lab.server.run(&delete).ok();
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
+    };
+    let stop = |mut daemon: Running| {
+        daemon.signal(Signal::SIGTERM);
+        daemon.end();
+        put_down();
+    };
+    stop(site.daemon());
+    for bad in [&good[..good.len() / 2], &format!("mistake = 1\n{good}")] {
+        std::fs::write(site.config(), bad).unwrap();
+        let said = site.ctl(&["guard"]).fails(3);
+        assert!(said.contains("oneknockd.toml:"), "{said}");
+        assert!(said.contains("as the guard is up it was before"), "{said}");
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+        put_down();
+        let mut daemon = site.daemon_unready();
+        daemon.expect("oneknockd.toml:");
+        daemon.expect("in force stays what was before");
+        daemon.expect("ready");
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+        assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
+        let said = site.ctl(&["guard"]).fails(3);
+        assert!(said.contains("a running oneknockd keeps"), "{said}");
+        let status = || site.ctl(&["status"]).ok();
+        assert!(status().contains("in force is what was before"));
+        std::fs::write(site.config(), &good).unwrap();
+        site.ctl(&["reload"]).ok();
+        assert!(!status().contains("in force is what was before"));
+        stop(daemon);
+    }
+    std::fs::write(site.config(), &good[..good.len() / 2]).unwrap();
+    let kept = site.state().join("in-force.toml");
+    // What others could have written was in force nowhere.
+    let mode = |mode| std::fs::set_permissions(&kept, Permissions::from_mode(mode)).unwrap();
+    mode(0o660);
+    site.ctl(&["guard"]).fails(2);
+    mode(0o600);
+    // A new server begins with nothing of the old one's.
+    let [config, aside] = [site.config(), site.dir.join("aside")];
+    std::fs::rename(&config, &aside).unwrap();
+    let copy = std::fs::read(&kept).unwrap();
+    site.ctl(&["init", "--host", "server.lab"]).ok();
+    assert!(!kept.exists());
+    std::fs::rename(&aside, &config).unwrap();
+    std::fs::write(&kept, copy).unwrap();
+    mode(0o600);
+    site.ctl(&["guard"]).fails(3);
+    put_down();
+    site.ctl(&["disable"]).ok();
+    site.ctl(&["guard"]).fails(2);
+    assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
+    assert_eq!(site.daemon_unready().end().code(), Some(2));
 }

@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use clap::{Command, CommandFactory};
+use oneknock_shared::knock::Timestamp;
+use oneknock_shared::secret::ServerId;
 use oneknock_tests::manual::pages;
+use oneknockd::config::{Generation, Policy, key_text, parse_config, parse_key};
+use std::path::Path;
 use std::process;
 
 /// Every command and long option that `--help` shows, as troff has them.
@@ -41,6 +45,38 @@ fn every_command_and_option_is_in_its_page() {
             assert!(!rest.starts_with(".SH"), "{name}: {section} is empty");
         }
     }
+}
+
+/// The files of a page's examples, as a reader types them off.
+fn examples(text: &str) -> Vec<String> {
+    let (_, text) = text.split_once(".SH EXAMPLES\n").unwrap();
+    let (text, _) = text.split_once("\n.SH").unwrap();
+    let blocks = text.split(".nf\n").skip(1);
+    let typed = |block: &str| {
+        let (block, _) = block.split_once(".fi").unwrap();
+        block.replace(".sp\n", "\n").replace("\\-", "-")
+    };
+    blocks.map(typed).collect()
+}
+
+#[test]
+fn the_examples_of_the_configuration_are_complete_and_have_no_mistake() {
+    let pages = pages();
+    let page = pages.iter().find(|page| page.0 == "oneknockd.toml.5");
+    let [config, key] = &examples(&page.unwrap().1)[..] else {
+        panic!("{page:?}")
+    };
+    let id = format!("\"{}\"", ServerId::generate().unwrap());
+    let secret = Generation::generate(1, Timestamp(0)).unwrap();
+    let policy = Policy::new(vec!["web".parse().unwrap()]);
+    let made = key_text(&policy, &[secret]);
+    let secret = made.lines().find_map(|line| line.strip_prefix("secret = "));
+    let config = config.replace("\"...\"", &id);
+    let key = key.replace("\"...\"", secret.unwrap());
+    let config = parse_config(Path::new("oneknockd.toml"), &config).unwrap();
+    assert_eq!((config.services.len(), config.always.len()), (2, 2));
+    let key = parse_key(Path::new("tablet.toml"), "tablet".parse().unwrap(), &key).unwrap();
+    assert!(config.service(key.policy.services[0]).is_some());
 }
 
 #[test]

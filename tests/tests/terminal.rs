@@ -28,6 +28,18 @@ fn while_the_door_is_waited_for_a_terminal_shows_it_and_a_file_does_not() {
     let said = site.oneknock(&["open", "home", "--timeout", "2s"]);
     assert!(!said.err.contains("yet"), "{said}");
 
+    // Standard error is what counts: standard output is for other programs.
+    let shown = on_terminal(&site, "oneknock open home --timeout 2s >out");
+    assert!(shown.contains(line), "{shown:?}");
+    let out = std::fs::read_to_string(site.lab.laptop.home.join("out")).unwrap();
+    assert_eq!(out, "");
+    let shown = on_terminal(&site, "oneknock open home --timeout 2s 2>err");
+    assert!(!shown.contains("yet"), "{shown:?}");
+    // ssh is let in by another process, which has the same terminal.
+    let ssh = format!("oneknock ssh home -F {} true", site.sshd.config());
+    let shown = on_terminal(&site, &ssh);
+    assert!(shown.contains(line), "{shown:?}");
+
     let _daemon = site.daemon();
     let shown = on_terminal(&site, "oneknock open home");
     assert!(!shown.contains("oneknock:"), "{shown:?}");

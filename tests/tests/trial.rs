@@ -5,17 +5,24 @@
 use nix::sys::signal::Signal;
 use oneknock_tests::host::Done;
 use oneknock_tests::wire::{self, Probe};
-use oneknock_tests::{Running, Site, binaries};
+use oneknock_tests::{Running, Site, binaries, wait};
+use std::time::Duration;
 
 /// A site whose daemon runs, and has nothing shut yet.
 fn on_trial(site: &Site) -> Running {
     site.laptop_key();
+    let daemon = waiting(site);
+    assert_eq!(stranger(site), Probe::Open);
+    daemon
+}
+
+/// A daemon that is to shut nothing before it is told to.
+fn waiting(site: &Site) -> Running {
     let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
     assert!(said.contains("start oneknockd"), "{said}");
     let mut daemon = site.daemon_unready();
     daemon.expect("on trial, and not confirmed: the guard is down");
     daemon.expect("ready");
-    assert_eq!(stranger(site), Probe::Open);
     daemon
 }
 
@@ -125,6 +132,96 @@ fn a_session_that_a_knock_has_let_in_keeps_the_guard_up() {
     assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
     let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
     assert!(said.contains("up already"), "{said}");
+}
+
+#[test]
+fn a_session_through_a_guarded_port_that_is_redirected_confirms() {
+    let site = Site::with_services(binaries!(), &["ssh=tcp/2022"]);
+    site.laptop_key();
+    site.lab.server.nft(
+        "table inet nat { chain prerouting { type nat hook prerouting priority dstnat
+            tcp dport 2022 redirect to :22
+        }
+        }",
+    );
+    let _daemon = waiting(&site);
+    site.ctl(&["enable", "--confirm", "20s"]).ok();
+    for to in site.lab.server.addresses() {
+        assert_eq!(wire::probe(&site.lab.stranger, to, 2022), Probe::Silent);
+    }
+    // Beside it the same sshd is reached without a knock.
+    let ssh = ["ssh", "server.lab", "-F", site.sshd.config()];
+    let said = site
+        .lab
+        .laptop
+        .run(&[&ssh[..], &[&confirm(&site)]].concat());
+    let said = said.fails(1);
+    assert!(said.contains("from no session"), "{said}");
+    let said = confirm_in_a_session(&site);
+    assert_eq!(said.code, Some(0), "{said}");
+    assert!(!site.dir.join("on-trial").exists());
+}
+
+#[test]
+fn a_trial_whose_file_is_gone_can_be_confirmed_and_begun_anew() {
+    let site = Site::new(binaries!());
+    let _daemon = on_trial(&site);
+    let file = site.dir.join("on-trial");
+    // As a call leaves it that was killed over it.
+    enable(&site, "10s");
+    std::fs::remove_file(&file).unwrap();
+    until_open(&site);
+    enable(&site, "20s");
+    std::fs::remove_file(&file).unwrap();
+    let said = confirm_in_a_session(&site);
+    assert_eq!(said.code, Some(0), "{said}");
+    let said = site.ctl(&["confirm"]).fails(1);
+    assert!(said.contains("there is no trial"), "{said}");
+    let said = site.ctl(&["enable"]);
+    assert!(said.err.contains("up already"), "{said}");
+    assert_eq!(stranger(&site), Probe::Silent);
+}
+
+#[test]
+fn wherever_enable_is_killed_the_next_one_puts_the_guard_up_and_leaves_no_key_of_its_own() {
+    let site = Site::new(binaries!());
+    let dir = site.dir.to_str().unwrap();
+    let started = || {
+        let words = ["oneknockctl", "--config", dir, "enable"];
+        Running::start("enable", site.lab.server.command(&words))
+    };
+    let key = site.key_file("oneknockctl-enable");
+    let mut daemon = on_trial(&site);
+    // In vain, so that it is surely at it.
+    site.lab.server.nft(
+        "table inet other { chain input { type filter hook input priority 0; udp dport 45123 drop; }; }",
+    );
+    let mut killed = started();
+    wait::until_true("its key", || key.exists());
+    killed.signal(Signal::SIGHUP);
+    killed.end();
+    assert!(std::fs::read_to_string(&key).unwrap().contains("not_after"));
+    site.lab.server.nft("delete table inet other");
+    // It is no key that anybody could come in by.
+    site.ctl(&["key", "remove", "laptop", "--force"]).ok();
+    let said = site.ctl(&["enable"]).fails(1);
+    assert!(said.contains("there is no key"), "{said}");
+    assert!(!key.exists());
+    site.key("another", &["ssh"]);
+    for step in 0..10 {
+        let mut killed = started();
+        // How far it comes by then matters to no assertion.
+        std::thread::sleep(Duration::from_millis(20 * step));
+        killed.signal(Signal::SIGKILL);
+        killed.end();
+        site.ctl(&["enable"]).ok();
+        assert!(!key.exists() && !site.dir.join("on-trial").exists());
+        assert!(!site.ctl(&["key", "list"]).ok().contains("enable"));
+        assert_eq!(stranger(&site), Probe::Silent, "{step}");
+        site.ctl(&["disable"]).ok();
+        daemon.end();
+        daemon = waiting(&site);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! whole or not at all, with every mistake at once.
 
 mod always;
+mod kept;
 mod key;
 mod main_file;
 mod reader;
@@ -10,6 +11,7 @@ mod service;
 mod steps;
 
 pub use always::Network;
+pub use kept::{config as kept_config, forget as forget_kept, keep, state_folder};
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, default_control, main_text, parse as parse_config};
 pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text};
@@ -17,6 +19,8 @@ pub use service::Service;
 pub use steps::propose as propose_sequence;
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
+use oneknock_shared::knock::Timestamp;
+use oneknock_shared::name::ServiceName;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
@@ -89,6 +93,25 @@ impl Settings {
         Self::load_for(dir, Owner::wanted())
     }
 
+    /// As [`Settings::load`]; with mistakes that are none of the keys' own, what was last in
+    /// force, and the mistakes.
+    pub fn load_or_kept(dir: &Path) -> Result<(Self, Vec<Mistake>), Vec<Mistake>> {
+        match Self::load(dir) {
+            Ok(settings) => Ok((settings, Vec::new())),
+            Err(mistakes) => match kept::settings(dir) {
+                Some(kept) => Ok((kept, mistakes)),
+                None => Err(mistakes),
+            },
+        }
+    }
+
+    /// Whether there is a key whose time is not over.
+    #[must_use]
+    pub fn has_key_at(&self, now: Timestamp) -> bool {
+        let mut generations = self.keys.iter().flat_map(|key| &key.generations);
+        generations.any(|g| g.not_after.is_none_or(|end| now <= end))
+    }
+
     fn load_for(dir: &Path, owner: Owner) -> Result<Self, Vec<Mistake>> {
         let mut mistakes = Vec::new();
         let config = load_config(dir, owner)
@@ -101,7 +124,9 @@ impl Settings {
             return Err(mistakes);
         }
         let keys = load_keys(dir, owner, &mut mistakes);
-        check_services(dir, owner, &keys, &mut mistakes);
+        if let Some(known) = services(dir, owner) {
+            check_services(&known, &keys, &mut mistakes);
+        }
         check_secrets(&keys, &mut mistakes);
         check_group(dir, config.as_ref(), &mut mistakes);
         check_rolling(dir, config.as_ref(), &keys, &mut mistakes);
@@ -230,31 +255,22 @@ pub fn load_key(path: &Path, owner: Owner) -> Result<Key, Vec<Mistake>> {
     key::parse(path, name, &text)
 }
 
-/// Every service that a key names must be in the main file; looked for there also where
-/// that file has other mistakes, so that all are found at once.
-fn check_services(dir: &Path, owner: Owner, keys: &[(PathBuf, Key)], mistakes: &mut Vec<Mistake>) {
+/// The services of the main file, also where that has mistakes, so that all are found at
+/// once. What is wrong with the file itself has been said.
+fn services(dir: &Path, owner: Owner) -> Option<Vec<String>> {
     let path = files::config_file(dir);
-    // What is wrong with the file itself has been said.
-    let Ok(text) = files::read(&path, Access::WrittenOnlyBy(owner)) else {
-        return;
-    };
-    let Ok(table) = text.parse::<toml::Table>() else {
-        return;
-    };
-    let Some(services) = table.get("service").and_then(toml::Value::as_array) else {
-        return;
-    };
-    let known: Vec<&str> = services
-        .iter()
-        .filter_map(|service| service.get("name")?.as_str())
-        .collect();
+    let text = files::read(&path, Access::WrittenOnlyBy(owner)).ok()?;
+    let table = text.parse::<toml::Table>().ok()?;
+    let services = table.get("service")?.as_array()?.iter();
+    let names = services.filter_map(|service| service.get("name")?.as_str());
+    Some(names.map(str::to_owned).collect())
+}
+
+/// Every service that a key names must be in the main file.
+fn check_services(known: &[String], keys: &[(PathBuf, Key)], mistakes: &mut Vec<Mistake>) {
+    let is_known = |name: &&ServiceName| known.iter().any(|k| k == name.as_str());
     for (path, key) in keys {
-        for name in key
-            .policy
-            .services
-            .iter()
-            .filter(|n| !known.contains(&n.as_str()))
-        {
+        for name in key.policy.services.iter().filter(|name| !is_known(name)) {
             let what = format!("services: {name} is not a service of oneknockd.toml");
             mistakes.push(mistake(path, what));
         }

@@ -94,6 +94,9 @@ pub struct Status {
     /// Whether nothing is accepted until the clock is synchronised, since the state was
     /// lost.
     pub waits_for_clock: bool,
+    /// Whether the main file had mistakes at the start, so that what was in force before is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_before: bool,
     /// When configuration and keys were last read and taken, by the clock of files; in
     /// milliseconds since 1970-01-01 UTC.
     #[serde(default)]

@@ -1,7 +1,7 @@
 //! `oneknockctl init`.
 
 use super::Failure;
-use crate::config::{Config, Service, default_control, main_text};
+use crate::config::{Config, Service, default_control, forget_kept, main_text};
 use crate::files::{self, Existing, KEY_FOLDER_MODE, Owner};
 use crate::ledger::Ledger;
 use oneknock_shared::name::{Host, KeyName};
@@ -79,6 +79,8 @@ impl Init {
         files::make_folder(&keys, owner, KEY_FOLDER_MODE).map_err(|e| failed(&keys, e))?;
         Ledger::create(&config.state, Owner::of_state())
             .map_err(|error| Failure::new("the configuration was not written", error))?;
+        // Of a server that was here before.
+        forget_kept(&config.state).map_err(|e| failed(&config.state, e))?;
         // Last, so that a configuration never stands without what it needs.
         files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, e))?;
         let ctl = crate::config::ctl_command(dir);

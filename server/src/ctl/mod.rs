@@ -41,7 +41,7 @@ use std::time::Duration;
 /// Sets oneknock up on a server, keeps its keys, and asks its daemon.
 ///
 /// Exit status: 0 done, 1 it failed or mistakes were found, 2 the command line, the
-/// configuration or a key is wrong.
+/// configuration or a key is wrong, 3 the guard is up as it was before such mistakes.
 pub struct Cli {
     /// Where oneknockd.toml and keys/ are.
     #[arg(
@@ -207,6 +207,10 @@ enum Command {
     /// For the machine's start, before the network comes up: every guarded port is shut for
     /// everybody who is not admitted already, and nobody new is until oneknockd runs.
     /// Connections that are open live on. Looks at the configuration alone, not at the keys.
+    ///
+    /// With a mistake in the configuration the guard goes up as the last daemon had it, and
+    /// the exit status is 3; where none has run since "oneknockctl disable" it is 2, and there
+    /// is no guard.
     Guard,
     /// Take the guard down: every guarded port is as open as without oneknock.
     ///
@@ -219,6 +223,8 @@ enum Command {
 pub enum Failure {
     /// Configuration or keys are wrong. Exit status 2.
     Mistakes(Vec<Mistake>),
+    /// The same, and the guard is up as it was before; with what to do. Exit status 3.
+    AsItWas(Vec<Mistake>, String),
     /// What was asked cannot be meant. Exit status 2.
     Usage(String, Option<String>),
     /// It failed, or the daemon refused. Exit status 1.
@@ -255,21 +261,28 @@ impl Failure {
         match self {
             Self::Mistakes(_) | Self::Usage(..) => 2,
             Self::Failed(..) => 1,
+            Self::AsItWas(..) => 3,
         }
     }
 
     /// Says it on standard error.
     fn say(&self) {
-        let (what, hint) = match self {
-            Self::Mistakes(mistakes) => {
-                for mistake in mistakes {
-                    say(format_args!("oneknockctl: {mistake}"));
-                }
-                return;
+        let (mistakes, what, hint) = match self {
+            Self::Mistakes(mistakes) => (&mistakes[..], None, None),
+            Self::AsItWas(mistakes, hint) => {
+                let what = "as the guard is up it was before these mistakes were made";
+                (&mistakes[..], Some(what), Some(hint))
             }
-            Self::Usage(what, hint) | Self::Failed(what, hint) => (what, hint),
+            Self::Usage(what, hint) | Self::Failed(what, hint) => {
+                (&[][..], Some(&**what), hint.as_ref())
+            }
         };
-        say(format_args!("oneknockctl: {what}"));
+        for mistake in mistakes {
+            say(format_args!("oneknockctl: {mistake}"));
+        }
+        if let Some(what) = what {
+            say(format_args!("oneknockctl: {what}"));
+        }
         if let Some(hint) = hint {
             say(format_args!("hint: {hint}"));
         }

@@ -24,6 +24,9 @@ fn span(seconds: u64) -> String {
 /// What is to be known and done while the daemon waits for the clock.
 pub const WAITS: &str = "nothing is accepted yet, from any key: the state was lost, and until this machine's clock is synchronised no packet can be told from one that was accepted before; have the clock synchronised (timedatectl), or where it is right, stop oneknockd and vouch for it with \"oneknockctl new-state\"";
 
+/// What is to be known and done while the daemon has a configuration of before.
+const AS_BEFORE: &str = "oneknockd.toml has had mistakes since the daemon's start: in force is what was before; \"oneknockctl check\" says them, and \"oneknockctl reload\" takes it when they are mended";
+
 /// Several lines, without the last one's end.
 #[must_use]
 pub fn status(status: &Status) -> String {
@@ -50,6 +53,10 @@ pub fn status(status: &Status) -> String {
     if status.waits_for_clock {
         text.push('\n');
         text.push_str(WAITS);
+    }
+    if status.as_before {
+        text.push('\n');
+        text.push_str(AS_BEFORE);
     }
     // Writing to a String cannot fail.
     for service in &status.services {
@@ -339,6 +346,7 @@ mod tests {
             keys: 3,
             grants: 2,
             waits_for_clock: false,
+            as_before: false,
             read_ms: 0,
             counters: Counted {
                 accepted: 7,

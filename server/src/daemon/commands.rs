@@ -124,6 +124,7 @@ impl Daemon {
             keys: self.settings.keys.len(),
             grants: live.values().sum(),
             waits_for_clock: self.waiting.is_some(),
+            as_before: self.as_before,
             read_ms: self.read_ms,
             counters,
         }

@@ -47,10 +47,13 @@ const TIDY_EVERY: Duration = Duration::from_secs(10);
 /// configuration and keys; SIGTERM ends it and leaves the guard up, so that nothing is left
 /// open.
 ///
+/// With a mistake in oneknockd.toml what was last in force stays in force, also at a start;
+/// the log says every mistake.
+///
 /// Of packets without a known key nothing is logged: anybody can send those without end.
 ///
 /// Exit status: 0 after SIGTERM or "oneknockctl teardown", 1 it could not start, 2 the
-/// command line, the configuration or a key is wrong.
+/// command line or a key is wrong, or the configuration, and nothing was in force before.
 pub struct Cli {
     /// Where oneknockd.toml and keys/ are.
     #[arg(long, value_name = "DIR", default_value = "/etc/oneknock")]
@@ -188,6 +191,8 @@ struct Daemon {
     control: Control,
     /// Where a trial of the guard goes on: until when.
     trial_until: Option<Duration>,
+    /// Whether they are those of an earlier run, since the main file had mistakes.
+    as_before: bool,
     /// When the settings in force were read, by the clock that files are dated with.
     read_ms: u64,
 }

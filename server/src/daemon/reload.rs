@@ -14,7 +14,10 @@ impl Daemon {
     pub(super) fn reload(&mut self, cli: &Cli) -> Result<(), Stopped> {
         let result = self.try_reload(cli);
         match &result {
-            Ok(()) => self.announce("reloaded"),
+            Ok(()) => {
+                self.announce("reloaded");
+                self.keep(cli);
+            }
             Err(Stopped::Mistakes(mistakes)) => {
                 for mistake in mistakes {
                     log::line(format_args!("not reloaded: {mistake}"));
@@ -62,6 +65,7 @@ impl Daemon {
             return Err(error.into());
         }
         self.read_ms = read_ms;
+        self.as_before = false;
         // All that there are were let in by the guard as it was, or are older than a service
         // that is guarded from now on.
         self.remember(true);

@@ -3,7 +3,7 @@
 use super::sift::Sifting;
 use super::{Cli, Daemon, Stopped, TIDY_EVERY};
 use crate::clock::{Clock, Synchronised};
-use crate::config::{Guard, Settings};
+use crate::config::{self, Guard, Settings};
 use crate::control::Control;
 use crate::files;
 use crate::firewall::{Before, Firewall};
@@ -13,13 +13,21 @@ use crate::listener::Listener;
 use crate::log::{self, Log};
 use oneknock_shared::knock::Timestamp;
 
+/// Instead of a configuration with mistakes.
+const KEPT: &str = "in force stays what was before these mistakes were made: mend them, then \"oneknockctl reload\"";
+
 impl Daemon {
     pub(super) fn start(cli: &Cli, clock: Clock) -> Result<Self, Stopped> {
-        let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
+        let load = || Settings::load_or_kept(&cli.config).map_err(Stopped::Mistakes);
+        let (settings, _) = load()?;
         let control = Control::bind(&settings.config, clock.now());
         // Whoever changed a key since then found no daemon to tell.
         let read_ms = files::clock_ms();
-        let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
+        let (settings, mistakes) = load()?;
+        if !mistakes.is_empty() {
+            mistakes.iter().for_each(log::line);
+            log::line(KEPT);
+        }
         let mut firewall = Firewall::open()?;
         // A guard that is up may be that of a daemon that runs: not to be touched.
         let control = match control {
@@ -57,6 +65,7 @@ impl Daemon {
             rolling: super::rolling::Rolling::default(),
             control,
             trial_until: None,
+            as_before: !mistakes.is_empty(),
             read_ms,
         };
         daemon.see_gateways();
@@ -67,7 +76,17 @@ impl Daemon {
         daemon.sift();
         daemon.roll_first();
         daemon.announce("ready");
+        daemon.keep(cli);
         Ok(daemon)
+    }
+
+    /// Keeps what is in force, for a start with a mistake in the configuration.
+    pub(super) fn keep(&self, cli: &Cli) {
+        if let Err(error) = config::keep(&cli.config, &self.settings.config) {
+            log::line(format_args!(
+                "with a mistake in oneknockd.toml the next start will find nothing that was in force before: {error}"
+            ));
+        }
     }
 
     /// Puts the state of the last run in force; where there is none, waits for the clock.

@@ -2,6 +2,7 @@
 //! link, and another that is the rest of the world. Both go when this is dropped.
 
 use nix::sched::{CloneFlags, setns};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -89,8 +90,10 @@ pub struct Copy {
 }
 
 /// A family's two addresses: the machine's, and somebody's far away.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
+    /// The link between the two, as the machine names it.
+    pub link: String,
     /// The machine's own.
     pub own: IpAddr,
     /// Somebody's.
@@ -98,27 +101,30 @@ pub struct Pair {
 }
 
 impl Copy {
-    /// Makes it, with the name of the machine's link.
-    pub fn new(link: &str, pairs: &[Pair]) -> io::Result<Self> {
+    /// Makes it, with the names of the machine's links.
+    pub fn new(pairs: &[Pair]) -> io::Result<Self> {
         let copy = Self {
             machine: Namespace::new()?,
             world: Namespace::new()?,
         };
         let world = copy.world.0.id();
-        let mut here = format!(
-            "link set lo up\nlink add {link} type veth peer name world netns {world}\nlink set {link} up\n"
-        );
-        let mut there = "link set lo up\nlink set world up\n".to_owned();
-        for Pair { own, other } in pairs {
+        let mut here = "link set lo up\n".to_owned();
+        let mut there = here.clone();
+        let links: BTreeSet<&str> = pairs.iter().map(|pair| pair.link.as_str()).collect();
+        for link in links {
+            here.extend([
+                format!("link add {link} type veth peer name {link} netns {world}\n"),
+                format!("link set {link} up\n"),
+            ]);
+            there.extend([format!("link set {link} up\n")]);
+        }
+        for Pair { link, own, other } in pairs {
             let (bits, nodad) = if own.is_ipv4() {
                 (32, "")
             } else {
                 (128, " nodad")
             };
-            for (batch, link, address, far) in [
-                (&mut here, link, own, other),
-                (&mut there, "world", other, own),
-            ] {
+            for (batch, address, far) in [(&mut here, own, other), (&mut there, other, own)] {
                 batch.extend([
                     format!("addr add {address}/{bits} dev {link}{nodad}\n"),
                     format!("route add {far}/{bits} dev {link}\n"),
@@ -136,7 +142,7 @@ impl Copy {
     }
 
     /// Whether a datagram from the world arrives at a port.
-    pub fn datagram_arrives(&self, pair: Pair, port: u16) -> io::Result<bool> {
+    pub fn datagram_arrives(&self, pair: &Pair, port: u16) -> io::Result<bool> {
         let to = SocketAddr::new(pair.own, port);
         let socket = self.machine.enter(|| UdpSocket::bind(to))?;
         socket.set_read_timeout(Some(PATIENCE / 4))?;
@@ -154,7 +160,7 @@ impl Copy {
     }
 
     /// Whether a connection from the world is accepted at a port.
-    pub fn connection_stands(&self, pair: Pair, port: u16) -> io::Result<bool> {
+    pub fn connection_stands(&self, pair: &Pair, port: u16) -> io::Result<bool> {
         let to = SocketAddr::new(pair.own, port);
         let _listener = self.machine.enter(|| TcpListener::bind(to))?;
         let tried = self

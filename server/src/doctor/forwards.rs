@@ -3,57 +3,100 @@
 
 use super::Finding;
 use crate::config::Config;
-use oneknock_shared::port::Transport;
+use oneknock_shared::port::{Ports, Transport};
 use std::collections::BTreeSet;
 
-/// Ports that a ruleset, as nft prints it, passes on from outside.
+/// What a rule says that passes packets on, as nft and iptables-save print it.
+const PASSES_ON: [&str; 6] = [
+    "dnat",
+    "redirect",
+    "\"DNAT\"",
+    "\"REDIRECT\"",
+    "DNAT",
+    "REDIRECT",
+];
+
+/// Ports that a ruleset, as nft or iptables-save prints it, passes on from outside.
 pub fn passed_on(rules: &str) -> BTreeSet<(Transport, u16)> {
     let mut found = BTreeSet::new();
     for line in rules.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let goes_on = words
-            .iter()
-            .any(|w| ["dnat", "redirect", "\"DNAT\"", "\"REDIRECT\""].contains(w));
-        let Some(at) = words.iter().position(|w| *w == "dport").filter(|_| goes_on) else {
+        if !words.iter().any(|word| PASSES_ON.contains(word)) {
+            continue;
+        }
+        let is_dport = |word: &&str| ["dport", "--dport", "--dports"].contains(word);
+        let Some(at) = words.iter().position(is_dport) else {
             continue;
         };
-        let transport = match words.get(at.wrapping_sub(1)) {
-            Some(&"tcp") => Transport::Tcp,
-            Some(&"udp") => Transport::Udp,
-            _ => continue,
+        let transport = words[..at].iter().rev().find_map(|word| match *word {
+            "tcp" => Some(Transport::Tcp),
+            "udp" => Some(Transport::Udp),
+            _ => None,
+        });
+        let Some(transport) = transport else { continue };
+        let ports = match words[at + 1..] {
+            ["map", name, ..] if name.starts_with('@') => keys(elements(rules, &name[1..])),
+            ["map", "{", ..] => keys(line.rsplit_once("map {").map_or("", |(_, list)| list)),
+            // One port, or several in braces.
+            ref list => {
+                let is_list =
+                    |w: &&&str| w.chars().all(|c| c.is_ascii_digit() || "{},-:".contains(c));
+                let list: Vec<&str> = list.iter().take_while(is_list).copied().collect();
+                numbers(&list.concat())
+            }
         };
-        // One port, or several in braces; of a range its ends.
-        let list = words[at + 1..]
-            .iter()
-            .take_while(|w| w.chars().all(|c| c.is_ascii_digit() || "{},-".contains(c)));
-        let is_number = |c: char| !c.is_ascii_digit();
-        let numbers = list.flat_map(|word| word.split(is_number));
-        found.extend(numbers.filter_map(|n| Some((transport, n.parse().ok()?))));
+        found.extend(ports.into_iter().map(|port| (transport, port)));
     }
     found
 }
 
-/// What passes by the guard although somebody may think that it does not.
+/// The elements of a map of its own in the ruleset.
+fn elements<'r>(rules: &'r str, name: &str) -> &'r str {
+    let list = || {
+        let (_, map) = rules.split_once(&format!("map {name} {{"))?;
+        let (map, _) = map.split_once("\n\t}")?;
+        Some(map.split_once("elements = {")?.1)
+    };
+    list().unwrap_or_default()
+}
+
+/// The ports that a map says something of; what it says may have numbers in it too.
+fn keys(map: &str) -> Vec<u16> {
+    let elements = map.split(',');
+    let keys = elements.filter_map(|element| Some(element.split_once(" : ")?.0));
+    keys.flat_map(numbers).collect()
+}
+
+/// All ports in a text; of a range its ends.
+fn numbers(text: &str) -> Vec<u16> {
+    let numbers = text.split(|c: char| !c.is_ascii_digit());
+    numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
+/// What the guard stands before, and what passes by it although somebody may think that it
+/// does not.
 pub fn examine(config: &Config, rules: &str) -> Vec<Finding> {
-    let is_guarded = |transport: Transport, port: u16| {
-        let mut ports = config.services.iter().flat_map(|service| &service.ports);
-        ports.any(|ports| ports.contains(transport, port))
+    let service_of = |transport: Transport, port: u16| {
+        let has_it = |ports: &Ports| ports.contains(transport, port);
+        let mut services = config.services.iter();
+        services.find(|service| service.ports.iter().any(has_it))
     };
-    let open = passed_on(rules)
-        .into_iter()
-        .filter(|(t, port)| !is_guarded(*t, *port));
-    let what = |port: &str| {
-        Finding::note(
-            format!(
-                "{port} is passed on to a container or another host, and no service has it: everybody gets there"
+    let finding = |(transport, port): (Transport, u16)| {
+        let what = format!("{transport}/{port} is passed on to a container or another host");
+        match service_of(transport, port) {
+            Some(service) => Finding::note(
+                format!("{what}, and guarded by service {}", service.name),
+                "nothing: whoever knocks gets there, and nobody else",
             ),
-            format!(
-                "if it is to be guarded, add ports = [\"{port}\"] to a [[service]] of oneknockd.toml"
+            None => Finding::note(
+                format!("{what}, and no service has it: everybody gets there"),
+                format!(
+                    "if it is to be guarded, add ports = [\"{transport}/{port}\"] to a [[service]] of oneknockd.toml"
+                ),
             ),
-        )
+        }
     };
-    open.map(|(transport, port)| what(&format!("{transport}/{port}")))
-        .collect()
+    passed_on(rules).into_iter().map(finding).collect()
 }
 
 #[cfg(test)]
@@ -73,14 +116,26 @@ mod tests {
             \t\ttcp dport 2222 redirect to :22\n\
             \t\ttcp dport 25 accept\n\
             \t\tip saddr 192.0.2.1 dnat to 192.0.2.2\n\
-            \t}\n}\n";
+            \t\tdnat ip to tcp dport map { 81 : 192.0.2.20 . 8081, 82-83 : 192.0.2.21 . 8082 }\n\
+            \t\tdnat ip to udp dport map @games\n\
+            \t}\n\
+            \tmap games {\n\
+            \t\ttype inet_service : ipv4_addr\n\
+            \t\telements = { 27015 : 192.0.2.22,\n\
+            \t\t\t     27016 : 192.0.2.23 }\n\
+            \t}\n}\n\
+            -A PREROUTING -p tcp -m tcp --dport 84 -j DNAT --to-destination 192.0.2.24:80\n\
+            -A PREROUTING -p udp -m multiport --dports 85,86:87 -j REDIRECT --to-ports 80\n";
         let ports = |transport| {
             let of = passed_on(rules)
                 .into_iter()
                 .filter(move |(t, _)| *t == transport);
             of.map(|(_, port)| port).collect::<Vec<_>>()
         };
-        assert_eq!(ports(Transport::Tcp), [2222, 8080, 8443, 9000, 9010]);
-        assert_eq!(ports(Transport::Udp), [53]);
+        assert_eq!(
+            ports(Transport::Tcp),
+            [81, 82, 83, 84, 2222, 8080, 8443, 9000, 9010]
+        );
+        assert_eq!(ports(Transport::Udp), [53, 85, 86, 87, 27015, 27016]);
     }
 }

@@ -3,17 +3,23 @@
 //!
 //! | part | what it looks at |
 //! | --- | --- |
-//! | [`machine`] | services, clock, programs, what happens at the machine's start |
+//! | [`machine`] | services and the clock |
+//! | [`versions`] | the kernel and nft |
+//! | [`start`] | what happens at the machine's start, and who takes the guard down |
 //! | [`forwards`] | ports that are passed on, and the guard before them |
-//! | [`rules`] | the rules of others, tried out in a copy of this machine's network |
+//! | [`rules`] | the rules of [`others`], tried out in a copy of this machine's network |
 
 mod copy;
 mod forwards;
 mod machine;
+mod others;
 mod rules;
+mod start;
+mod versions;
 
 use crate::config::Config;
 use std::fmt;
+use std::process::Command;
 
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +33,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn trouble(what: impl fmt::Display, mend: impl fmt::Display) -> Self {
+    /// Something does not work.
+    pub fn trouble(what: impl fmt::Display, mend: impl fmt::Display) -> Self {
         Self {
             is_trouble: true,
             what: what.to_string(),
@@ -50,10 +57,21 @@ impl fmt::Display for Finding {
     }
 }
 
+/// What a program prints; nothing where it cannot be run.
+fn said(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
 /// Examines this machine. Changes nothing; the copy of its network goes again.
 #[must_use]
 pub fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = machine::examine(config);
+    findings.extend(versions::examine());
+    findings.extend(start::examine(config));
     findings.extend(rules::examine(config));
     findings
 }

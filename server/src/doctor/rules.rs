@@ -5,15 +5,16 @@
 use super::Finding;
 use super::copy::{Copy, Pair};
 use super::forwards;
+use super::others::{Other, legacy, others};
 use crate::config::Config;
 use crate::firewall::TABLE;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::SockaddrIn6;
 use oneknock_shared::port::Transport;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::process::Command;
 
 /// Somebody far away: documentation's addresses, which no rule is made for.
 const FAR: (Ipv4Addr, Ipv6Addr) = (
@@ -21,16 +22,11 @@ const FAR: (Ipv4Addr, Ipv6Addr) = (
     Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfe),
 );
 
-/// Another table, as its own program saves it.
-#[derive(Debug, PartialEq, Eq)]
-struct Other {
-    family: String,
-    name: String,
-    text: String,
-}
-
 /// A port that nobody has and no rule is made for.
 const UNUSED: u16 = 9;
+
+/// After so many tries a copy that lets nothing through will not.
+const READY_AFTER: u32 = 10;
 
 /// What became of somebody from far away.
 #[derive(Default)]
@@ -42,13 +38,19 @@ struct Tried {
 
 /// What is found.
 pub fn examine(config: &Config) -> Vec<Finding> {
-    let others = match others() {
-        Ok(others) => others,
-        Err(why) => return vec![cannot("the machine's other rules cannot be read", &why)],
-    };
     let mut findings = Vec::new();
+    let mut all = Vec::new();
+    for (what, read) in [
+        ("the machine's other rules cannot be read", others()),
+        ("the rules of iptables-legacy cannot be read", legacy()),
+    ] {
+        match read {
+            Ok(others) => all.extend(others),
+            Err(why) => findings.push(cannot(what, &why)),
+        }
+    }
     let mut stopped = [None; 2];
-    for other in others {
+    for other in all {
         findings.extend(forwards::examine(config, &other.text));
         match rehearse(config, &other) {
             Ok(tried) => {
@@ -75,86 +77,84 @@ pub fn examine(config: &Config) -> Vec<Finding> {
 fn cannot(what: &str, why: &io::Error) -> Finding {
     Finding::note(
         format!("{what}: {why}"),
-        "look at it yourself: nft list ruleset",
+        "look at it yourself: nft list ruleset, and where there are any, iptables-legacy-save and ip6tables-legacy-save",
     )
 }
 
-/// Every table but ours that can have to do with packets for this machine.
-fn others() -> io::Result<Vec<Other>> {
-    let mut others = Vec::new();
-    for line in output("nft", &["list", "tables"])?.lines() {
-        let [_, family, name] = line.split_whitespace().collect::<Vec<_>>()[..] else {
-            continue;
+/// The link that a family's default route leads over, of the kernel's own tables.
+fn default_link(is_ipv6: bool, routes: &str) -> Option<String> {
+    let mut lines = routes.lines().map(|line| line.split_whitespace());
+    lines.find_map(|fields| {
+        let fields: Vec<&str> = fields.collect();
+        let (link, is_default) = if is_ipv6 {
+            let to = fields.first()?.bytes().all(|b| b == b'0');
+            (fields.last()?, to && fields.get(1) == Some(&"00"))
+        } else {
+            (fields.first()?, fields.get(1) == Some(&"00000000"))
         };
-        if ["ip", "ip6", "inet"].contains(&family) && (family, name) != ("inet", TABLE) {
-            others.push(Other {
-                family: family.into(),
-                name: name.into(),
-                text: output("nft", &["--stateless", "list", "table", family, name])?,
-            });
-        }
-    }
-    Ok(others)
+        // Where there is no way, the kernel keeps one over "lo" that says so.
+        (is_default && *link != "lo").then(|| (*link).to_owned())
+    })
 }
 
-fn output(program: &str, args: &[&str]) -> io::Result<String> {
-    let output = Command::new(program).args(args).output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(io::Error::other(format!("{program}: {said}")))
+/// This machine's address of each family that it has, on the link that leads to the world,
+/// else on any.
+fn own(addresses: &[(String, IpAddr)], default: [Option<String>; 2]) -> Vec<Pair> {
+    let far = [IpAddr::V4(FAR.0), IpAddr::V6(FAR.1)];
+    let pair = |(other, default): (IpAddr, Option<String>)| {
+        let of_family = |(_, own): &&(String, IpAddr)| own.is_ipv6() == other.is_ipv6();
+        let mut on_it = addresses.iter().filter(of_family);
+        let first = on_it.clone().next()?;
+        let on_default = on_it.find(|(link, _)| Some(link) == default.as_ref());
+        let (link, own) = on_default.unwrap_or(first).clone();
+        Some(Pair {
+            link: default.unwrap_or(link),
+            own,
+            other,
+        })
+    };
+    far.into_iter().zip(default).filter_map(pair).collect()
 }
 
-/// The link that leads to the world, or any, and this machine's address of each family.
-fn own() -> io::Result<(String, Vec<Pair>)> {
-    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let fields = routes
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let mut defaults = fields.filter(|f| f.get(1) == Some(&"00000000"));
-    let default = defaults.next().and_then(|f| Some((*f.first()?).to_owned()));
-    let mut link = default;
-    let (mut v4, mut v6) = (None, None);
-    for interface in getifaddrs()? {
+/// The addresses that somebody from elsewhere could reach, each with its link.
+fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
+    let interfaces = getifaddrs()?;
+    let found = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let v6 = || address.as_sockaddr_in6().map(SockaddrIn6::ip);
+        let v6 = || v6().filter(|a| !a.is_unicast_link_local()).map(IpAddr::V6);
         let is_loopback = interface.flags.contains(InterfaceFlags::IFF_LOOPBACK);
-        let Some(address) = interface.address.filter(|_| !is_loopback) else {
-            continue;
-        };
-        let is_it = *link.get_or_insert_with(|| interface.interface_name.clone())
-            == interface.interface_name;
-        if let Some(address) = address.as_sockaddr_in().filter(|_| is_it) {
-            v4.get_or_insert(address.ip());
-        }
-        if let Some(address) = address.as_sockaddr_in6().filter(|_| is_it)
-            && !address.ip().is_unicast_link_local()
-        {
-            v6.get_or_insert(address.ip());
-        }
-    }
-    let v4 = v4.map(|own| (IpAddr::V4(own), IpAddr::V4(FAR.0)));
-    let v6 = v6.map(|own| (IpAddr::V6(own), IpAddr::V6(FAR.1)));
-    let pairs = v4
-        .into_iter()
-        .chain(v6)
-        .map(|(own, other)| Pair { own, other });
-    Ok((link.unwrap_or_else(|| "eth0".into()), pairs.collect()))
+        let address = v4.or_else(v6).filter(|_| !is_loopback)?;
+        Some((interface.interface_name, address))
+    });
+    Ok(found.collect())
 }
 
 fn rehearse(config: &Config, other: &Other) -> io::Result<Tried> {
-    let (link, pairs) = own()?;
-    let copy = Copy::new(&link, &pairs)?;
+    let routes = [(false, "/proc/net/route"), (true, "/proc/net/ipv6_route")];
+    // A kernel without IPv6 has none of its table.
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let default = routes.map(|(is_ipv6, path)| default_link(is_ipv6, &read(path)));
+    let pairs = own(&addresses()?, default);
+    if pairs.is_empty() {
+        return Err(io::Error::other("this machine has no address yet"));
+    }
+    let copy = Copy::new(&pairs)?;
     let knock_ports: Vec<u16> = config
         .listen
         .iter()
         .map(std::net::SocketAddr::port)
         .collect();
-    // The copy itself must not be what is in the way.
+    // The copy itself must not be what is in the way; on a busy machine it takes its time.
     for (pair, port) in pairs.iter().zip(knock_ports.iter().cycle()) {
-        if !copy.datagram_arrives(*pair, *port)? {
-            return Err(io::Error::other(
-                "no packet gets through the copy even without it",
-            ));
+        let mut tries = 1;
+        while !copy.datagram_arrives(pair, *port)? {
+            if tries == READY_AFTER {
+                let why = "no packet gets through the copy even without it";
+                return Err(io::Error::other(why));
+            }
+            tries += 1;
         }
     }
     other.load(&copy)?;
@@ -163,7 +163,7 @@ fn rehearse(config: &Config, other: &Other) -> io::Result<Tried> {
     let passed_on = forwards::passed_on(&other.text);
     let mut tried = Tried::default();
     let findings = &mut tried.findings;
-    for pair in pairs {
+    for pair in &pairs {
         let stopped = !copy.connection_stands(pair, UNUSED)?;
         tried.stopped[usize::from(pair.own.is_ipv6())] = Some(stopped);
         for address in &config.listen {
@@ -207,95 +207,33 @@ fn untracked(ports: &[u16]) -> String {
     )
 }
 
-impl Other {
-    fn load(&self, copy: &Copy) -> io::Result<()> {
-        let loaded = copy.run(&["nft", "-f", "-"], without_owner(&self.text).as_bytes());
-        // What iptables made may be beyond what nft can say.
-        let program = match self.family.as_str() {
-            "ip" => "iptables",
-            "ip6" => "ip6tables",
-            _ => return loaded,
-        };
-        loaded.or_else(|error| {
-            let _ = copy.run(&["nft", "flush", "ruleset"], b"");
-            let saved = output(&format!("{program}-save"), &["-t", &self.name]);
-            let saved = saved.map_err(|_| error)?;
-            copy.run(&[&format!("{program}-restore")], saved.as_bytes())
-        })
-    }
-
-    fn in_the_way(&self, what: &str, transport: Transport, port: u16, pair: Pair) -> Finding {
-        let family = if pair.own.is_ipv4() { "IPv4" } else { "IPv6" };
-        let Self {
-            family: of,
-            name,
-            text,
-        } = self;
-        // Knocks are kept from connection tracking.
-        let untracked = match transport {
-            Transport::Udp => ", and without \"ct state\"",
-            Transport::Tcp => "",
-        };
-        let (whose, mend) = if text.contains("ufw") {
-            ("of ufw's", format!("ufw allow {port}/{transport}"))
-        } else if name == "firewalld" {
-            let add = format!("--add-port={port}/{transport}");
-            let mend = format!("firewall-cmd --permanent {add} && firewall-cmd --reload");
-            ("of firewalld's", mend)
-        } else {
-            let mend = format!(
-                "let a rule of its own accept {transport} dport {port}, before what drops it{untracked}"
-            );
-            ("of this machine's own", mend)
-        };
-        Finding::trouble(
-            format!("{what}: table {of} {name}, {whose}, stops {transport}/{port} over {family}"),
-            mend,
-        )
-    }
-}
-
-/// A table that belongs to its program would go with the nft that loads it.
-fn without_owner(text: &str) -> String {
-    let is_flag = |line: &&str| {
-        let line = line.trim();
-        line.starts_with("flags ") && (line.contains("owner") || line.contains("persist"))
-    };
-    let lines = text.lines().filter(|line| !is_flag(line));
-    lines.flat_map(|line| [line, "\n"]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_table_of_a_programs_own_is_copied_without_that() {
-        let text = "table inet firewalld { # progname firewalld\n\tflags owner,persist\n\tset s {\n\t\tflags interval\n\t}\n}\n";
-        let copied = without_owner(text);
-        assert!(!copied.contains("owner") && copied.contains("flags interval"));
-    }
-
-    #[test]
-    fn the_command_that_mends_it_is_that_of_whoever_made_the_table() {
-        let pair = Pair {
-            own: [192, 0, 2, 10].into(),
-            other: FAR.0.into(),
-        };
-        for (name, text, mend) in [
-            ("filter", "chain ufw-user-input {", "ufw allow 45123/udp"),
-            ("firewalld", "", "--add-port=45123/udp"),
-            ("mine", "", "accept udp dport 45123"),
-        ] {
-            let (name, text) = (name.to_owned(), text.to_owned());
-            let family = "ip".to_owned();
-            let other = Other { family, name, text };
-            let found = other.in_the_way("knocks do not arrive", Transport::Udp, 45123, pair);
-            assert!(found.mend.contains(mend), "{found}");
-            assert!(
-                found.is_trouble && found.what.contains("over IPv4"),
-                "{found}"
-            );
-        }
+    fn each_family_is_tried_over_the_link_that_its_default_route_has() {
+        let v4 =
+            "Iface\tDestination\tGateway\neth0\t0000000A\t00000000\nwan0\t00000000\t0100000A\n";
+        assert_eq!(default_link(false, v4).as_deref(), Some("wan0"));
+        let zero = "0".repeat(32);
+        let v6 = format!(
+            "fd00{0} 40 {zero} 00 {zero} 100 1 0 1 eth0\n{zero} 00 {zero} 00 {zero} 400 1 0 200200 lo\n{zero} 00 {zero} 00 fe80{0} 400 1 0 3 six0\n",
+            "0".repeat(28)
+        );
+        assert_eq!(default_link(true, &v6).as_deref(), Some("six0"));
+        let address = |link: &str, address: &str| (link.to_owned(), address.parse().unwrap());
+        let addresses = [
+            address("eth0", "10.0.0.1"),
+            address("wan0", "192.0.2.10"),
+            address("eth0", "2001:db8::1"),
+        ];
+        let found = own(&addresses, [Some("wan0".into()), Some("six0".into())]);
+        let found: Vec<_> = found.iter().map(|p| (p.link.as_str(), p.own)).collect();
+        // One without an address of its own borrows one.
+        assert_eq!(found, [("wan0", addresses[1].1), ("six0", addresses[2].1)]);
+        let found = own(&addresses[..1], [None, None]);
+        assert_eq!((found.len(), found[0].link.as_str()), (1, "eth0"));
+        assert_eq!(own(&[], [Some("wan0".into()), None]), []);
     }
 }

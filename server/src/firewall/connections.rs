@@ -14,7 +14,7 @@ use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::Transport;
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The connections that may go on although their address is not admitted.
 #[derive(Debug, Default)]
@@ -46,7 +46,10 @@ impl Present {
         let wanted = |c: &Connection| guarded(c) && is_foreign(c);
         let mut sockets = sockets::list()?;
         sockets.retain(|(connection, _)| wanted(connection));
-        let flows = flows::list(netlink, |c, to| wanted(c) && own.contains(&to))?;
+        let flows = flows::list(netlink, |flow| {
+            wanted(&flow.connection) && own.contains(&flow.to)
+        })?;
+        let flows = flows.into_iter().map(|flow| flow.connection).collect();
         Ok(Self { sockets, flows })
     }
 
@@ -163,6 +166,21 @@ impl Connections {
         self.cut.retain(|connection| !of.contains(connection));
         Ok(())
     }
+}
+
+/// The connections to a guarded TCP port that another port of this machine's answers, since
+/// a rule redirects them: who, and that port.
+pub fn redirected(
+    netlink: &mut Netlink,
+    config: &Config,
+) -> io::Result<BTreeSet<(SocketAddr, u16)>> {
+    let flows = flows::list(netlink, |flow| {
+        let is_tcp = flow.connection.transport == Transport::Tcp;
+        is_tcp && service_of(&config.services, &flow.connection).is_some()
+    })?;
+    let who = |c: &Connection| SocketAddr::new(c.remote, c.remote_port);
+    let flows = flows.iter();
+    Ok(flows.map(|f| (who(&f.connection), f.answering)).collect())
 }
 
 fn service_of<'c>(services: &'c [Service], connection: &Connection) -> Option<&'c Service> {

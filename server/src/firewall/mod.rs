@@ -42,7 +42,7 @@ use shape::Shape;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Why a change was not made. Nothing was half-applied.
@@ -154,6 +154,12 @@ impl Firewall {
             return Ok(false);
         };
         Ok(!standing.is_on_trial() || self.trial()?.is_some())
+    }
+
+    /// Whether a guard is up for good: no trial of it is to end, or has ended.
+    pub fn stays_up(&mut self) -> Result<bool, FirewallError> {
+        let standing = Standing::read(&mut self.netlink)?;
+        Ok(standing.is_some_and(|standing| standing.is_guard() && !standing.is_on_trial()))
     }
 
     /// Who is admitted by grants, as the kernel has it.
@@ -310,6 +316,15 @@ impl Firewall {
         meant: impl Fn(ServiceName, IpAddr) -> bool,
     ) -> Result<usize, FirewallError> {
         Ok(self.connections.end(&mut self.netlink, config, meant)?)
+    }
+
+    /// The connections to guarded ports that another port of this machine's answers: who,
+    /// and that port.
+    pub fn redirected(
+        &mut self,
+        config: &Config,
+    ) -> Result<BTreeSet<(SocketAddr, u16)>, FirewallError> {
+        Ok(connections::redirected(&mut self.netlink, config)?)
     }
 
     /// Makes the changes; see [`elements::apply`].

@@ -1,8 +1,9 @@
 //! `oneknockctl doctor` on a whole machine: its start, and the firewalls that people have.
 
-use crate::home::{DAEMON, GUARD, Home};
+use crate::home::{CONFIG, DAEMON, GUARD, Home};
 use crate::packages;
 use oneknock_tests::{Done, Lab, binaries, wait};
+use std::fs;
 
 impl Home<'_> {
     /// The clock is right, as far as anybody can tell.
@@ -53,6 +54,15 @@ fn a_machine_whose_start_locks_out_or_leaves_open_is_found_and_mended() {
     home.systemctl(&["enable", "nftables"]);
     let found = home.mend_once("and nftables.service takes it down");
     assert_eq!(found, "systemctl enable oneknock-guard");
+    // Owned it needs no such care while the daemon runs.
+    let watched = "note: nftables.service flushes every ruleset when it is reloaded";
+    let said = home.doctor();
+    assert!(!said.out.contains(watched), "{said}");
+    let text = fs::read_to_string(home.machine.file(CONFIG)).unwrap();
+    let text = text.replace("guard = \"owned\"", "guard = \"watched\"");
+    home.machine.write(CONFIG, text, 0o640);
+    let said = home.doctor();
+    assert!(said.out.contains(watched), "{said}");
 }
 
 impl Home<'_> {
@@ -73,7 +83,7 @@ impl Home<'_> {
 #[test]
 fn ufw_that_stops_knocks_and_ssh_is_found_and_what_mends_it_is_said() {
     let lab = Lab::new(binaries!());
-    let home = Home::bare_with(&lab, &["ufw"]);
+    let mut home = Home::bare_with(&lab, &["ufw"]);
     home.install(&packages::server("1.0-1"));
     home.configure();
     home.set_clock_right();
@@ -88,6 +98,10 @@ fn ufw_that_stops_knocks_and_ssh_is_found_and_what_mends_it_is_said() {
         let wanted = format!("of ufw's, stops {what} over {family}");
         assert!(found.iter().any(|f| f.ends_with(&wanted)), "{found:?}");
     }
+    home.is_shut();
+    home.gets_in();
+    home.machine.switch_off();
+    home.machine.boot();
     home.is_shut();
     home.gets_in();
 }

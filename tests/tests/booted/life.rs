@@ -1,6 +1,7 @@
 //! The daemon's life under systemd: from enabling it to stopping it.
 
 use crate::home::{CONFIG, DAEMON, GUARD, Home};
+use oneknock_tests::ssh::UNGUARDED;
 use oneknock_tests::wire::{self, Probe};
 use oneknock_tests::{Lab, binaries, wait};
 use std::fs;
@@ -39,8 +40,15 @@ fn installed_enabled_knocked_at_reloaded_and_stopped() {
     machine.write(CONFIG, format!("{right}\nmistake = 1\n"), 0o640);
     assert_ne!(machine.run(&["systemctl", "reload", DAEMON]).code, Some(0));
     machine.until_logged(DAEMON, "mistake", 1);
-    machine.write(CONFIG, &right, 0o640);
-    home.systemctl(&["reload", DAEMON]);
+    let more = format!(
+        "{right}\n[[service]]\nname = \"more\"\nports = [\"tcp/{UNGUARDED}\"]\nopen_for = \"30s\"\nmax_open_for = \"8h\"\n"
+    );
+    let v4 = lab.server.v4.into();
+    for (text, probe) in [(&more, Probe::Silent), (&right, Probe::Open)] {
+        machine.write(CONFIG, text, 0o640);
+        home.systemctl(&["reload", DAEMON]);
+        assert_eq!(wire::probe(&lab.stranger, v4, UNGUARDED), probe);
+    }
     assert_eq!(machine.main_pid(DAEMON), pid);
 
     home.systemctl(&["stop", DAEMON]);
@@ -48,10 +56,7 @@ fn installed_enabled_knocked_at_reloaded_and_stopped() {
     assert_eq!(machine.property(DAEMON, "Result"), "success");
     home.is_shut();
     // The grant is the kernel's.
-    assert_eq!(
-        wire::probe(&lab.laptop, lab.server.v4.into(), 22),
-        Probe::Open
-    );
+    assert_eq!(wire::probe(&lab.laptop, v4, 22), Probe::Open);
     home.systemctl(&["start", DAEMON]);
     home.has_the_grant();
 }

@@ -1,6 +1,7 @@
 //! What others on the same machine do: nftables.service, the clock's service, a group.
 
 use crate::home::{CONFIG, DAEMON, Home};
+use crate::packages;
 use oneknock_tests::{Lab, binaries};
 use std::fs;
 
@@ -30,6 +31,30 @@ fn nftables_service_begins_anew_and_the_guard_is_there() {
     home.until_shut();
     home.systemctl(&["start", DAEMON]);
     home.gets_in();
+}
+
+#[test]
+fn netfilter_persistent_loads_its_rules_and_the_guard_is_there_from_the_start() {
+    let lab = Lab::new(binaries!());
+    let mut home = Home::bare_with(&lab, &["iptables-persistent"]);
+    home.install(&packages::server("1.0-1"));
+    home.configure();
+    let rules = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp --dport 81 -j DROP\nCOMMIT\n";
+    home.machine.write("/etc/iptables/rules.v4", rules, 0o644);
+    home.systemctl(&["enable", "--now", "netfilter-persistent"]);
+    home.enable();
+    home.gets_in();
+    // The daemon is dead: nobody owns the guard.
+    home.systemctl(&["mask", "--now", DAEMON]);
+    for change in ["restart", "stop", "start"] {
+        home.systemctl(&[change, "netfilter-persistent"]);
+        home.until_shut();
+    }
+    home.machine.switch_off();
+    home.machine.boot();
+    let loaded = home.machine.run(&["iptables-save"]).ok();
+    assert!(loaded.contains("--dport 81"), "{loaded}");
+    home.is_shut();
 }
 
 #[test]

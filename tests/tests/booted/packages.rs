@@ -1,9 +1,10 @@
 //! The packages: built, installed, upgraded under a running server, removed, purged.
 
 use crate::home::{CONFIG, DAEMON, Home, dist};
+use oneknock_tests::boot::Machine;
 use oneknock_tests::wire::{self, Probe};
 use oneknock_tests::{Binaries, Lab, binaries};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -93,6 +94,72 @@ fn lintian_finds_no_error_in_a_package() {
     }
 }
 
+/// The programs that a source file starts, as it names them.
+fn started(source: &str) -> Vec<&str> {
+    let calls = [
+        "Command::new(\"",
+        "output(\"",
+        "said(\"",
+        "copy.run(&[\"",
+        "machine.run(&[\"",
+    ];
+    let (source, _) = source.split_once("#[cfg(test)]").unwrap_or((source, ""));
+    let rest = calls.iter().flat_map(|call| source.split(call).skip(1));
+    let names = rest.filter_map(|rest| Some(rest.split_once('"')?.0));
+    let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    names
+        .filter(|name| is_name(name) && !name.starts_with('-'))
+        .collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_program_that_the_server_starts_is_in_a_package_that_it_depends_on() {
+    let out = |program: &str, args: &[&str]| {
+        let done = Command::new(program).args(args).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let file = server("1.0-1");
+    let depends = out("dpkg-deb", &["--field", file.to_str().unwrap(), "Depends"]);
+    let depends = depends.split(", ").map(|one| one.split_whitespace().next());
+    let depends: Vec<&str> = depends.flatten().collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    sources(&root.join("server/src"), &mut files);
+    let texts: Vec<String> = files
+        .iter()
+        .map(|f| fs::read_to_string(f).unwrap())
+        .collect();
+    let programs: BTreeSet<&str> = texts.iter().flat_map(|text| started(text)).collect();
+    for known in ["nft", "ip", "systemctl", "unshare"] {
+        assert!(programs.contains(known), "{programs:?}");
+    }
+    for program in programs {
+        // What has made such rules is there to save them.
+        if program.starts_with("iptables") || program.starts_with("ip6tables") {
+            continue;
+        }
+        let found = out("dpkg", &["--search", &format!("*bin/{program}")]);
+        let of = |line: &str| Some(line.split_once(": ")?.0.to_owned());
+        let packages: Vec<String> = found.lines().filter_map(of).collect();
+        let is_there = |package: &String| {
+            let query = ["--show", "--showformat=${Essential}", package];
+            depends.contains(&package.as_str()) || out("dpkg-query", &query) == "yes"
+        };
+        assert!(packages.iter().any(is_there), "{program}: {packages:?}");
+    }
+}
+
 #[test]
 fn an_upgrade_under_a_running_server_loses_no_grant_and_no_session() {
     let lab = Lab::new(binaries!());
@@ -162,6 +229,39 @@ fn a_package_that_is_installed_guards_nothing_and_one_that_is_purged_leaves_noth
     assert_eq!(machine.run(&traces).out, before);
     // To purge what is gone is no failure.
     machine.run(&["dpkg", "--purge", "oneknockd"]).ok();
+}
+
+#[test]
+fn the_client_is_installed_upgraded_and_purged_and_its_doors_stay_their_owners() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    let mut laptop = Machine::new(&lab, &lab.laptop);
+    laptop.boot();
+    let find = ["find", "/etc", "/usr", "/var/lib", "-name", "*oneknock*"];
+    let before = laptop.run(&find).out;
+    let install = |version| {
+        let file = "/root/package.deb";
+        laptop.copy(&client(version), file, 0o644);
+        laptop.run(&["dpkg", "--install", file]).ok();
+    };
+    install("1.0-1");
+    let key = home
+        .machine
+        .run(&["oneknockctl", "key", "add", "tablet"])
+        .ok();
+    laptop.run_with(&["oneknock", "import"], &key).ok();
+    let doors = laptop.run(&["oneknock", "list"]).ok();
+    assert!(doors.contains("home"), "{doors}");
+    install("1.1-1");
+    assert_eq!(laptop.run(&["oneknock", "list"]).ok(), doors);
+    let complete = "/usr/share/bash-completion/completions/oneknock";
+    assert!(laptop.file(complete).exists());
+    for way in ["--remove", "--purge", "--purge"] {
+        laptop.run(&["dpkg", way, "oneknock"]).ok();
+    }
+    assert_eq!(laptop.run(&find).out, before);
+    let door = "/root/.config/oneknock/doors/home.toml";
+    assert!(laptop.file(door).exists());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The machine's start, cold: what comes first, the guard or the network.
 
-use crate::home::{DAEMON, GUARD, Home};
+use crate::home::{CONFIG, DAEMON, GUARD, Home};
 use oneknock_tests::ssh::UNGUARDED;
 use oneknock_tests::wire::{self, Probe};
 use oneknock_tests::{Lab, binaries, wait};
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -94,4 +95,27 @@ fn the_guard_is_up_before_the_network_without_the_daemon() {
     // Not by chance: without the unit a stranger would have got in.
     home.systemctl(&["mask", DAEMON, GUARD]);
     assert_ne!(start_anew(&mut home), 0);
+}
+
+#[test]
+fn a_start_with_a_mistake_in_the_configuration_has_the_guard_and_the_way_in_as_before() {
+    let lab = Lab::new(binaries!());
+    let mut home = Home::new(&lab);
+    home.machine.run(&["oneknockctl", "enable"]).ok();
+    home.gets_in();
+    let text = fs::read_to_string(home.machine.file(CONFIG)).unwrap();
+    let typo = text.replacen("listen = [", "listen = ", 1);
+    assert_ne!(text, typo);
+    home.machine.write(CONFIG, typo, 0o640);
+    home.machine.switch_off();
+    home.machine.boot();
+    home.is_shut();
+    home.machine.until_logged(GUARD, "before these mistakes", 1);
+    home.machine.until_logged(DAEMON, "oneknockd.toml:", 1);
+    home.gets_in();
+    // The guard alone is there too.
+    home.systemctl(&["mask", DAEMON]);
+    home.machine.switch_off();
+    home.machine.boot();
+    home.is_shut();
 }

@@ -15,6 +15,12 @@ fn is_open(home: &Home<'_>) {
     }
 }
 
+fn is_disabled(home: &Home<'_>) {
+    is_open(home);
+    assert!(!is_enabled(home, DAEMON) && !is_enabled(home, GUARD));
+    assert_eq!(home.machine.property(DAEMON, "ActiveState"), "inactive");
+}
+
 #[test]
 fn enabled_on_trial_it_is_off_after_the_next_start_and_enabled_it_is_on() {
     let lab = Lab::new(binaries!());
@@ -43,10 +49,43 @@ fn enabled_on_trial_it_is_off_after_the_next_start_and_enabled_it_is_on() {
     home.gets_in();
 
     home.machine.run(&["oneknockctl", "disable"]).ok();
-    is_open(&home);
-    assert!(!is_enabled(&home, DAEMON) && !is_enabled(&home, GUARD));
-    assert_eq!(home.machine.property(DAEMON, "ActiveState"), "inactive");
+    is_disabled(&home);
     home.machine.switch_off();
     home.machine.boot();
     is_open(&home);
+}
+
+#[test]
+fn where_enable_fails_a_machine_that_was_guarded_is_guarded_after_its_next_start() {
+    let lab = Lab::new(binaries!());
+    let mut home = Home::new(&lab);
+    home.machine.run(&["oneknockctl", "enable"]).ok();
+    home.is_shut();
+    home.systemctl(&["stop", DAEMON]);
+    // The guard is up, and what lets people in is not.
+    home.machine.run(&["oneknockctl", "enable"]).ok();
+    home.gets_in();
+    home.systemctl(&["stop", DAEMON]);
+    home.machine.run(&["oneknockctl", "teardown"]).ok();
+    is_open(&home);
+    let in_vain = "table inet other { chain input { type filter hook input priority 0; udp dport 45123 drop; }; }";
+    lab.server.nft(in_vain);
+    let said = home.machine.run(&["oneknockctl", "enable"]).fails(1);
+    assert!(said.contains("no grant appeared"), "{said}");
+    assert!(said.contains("as it was enabled before"), "{said}");
+    home.machine.switch_off();
+    home.machine.boot();
+    home.is_shut();
+    home.gets_in();
+}
+
+#[test]
+fn a_guard_whose_daemon_hangs_is_disabled_all_the_same() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    home.machine.run(&["oneknockctl", "enable"]).ok();
+    home.is_shut();
+    home.systemctl(&["kill", "--signal=STOP", DAEMON]);
+    home.machine.run(&["oneknockctl", "disable"]).ok();
+    is_disabled(&home);
 }

@@ -11,7 +11,7 @@ mod systemd;
 use super::ask::{NoAnswer, ask};
 use super::{Failure, control, span_of_time, words};
 use crate::clock::Clock;
-use crate::config::{Config, Settings, ctl_command};
+use crate::config::{self, Config, Settings, ctl_command};
 use crate::control::answers::{Reloaded, Revoked, Status, TriedOut};
 use crate::control::protocol::{Command, TRIAL};
 use crate::files::{self, Existing, Owner};
@@ -48,24 +48,43 @@ fn trial_time(text: &str) -> Result<Duration, String> {
 impl Enable {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
         needs_root("the guard can be put up by root alone")?;
+        self_knock::clean_up(dir)?;
         let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
         let config = &settings.config;
-        if !config.on_trial && stands(config)? {
+        if !config.on_trial && stays_up(config)? {
             if self.confirm.is_some() {
                 let hint = format!("\"{} disable\" takes it down", ctl_command(dir));
                 let what = "the guard is up already: nothing is left to try";
                 return Err(Failure::Failed(what.into(), Some(hint)));
             }
             eprintln!("the guard is up already");
+            if systemd::is_in_charge(dir) {
+                systemd::start("the guard is up, and nobody new gets in")?;
+            }
             return systemd::enable(dir);
         }
-        if settings.keys.is_empty() {
+        if !settings.has_key_at(Clock::start().now().wall) {
             let hint = format!("make one first: {} key add laptop", ctl_command(dir));
             let what = "there is no key: nobody could come in";
             return Err(Failure::Failed(what.into(), Some(hint)));
         }
+        let comes_up = !config.on_trial && systemd::is_enabled(dir);
         // From here on nothing is shut but by a trial.
         write_file(dir)?;
+        let shut = self.shut(dir);
+        if shut.is_err() && comes_up {
+            // As it was: what would be shut after the machine's next start still is then.
+            remove_file(dir)?;
+            eprintln!(
+                "after a reload, or the machine's next start, the guard is up all the same, as it was enabled before; \"{} disable\" keeps it down",
+                ctl_command(dir)
+            );
+        }
+        shut
+    }
+
+    /// Shuts the doors, of a guard on trial.
+    fn shut(&self, dir: &Path) -> Result<(), Failure> {
         start(dir)?;
         let took = self_knock::knock(dir)?;
         eprintln!(
@@ -96,19 +115,21 @@ pub fn confirm(dir: &Path) -> Result<(), Failure> {
     needs_root("a trial can be confirmed by root alone")?;
     let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
     let config = &settings.config;
-    if !config.on_trial {
+    let unseen = |error| Failure::new("cannot see the trial", error);
+    let mut firewall = Firewall::open().map_err(unseen)?;
+    let trial = firewall.trial().map_err(unseen)?;
+    // A call that was killed over it may have removed the file already.
+    if trial.is_none() && !config.on_trial {
         let what = "there is no trial to confirm";
         return Err(Failure::Failed(what.into(), None));
     }
-    let trial = Firewall::open().and_then(|mut firewall| firewall.trial());
-    let trial = trial.map_err(|error| Failure::new("cannot see the trial", error))?;
     let Some(trial) = trial else {
         let hint = format!("begin again: {} enable --confirm 5m", ctl_command(dir));
         let what = "the trial has ended: the guard is down";
         return Err(Failure::Failed(what.into(), Some(hint)));
     };
     let since = trial.time.saturating_sub(trial.left);
-    let session = session::of_this_call(config, since)?;
+    let session = session::of_this_call(config, &mut firewall, since)?;
     if !has_knocked(config, &session, since)? {
         let what = format!(
             "nobody has knocked for {} since the trial began, and yet it is connected",
@@ -148,8 +169,16 @@ fn has_knocked(
 
 pub fn disable(dir: &Path) -> Result<(), Failure> {
     needs_root("the guard can be taken down by root alone")?;
-    control::teardown(dir)?;
+    let down = control::teardown(dir);
     systemd::disable(dir)?;
+    match down {
+        // One that hangs, or could not take it down, has ended by now.
+        Err(_) if systemd::is_in_charge(dir) => control::teardown(dir)?,
+        down => down?,
+    }
+    self_knock::clean_up(dir)?;
+    config::forget_kept(&config::state_folder(dir))
+        .map_err(|error| Failure::new("what was last in force is still kept", error))?;
     remove_file(dir)
 }
 
@@ -160,12 +189,12 @@ fn needs_root(what: &str) -> Result<(), Failure> {
     Err(Failure::needs_root(what.into()))
 }
 
-/// Whether the guard of this configuration is up; refuses where another's is.
-fn stands(config: &Config) -> Result<bool, Failure> {
+/// Whether the guard of this configuration is up for good; refuses where another's is up.
+fn stays_up(config: &Config) -> Result<bool, Failure> {
     let look = || {
         let mut firewall = Firewall::open()?;
         firewall.check_free(config)?;
-        firewall.is_up()
+        firewall.stays_up()
     };
     look().map_err(|error| Failure::new("cannot see whether the guard is up", error))
 }
@@ -189,7 +218,9 @@ fn remove_file(dir: &Path) -> Result<(), Failure> {
 /// Has the daemon know that the guard is on trial; starts it where it does not run.
 fn start(dir: &Path) -> Result<(), Failure> {
     match ask::<Reloaded>(dir, &Command::Reload) {
-        Err(NoAnswer::NoDaemon(_)) if systemd::is_in_charge(dir) => systemd::start()?,
+        Err(NoAnswer::NoDaemon(_)) if systemd::is_in_charge(dir) => {
+            systemd::start("the guard is down")?;
+        }
         Err(NoAnswer::NoDaemon(path)) => {
             let what = format!("no daemon answers at {}: the guard is down", path.display());
             let hint = "start oneknockd, which shuts nothing yet, and enable again";

@@ -7,12 +7,13 @@ use crate::control::protocol::Command;
 use crate::ctl::Failure;
 use crate::ctl::ask::ask;
 use crate::ctl::key::Folder;
-use crate::files::Existing;
+use crate::files::{self, Existing};
 use crate::firewall::Firewall;
-use oneknock_shared::knock::{Action, Knock};
+use oneknock_shared::knock::{Action, Knock, Timestamp};
 use oneknock_shared::name::KeyName;
 use oneknock_shared::packet::seal;
 use oneknock_shared::secret::{Secret, Subkeys, random};
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -23,6 +24,8 @@ const NAME: &str = "oneknockctl-enable";
 /// Whom it admits: an address for documentation (RFC 5737, section 3), which is nobody's.
 const WHO: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 251);
 const OPEN_FOR: Duration = Duration::from_secs(10);
+/// Of a call that is killed the key stays behind, and opens nothing after so long.
+const LIVES_FOR: Duration = Duration::from_secs(60);
 /// How long the grant may take, with knocks in between so far apart.
 const PATIENCE: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -38,7 +41,9 @@ pub fn knock(dir: &Path) -> Result<Duration, Failure> {
     policy.max_open_for = Some(OPEN_FOR);
     policy.admit_others = true;
     let made = Generation::generate(1, Folder::now());
-    let generation = made.map_err(|e| Failure::new("cannot make a key", e))?;
+    let mut generation = made.map_err(|e| Failure::new("cannot make a key", e))?;
+    let ends = u64::try_from(LIVES_FOR.as_millis()).unwrap_or(u64::MAX);
+    generation.not_after = Some(Timestamp(Folder::now().0.saturating_add(ends)));
     let secret = generation.secret.clone();
     let generations = vec![generation];
     let turn = folder.turn()?;
@@ -55,6 +60,15 @@ pub fn knock(dir: &Path) -> Result<Duration, Failure> {
     drop(turn);
     let _: Reloaded = ask(dir, &Command::Reload)?;
     took
+}
+
+/// Removes the key that a call has left which was killed.
+pub fn clean_up(dir: &Path) -> Result<(), Failure> {
+    let path = files::key_folder(dir).join(format!("{NAME}.toml"));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(&path, &error)),
+        _ => Ok(()),
+    }
 }
 
 fn until_granted(

@@ -3,11 +3,13 @@
 
 use crate::config::Config;
 use crate::ctl::Failure;
+use crate::firewall::Firewall;
+use crate::proc_net::{self, ESTABLISHED, Socket};
 use nix::unistd::{SysconfVar, sysconf};
 use oneknock_shared::port::Transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,10 +26,24 @@ pub struct Session {
 }
 
 /// The session, not older than `since`, that came in through a guarded port.
-pub fn of_this_call(config: &Config, since: Duration) -> Result<Session, Failure> {
+pub fn of_this_call(
+    config: &Config,
+    firewall: &mut Firewall,
+    since: Duration,
+) -> Result<Session, Failure> {
     let refused = |what: String| Err(Failure::Failed(what, Some(HINT.into())));
-    let found =
-        read(config).map_err(|error| Failure::new("cannot see which session this is", error))?;
+    let unseen = "cannot see which session this is";
+    let redirected = firewall.redirected(config);
+    let redirected = redirected.map_err(|error| Failure::new(unseen, error))?;
+    let ports = config.services.iter().flat_map(|service| &service.ports);
+    // Where a rule redirects, the socket's port is not the one that was addressed.
+    let is_guarded = |socket: &Socket| {
+        let port = socket.local.port();
+        let mut ports = ports.clone();
+        ports.any(|p| p.contains(Transport::Tcp, port))
+            || redirected.contains(&(socket.remote, port))
+    };
+    let found = read(is_guarded).map_err(|error| Failure::new(unseen, error))?;
     let remote = |session: &Session| !session.address.is_loopback();
     // The nearest one: a session may come from within another.
     let Some(session) = found.into_iter().find(remote) else {
@@ -55,15 +71,15 @@ struct Process {
     began: u64,
 }
 
-/// The connections that this process's ancestors hold, the nearest first.
-fn read(config: &Config) -> Result<Vec<Session>, std::io::Error> {
-    let ports = || config.services.iter().flat_map(|service| &service.ports);
-    let is_guarded = |port| ports().any(|p| p.contains(Transport::Tcp, port));
+/// The guarded connections that this process's ancestors hold, the nearest first.
+fn read(is_guarded: impl Fn(&Socket) -> bool) -> Result<Vec<Session>, std::io::Error> {
     let mut connections = BTreeMap::new();
     for name in ["tcp", "tcp6"] {
         // A kernel without IPv6 has none of its table.
         let table = fs::read_to_string(PathBuf::from("/proc/net").join(name));
-        connections.extend(guarded(is_guarded, &table.unwrap_or_default()));
+        let sockets = proc_net::sockets(table.as_deref().unwrap_or_default());
+        let ours = sockets.filter(|s| s.state == ESTABLISHED && is_guarded(s));
+        connections.extend(ours.map(|socket| (socket.inode, socket.remote.ip())));
     }
     let uptime = fs::read_to_string("/proc/uptime")?;
     let uptime = uptime
@@ -120,35 +136,6 @@ fn sockets(pid: u32) -> BTreeSet<u64> {
     links.filter_map(inode).collect()
 }
 
-/// The established connections to guarded ports in a table of proc(5): by the socket's
-/// inode, the other end.
-fn guarded(is_guarded: impl Fn(u16) -> bool, table: &str) -> BTreeMap<u64, IpAddr> {
-    let connection = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, local, remote, "01", _, _, _, _, _, inode, ..] = fields[..] else {
-            return None;
-        };
-        let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
-        let remote = address(remote.rsplit_once(':')?.0)?;
-        is_guarded(port).then_some((inode.parse().ok()?, remote))
-    };
-    table.lines().filter_map(connection).collect()
-}
-
-/// Words of 32 bits in the machine's order, as they lie in memory.
-fn address(hex: &str) -> Option<IpAddr> {
-    let mut bytes = Vec::new();
-    for at in (0..hex.len()).step_by(8) {
-        let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;
-        bytes.extend(word.to_ne_bytes());
-    }
-    match bytes.len() {
-        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
-        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,21 +149,5 @@ mod tests {
         };
         assert_eq!(process(stat), Some(want));
         assert_eq!(process("812 (a) S 77"), None);
-    }
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn a_connection_to_a_guarded_port_is_known_by_its_inode() {
-        let table = "  sl  local_address rem_address   st\n\
-             0: 0100000A:0016 076433C6:C000 01 00000000:00000000 00:00000000 00000000     0        0 4711 1\n\
-             1: 0100000A:0017 076433C6:C001 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n\
-             2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1\n\
-             3: 0000000000000000FFFF00000100000A:0016 0000000000000000FFFF0000076433C6:C002 01 0:0 0:0 0 0 0 4714 1\n\
-             4: B80D0120000000000000000001000000:0016 B80D0120000000000000000007000000:C002 01 0:0 0:0 0 0 0 4715 1\n\
-             5: what\n";
-        let laptop: IpAddr = "198.51.100.7".parse().unwrap();
-        let v6: IpAddr = "2001:db8::7".parse().unwrap();
-        let want = BTreeMap::from([(4711, laptop), (4714, laptop), (4715, v6)]);
-        assert_eq!(guarded(|port| port == 22, table), want);
     }
 }

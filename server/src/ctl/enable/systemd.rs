@@ -12,9 +12,18 @@ pub fn is_in_charge(dir: &Path) -> bool {
     dir == Path::new("/etc/oneknock") && Path::new("/run/systemd/system").is_dir()
 }
 
-/// Starts the daemon, and returns when it is ready.
-pub fn start() -> Result<(), Failure> {
-    call(&["start", DAEMON], "the guard is down")
+/// Starts the daemon, and returns when it is ready; where it fails, `what` is so.
+pub fn start(what: &str) -> Result<(), Failure> {
+    call(&["start", DAEMON], what)
+}
+
+/// Whether the guard goes up at the machine's next start.
+pub fn is_enabled(dir: &Path) -> bool {
+    let asked = || {
+        let mut ask = Command::new("systemctl");
+        ask.args(["is-enabled", "--quiet", GUARD]).status()
+    };
+    is_in_charge(dir) && asked().is_ok_and(|status| status.success())
 }
 
 /// Has the guard go up, and the daemon start, at each start of the machine.

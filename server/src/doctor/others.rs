@@ -1,0 +1,195 @@
+//! The tables of others, as their programs save them: read, loaded into the copy, and named
+//! with what mends them.
+
+use super::Finding;
+use super::copy::{Copy, Pair};
+use crate::firewall::TABLE;
+use oneknock_shared::port::Transport;
+use std::fs;
+use std::io;
+use std::process::Command;
+
+/// Another table, as its own program saves it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Other {
+    /// The family that it is for.
+    pub family: String,
+    /// Its name.
+    pub name: String,
+    /// Its rules.
+    pub text: String,
+    /// Whether it is of iptables-legacy.
+    is_legacy: bool,
+}
+
+/// Every table of nft's but ours that can have to do with packets for this machine.
+pub fn others() -> io::Result<Vec<Other>> {
+    let mut others = Vec::new();
+    for line in output("nft", &["list", "tables"])?.lines() {
+        let [_, family, name] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        if ["ip", "ip6", "inet"].contains(&family) && (family, name) != ("inet", TABLE) {
+            others.push(Other {
+                family: family.into(),
+                name: name.into(),
+                text: output("nft", &["--stateless", "list", "table", family, name])?,
+                is_legacy: false,
+            });
+        }
+    }
+    Ok(others)
+}
+
+/// The tables of iptables-legacy, which nft does not see.
+pub fn legacy() -> io::Result<Vec<Other>> {
+    let mut others = Vec::new();
+    for (family, program) in [("ip", "iptables"), ("ip6", "ip6tables")] {
+        // The kernel's own list; it is not there where it knows of no such tables.
+        let names = fs::read_to_string(format!("/proc/net/{family}_tables_names"));
+        for name in names.unwrap_or_default().lines() {
+            others.push(Other {
+                family: family.into(),
+                name: name.into(),
+                text: output(&format!("{program}-legacy-save"), &["-t", name])?,
+                is_legacy: true,
+            });
+        }
+    }
+    Ok(others)
+}
+
+fn output(program: &str, args: &[&str]) -> io::Result<String> {
+    let output = Command::new(program).args(args).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(io::Error::other(format!("{program}: {said}")))
+}
+
+impl Other {
+    /// Puts it in force in the copy.
+    pub fn load(&self, copy: &Copy) -> io::Result<()> {
+        if self.is_legacy {
+            let program = if self.family == "ip" {
+                "iptables-legacy-restore"
+            } else {
+                "ip6tables-legacy-restore"
+            };
+            return copy.run(&[program], self.text.as_bytes());
+        }
+        let loaded = copy.run(&["nft", "-f", "-"], without_owner(&self.text).as_bytes());
+        // What iptables made may be beyond what nft can say.
+        let program = match self.family.as_str() {
+            "ip" => "iptables",
+            "ip6" => "ip6tables",
+            _ => return loaded,
+        };
+        loaded.or_else(|error| {
+            let _ = copy.run(&["nft", "flush", "ruleset"], b"");
+            let saved = output(&format!("{program}-save"), &["-t", &self.name]);
+            let saved = saved.map_err(|_| error)?;
+            copy.run(&[&format!("{program}-restore")], saved.as_bytes())
+        })
+    }
+
+    /// What is the matter where it stops packets to a port.
+    pub fn in_the_way(&self, what: &str, transport: Transport, port: u16, pair: &Pair) -> Finding {
+        let family = if pair.own.is_ipv4() { "IPv4" } else { "IPv6" };
+        let Self {
+            family: of,
+            name,
+            text,
+            is_legacy,
+        } = self;
+        // Knocks are kept from connection tracking.
+        let untracked = match transport {
+            Transport::Udp => ", and without \"ct state\"",
+            Transport::Tcp => "",
+        };
+        let (whose, mend) = if text.contains("ufw") {
+            ("of ufw's", format!("ufw allow {port}/{transport}"))
+        } else if name == "firewalld" {
+            let add = format!("--add-port={port}/{transport}");
+            let mend = format!("firewall-cmd --permanent {add} && firewall-cmd --reload");
+            ("of firewalld's", mend)
+        } else if *is_legacy {
+            let program = if of == "ip" { "iptables" } else { "ip6tables" };
+            let rule = format!("-p {transport} --dport {port} -j ACCEPT");
+            let mend = format!("{program}-legacy -I INPUT {rule} # and where it is kept");
+            ("of iptables-legacy's", mend)
+        } else {
+            let mend = format!(
+                "let a rule of its own accept {transport} dport {port}, before what drops it{untracked}"
+            );
+            ("of this machine's own", mend)
+        };
+        Finding::trouble(
+            format!("{what}: table {of} {name}, {whose}, stops {transport}/{port} over {family}"),
+            mend,
+        )
+    }
+}
+
+/// A table that belongs to its program would go with the nft that loads it.
+fn without_owner(text: &str) -> String {
+    let is_flag = |line: &&str| {
+        let line = line.trim();
+        line.starts_with("flags ") && (line.contains("owner") || line.contains("persist"))
+    };
+    let lines = text.lines().filter(|line| !is_flag(line));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_a_programs_own_is_copied_without_that() {
+        let text = "table inet firewalld { # progname firewalld\n\tflags owner,persist\n\tset s {\n\t\tflags interval\n\t}\n}\n";
+        let copied = without_owner(text);
+        assert!(!copied.contains("owner") && copied.contains("flags interval"));
+    }
+
+    #[test]
+    fn the_command_that_mends_it_is_that_of_whoever_made_the_table() {
+        let pair = Pair {
+            link: "eth0".into(),
+            own: [192, 0, 2, 10].into(),
+            other: [203, 0, 113, 254].into(),
+        };
+        for (name, text, is_legacy, mend) in [
+            (
+                "filter",
+                "chain ufw-user-input {",
+                false,
+                "ufw allow 45123/udp",
+            ),
+            ("firewalld", "", false, "--add-port=45123/udp"),
+            ("mine", "", false, "accept udp dport 45123"),
+            (
+                "filter",
+                "",
+                true,
+                "iptables-legacy -I INPUT -p udp --dport 45123",
+            ),
+        ] {
+            let (name, text) = (name.to_owned(), text.to_owned());
+            let family = "ip".to_owned();
+            let other = Other {
+                family,
+                name,
+                text,
+                is_legacy,
+            };
+            let found = other.in_the_way("knocks do not arrive", Transport::Udp, 45123, &pair);
+            assert!(found.mend.contains(mend), "{found}");
+            assert!(
+                found.is_trouble && found.what.contains("over IPv4"),
+                "{found}"
+            );
+        }
+    }
+}
