@@ -2,8 +2,8 @@
 //! itself, as text.
 
 use super::gateways::barred;
-use super::names::{GRACE, GUARD, INPUT, PRIORITY, seq_name};
-use super::sequence::{self, ADMITTED, FAMILIES, dport};
+use super::names::{FAMILIES, GRACE, GUARD, INPUT, PRIORITY, seq_name};
+use super::sequence::{self, ADMITTED, dport};
 use crate::config::{Config, Network, Service, Steps};
 use std::net::IpAddr;
 

@@ -2,8 +2,8 @@
 //! sources shows everybody under its own address.
 
 use super::elements::{self, emptied};
+use super::names::{FAMILIES, family_of, gateway_set};
 use super::netlink::{Netlink, Step};
-use super::sequence::{FAMILIES, family_of, gateway_set};
 use crate::config::Config;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use std::collections::BTreeSet;

@@ -2,6 +2,7 @@
 
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::secret::ServerId;
+use std::net::IpAddr;
 
 /// The table's name; its family is inet.
 pub const TABLE: &str = "oneknock";
@@ -24,6 +25,32 @@ pub const TRIAL: &str = "trial";
 /// After connection tracking (-200), before destination NAT (-100): what a container
 /// publishes is guarded too.
 pub const PRIORITY: i32 = -150;
+
+/// What is written of each address family: its mark in names, its set type, an address, and
+/// what a penalty is for.
+pub const FAMILIES: [[&str; 4]; 2] = [
+    ["v4", "ipv4_addr", "ip saddr", "ip saddr"],
+    [
+        "v6",
+        "ipv6_addr",
+        "ip6 saddr",
+        "ip6 saddr & ffff:ffff:ffff:ffff::",
+    ],
+];
+
+/// The mark in names of the family that an address is of.
+#[must_use]
+pub fn family_of(address: IpAddr) -> &'static str {
+    let [[v4, ..], [v6, ..]] = FAMILIES;
+    if address.is_ipv6() { v6 } else { v4 }
+}
+
+/// The set of the sources of one family that are nobody's to the port sequence, since
+/// everybody may be behind them.
+#[must_use]
+pub fn gateway_set(family: &str) -> String {
+    format!("gateway_{family}")
+}
 
 /// The set of admitted addresses of one family.
 #[must_use]

@@ -19,7 +19,7 @@
 //! Behind a default gateway that rewrites sources is everybody: it is nobody's step.
 
 use super::gateways::barred;
-use super::names::{SEQUENCE, TABLE, seq_name};
+use super::names::{FAMILIES, SEQUENCE, TABLE, family_of, gateway_set, seq_name};
 use super::nft::{self, NftFailed};
 use super::rolling::port_map;
 use crate::config::{Config, Sequence, Steps};
@@ -42,18 +42,6 @@ const GATEWAYS: u32 = 1_024;
 const ROLLING: u32 = 1_024;
 /// How many may be admitted at a time, in each family.
 pub const ADMITTED: u32 = 1_024;
-
-/// What is written of each address family: its mark in names, its set type, an address, and
-/// what a penalty is for.
-pub(super) const FAMILIES: [[&str; 4]; 2] = [
-    ["v4", "ipv4_addr", "ip saddr", "ip saddr"],
-    [
-        "v6",
-        "ipv6_addr",
-        "ip6 saddr",
-        "ip6 saddr & ffff:ffff:ffff:ffff::",
-    ],
-];
 
 /// What belongs to a sequence in a table.
 #[derive(Debug, Default)]
@@ -97,17 +85,6 @@ fn tag(sequence: &Sequence) -> String {
     } = sequence;
     (service.as_str(), steps, step_time, open_for).hash(&mut hasher);
     format!("sequence-{:016x}", hasher.finish())
-}
-
-/// The set of the sources of one family that are nobody's, since everybody may be behind them.
-pub fn gateway_set(family: &str) -> String {
-    format!("gateway_{family}")
-}
-
-/// The mark in names of the family that an address is of.
-pub fn family_of(address: IpAddr) -> &'static str {
-    let [[v4, ..], [v6, ..]] = FAMILIES;
-    if address.is_ipv6() { v6 } else { v4 }
 }
 
 fn step_set(at: usize, family: &str) -> String {

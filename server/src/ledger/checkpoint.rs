@@ -1,5 +1,6 @@
 //! What takes the disk milliseconds, done by a thread of its own: no knock waits for it.
 
+use super::connect::connect;
 use super::{FILE, store};
 use rusqlite::Connection;
 use std::fs::File;
@@ -26,7 +27,7 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// Starts the thread. Where it cannot work the log is moved by a commit, once it is
-    /// long ([`store::LONG_LOG`]): slower, never wrong.
+    /// long ([`super::connect::LONG_LOG`]): slower, never wrong.
     pub fn start(folder: &Path) -> Self {
         let (ask, asked) = sync_channel(1);
         let path = folder.join(FILE);
@@ -40,7 +41,7 @@ impl Checkpoints {
                     continue;
                 }
                 if database.is_none() {
-                    database = store::connect(&path).ok();
+                    database = connect(&path).ok();
                 }
                 let moved = database
                     .as_ref()

@@ -1,7 +1,7 @@
 //! The history: what was opened for whom, from when to when, and how it ended.
 
 use super::columns::{bad, ms, text, timestamp};
-use super::store::open_to_read;
+use super::connect::open_to_read;
 use crate::gate::{Now, Place};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod columns;
+mod connect;
 mod history;
 mod lease;
 mod modes;
@@ -40,7 +41,7 @@ use std::time::Duration;
 const FILE: &str = "ledger.db";
 /// All that the database is made of.
 const DATABASE_FILES: [&str; 3] = ["ledger.db", "ledger.db-wal", "ledger.db-shm"];
-/// After so many pages the write-ahead log is moved: well before [`store::LONG_LOG`].
+/// After so many pages the write-ahead log is moved: well before [`connect::LONG_LOG`].
 const MOVE_AFTER: usize = 6_000;
 /// How often the history is cut, where it does not grow fast.
 const CUT_EVERY: Duration = Duration::from_secs(3600);

@@ -5,7 +5,6 @@
 
 use super::columns::{mono, ms, text, timestamp};
 use super::history::{self, How};
-use super::tidy;
 use crate::gate::{Accepted, Claim, Lost, Memory, Now, Place};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::packet::PacketId;
@@ -20,15 +19,8 @@ fn place(row: &Row<'_>, index: usize) -> Result<Place> {
     Ok(Place { service, address })
 }
 
-/// Reads everything that bears on what is accepted now. Claims that have ended, or that
-/// the machine has forgotten since by starting anew, go to the history.
-pub fn load(database: &mut Connection, now: Now, same_boot: bool) -> Result<Memory> {
-    let change = database.transaction()?;
-    if !same_boot {
-        history::end_all(&change, now, How::Lost)?;
-    }
-    while tidy::end_expired(&change, now)? >= usize::from(tidy::PORTION) {}
-    change.commit()?;
+/// Reads everything that bears on what is accepted now.
+pub fn load(database: &Connection) -> Result<Memory> {
     let all = |sql: &str| database.prepare(sql);
     let seen = all("SELECT identity, at, packet FROM accepted JOIN generation ON id = generation")?
         .query_map([], |row| {

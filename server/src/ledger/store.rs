@@ -1,13 +1,13 @@
 //! The ledger's database file: made, opened, found damaged, moved aside, closed.
 
-use super::{FILE, Unusable, rows};
+use super::connect::connect;
+use super::{FILE, Unusable, rows, tidy};
 use crate::files::{self, Existing, Owner};
 use crate::gate::{Memory, Now};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 /// What it is called while it is made.
 const NEW: &str = ".new-ledger.db";
@@ -17,8 +17,6 @@ const VERSION: i32 = 2;
 /// From version 1: the ends that were brought forward.
 const FROM_1: &str =
     "BEGIN; ALTER TABLE generation ADD COLUMN retires INTEGER; PRAGMA user_version = 2; COMMIT";
-/// Pages in the write-ahead log from which on a commit moves them itself.
-const LONG_LOG: u32 = 16_000;
 /// A commit writes the pages that it has changed: small ones, since a knock changes a few
 /// dozen bytes in each of three.
 const PAGE: u32 = 1024;
@@ -39,36 +37,6 @@ pub fn is_damage(error: &rusqlite::Error) -> bool {
         | E::IntegralValueOutOfRange(..) => true,
         _ => false,
     }
-}
-
-/// Opens the database of a state to read it, also while a daemon writes it.
-pub fn open_to_read(folder: &Path) -> rusqlite::Result<Connection> {
-    open_in_place(&folder.join(FILE), OpenFlags::SQLITE_OPEN_READ_ONLY)
-}
-
-/// Opens a database in its folder, wherever that is. A link in the database's place leads
-/// nowhere: root opens what the daemon's user could have put there.
-fn open_in_place(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let folder = path
-        .parent()
-        .and_then(|folder| fs::canonicalize(folder).ok());
-    let name = path.file_name().unwrap_or_default();
-    let path = folder.map_or_else(|| path.to_owned(), |folder| folder.join(name));
-    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    Connection::open_with_flags(path, flags)
-}
-
-/// Opens a database that is there; one that is not is an error.
-pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let database = open_in_place(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // Nobody else writes; whoever does all the same must not hold a knock up for long.
-    database.busy_timeout(Duration::from_millis(20))?;
-    // More than there are.
-    database.set_prepared_statement_cache_capacity(64);
-    database.pragma_update(None, "synchronous", "NORMAL")?;
-    database.pragma_update(None, "foreign_keys", true)?;
-    database.pragma_update(None, "wal_autocheckpoint", LONG_LOG)?;
-    Ok(database)
 }
 
 /// Writes something: the first commit of a log syncs its beginning, and no knock is to wait
@@ -205,7 +173,8 @@ fn try_open(folder: &Path, now: Now, same_boot: bool) -> Result<(Connection, Mem
         if mode != "wal" {
             return Ok(Err(format!("it has no write-ahead log but {mode}")));
         }
-        let memory = rows::load(&mut database, now, same_boot)?;
+        tidy::begin(&mut database, now, same_boot)?;
+        let memory = rows::load(&database)?;
         Ok(Ok((database, memory)))
     };
     match read() {

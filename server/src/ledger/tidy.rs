@@ -2,7 +2,7 @@
 //! at the most.
 
 use super::columns::{mono, ms};
-use super::history::MOVE;
+use super::history::{self, How, MOVE};
 use super::rows::raise_floor;
 use crate::gate::{Forgotten, Now};
 use rusqlite::{Connection, Result, params};
@@ -14,6 +14,17 @@ pub const PORTION: u16 = if cfg!(test) { 50 } else { 8_192 };
 /// So many rows are kept for each key, the latest: a key that is used without end cannot
 /// fill the disk, and takes no row from another.
 pub const ROWS_OF_KEY: u16 = 20_000;
+
+/// What a start finds: claims that have ended, or that the machine has forgotten since by
+/// starting anew, go to the history.
+pub fn begin(database: &mut Connection, now: Now, same_boot: bool) -> Result<()> {
+    let change = database.transaction()?;
+    if !same_boot {
+        history::end_all(&change, now, How::Lost)?;
+    }
+    while end_expired(&change, now)? >= usize::from(PORTION) {}
+    change.commit()
+}
 
 /// Forgets packets and closes that cannot pass the time window any more: the floors take
 /// their place, no later than in the same commit. Returns how many packets.

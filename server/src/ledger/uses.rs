@@ -2,7 +2,7 @@
 //! retires: read from the state, also while a daemon writes it.
 
 use super::columns::{text, timestamp};
-use super::store::open_to_read;
+use super::connect::open_to_read;
 use crate::gate::Place;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
