@@ -61,7 +61,10 @@ fn mistake(site: &Site) -> std::path::PathBuf {
 fn to_retire_again_tells_the_daemon_what_it_has_not_taken() {
     let site = Site::new(binaries!());
     let old = site.key("laptop", &["ssh"]);
+    let phone = site.key("phone", &["ssh"]);
     let mut daemon = site.daemon();
+    let stranger = &site.lab.stranger;
+    opens(&site, &mut daemon, stranger, ("phone", &phone));
     opens(&site, &mut daemon, &site.lab.laptop, ("laptop", &old));
     let line = site.ctl(&["key", "rotate", "laptop"]).ok();
     let invitation = line.parse().unwrap();
@@ -74,6 +77,9 @@ fn to_retire_again_tells_the_daemon_what_it_has_not_taken() {
     // As long as it has not, the second call does not say that all is well.
     let err = site.ctl(&retire).fails(1);
     assert!(err.contains("the daemon has not taken it"), "{err}");
+    // Where there is nothing to end nothing is ended.
+    site.ctl(&["key", "retire", "phone"]).fails(1);
+    assert!(site.admits("ssh", stranger.v4.into()));
     fs::remove_file(mistake).unwrap();
     let done = site.ctl(&retire);
     for part in ["nothing to do", "the daemon has taken it"] {

@@ -99,8 +99,10 @@ impl Ends<'_> {
     fn although_refused(&self, dir: &Path, what: String, hint: &str) -> Failure {
         let key = self.key;
         let who = self.who();
-        if let Err(failure) = revoke_by_daemon(dir, &who).and_then(|()| self.cut(dir)) {
-            failure.say();
+        for done in [revoke_by_daemon(dir, &who), self.cut(dir)] {
+            if let Err(failure) = done {
+                failure.say();
+            }
         }
         let again = if self.cut {
             format!(" && {} revoke {key} --cut", ctl_command(dir))
