@@ -284,7 +284,7 @@ fn whoever_has_had_a_key_still_knows_a_fixed_sequence_and_it_is_said() {
     let services = &["ssh=tcp/22", "web=tcp/8080"];
     let site = Site::with_services(binaries!(), services);
     configure(&site, &STEPS, "");
-    let _daemon = site.daemon();
+    let mut daemon = site.daemon();
     site.key("laptop", &["ssh"]);
     // Its invitation has no sequence.
     site.key("web", &["web"]);
@@ -309,14 +309,17 @@ fn whoever_has_had_a_key_still_knows_a_fixed_sequence_and_it_is_said() {
     let rolling = "\n[sequence]\nservice = \"ssh\"\nrolling = \"60s\"\n";
     fs::write(site.config(), format!("{before}{rolling}")).unwrap();
     site.key("laptop", &["ssh"]);
-    for call in [
-        &["key", "rotate", "laptop", "--now"][..],
-        &["key", "remove", "laptop"],
-    ] {
-        let done = site.ctl(call);
-        assert!(!done.err.contains(said), "{done}");
-        done.ok();
-    }
+    let rotate = ["key", "rotate", "laptop", "--now"];
+    let done = site.ctl(&rotate);
+    assert!(!done.err.contains(said), "{done}");
+    done.ok();
+    // Nobody takes it out of the kernel then.
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    let done = site.ctl(&["key", "remove", "laptop"]);
+    assert!(!done.err.contains(said), "{done}");
+    assert!(done.err.contains("three minutes at the most"), "{done}");
+    done.ok();
 }
 
 #[test]
