@@ -194,7 +194,8 @@ impl Doors {
         private::make_folder(&self.folder).map_err(failed)?;
         let turn = self.turn()?;
         match self.write(&turn, door)?.persist_noclobber(&path) {
-            Ok(_) => Ok(()),
+            // Whoever has imported it removes the invitation.
+            Ok(_) => private::sync_folder(&self.folder).map_err(failed),
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::DoorExists {
                 name: door.name().clone(),
                 path,
@@ -293,12 +294,13 @@ impl Doors {
     /// Removes a door, a broken one too, and what killed calls have left.
     pub fn remove(&self, name: &KeyName) -> Result<(), Error> {
         let path = self.path(name);
+        let _turn = if self.folder.is_dir() {
+            Some(self.turn()?)
+        } else {
+            None
+        };
         let removed = fs::remove_file(&path);
-        if self.folder.is_dir() {
-            drop(self.turn()?);
-        }
-        let removed = removed.and_then(|()| private::sync_folder(&self.folder));
-        match removed {
+        match removed.and_then(|()| private::sync_folder(&self.folder)) {
             Ok(()) => Ok(()),
             Err(why) if why.kind() == io::ErrorKind::NotFound => Err(Error::NoDoor {
                 name: name.clone(),

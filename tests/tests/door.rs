@@ -325,3 +325,32 @@ fn behind_nat_open_falls_back_to_the_packets_source_and_says_so() {
         Probe::Silent
     );
 }
+
+#[test]
+fn a_door_is_on_disk_when_it_was_imported_and_gone_from_it_when_it_was_removed() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let laptop = &site.lab.laptop;
+    let calls = site.lab.dir().join("calls");
+    let trace = "trace=/^(link|rename|unlink|fsync)";
+    let strace = [
+        "strace",
+        "-f",
+        "-y",
+        "-e",
+        trace,
+        "-o",
+        calls.to_str().unwrap(),
+    ];
+    for (call, changes) in [
+        (&["oneknock", "import"][..], "home.toml"),
+        (&["oneknock", "remove", "home"], "unlink"),
+    ] {
+        let line = [&strace[..], call].concat();
+        laptop.run_with(&line, &key.line).ok();
+        let calls = fs::read_to_string(&calls).unwrap();
+        let at = calls.find(changes).unwrap();
+        // A name is on disk, or gone from it, only when its folder was synced.
+        assert!(calls[at..].contains("/doors>)"), "{calls}");
+    }
+}

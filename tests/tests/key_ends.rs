@@ -61,7 +61,10 @@ fn mistake(site: &Site) -> std::path::PathBuf {
 fn to_retire_again_tells_the_daemon_what_it_has_not_taken() {
     let site = Site::new(binaries!());
     let old = site.key("laptop", &["ssh"]);
+    let phone = site.key("phone", &["ssh"]);
     let mut daemon = site.daemon();
+    let stranger = &site.lab.stranger;
+    opens(&site, &mut daemon, stranger, ("phone", &phone));
     opens(&site, &mut daemon, &site.lab.laptop, ("laptop", &old));
     let line = site.ctl(&["key", "rotate", "laptop"]).ok();
     let invitation = line.parse().unwrap();
@@ -74,6 +77,9 @@ fn to_retire_again_tells_the_daemon_what_it_has_not_taken() {
     // As long as it has not, the second call does not say that all is well.
     let err = site.ctl(&retire).fails(1);
     assert!(err.contains("the daemon has not taken it"), "{err}");
+    // Where there is nothing to end nothing is ended.
+    site.ctl(&["key", "retire", "phone"]).fails(1);
+    assert!(site.admits("ssh", stranger.v4.into()));
     fs::remove_file(mistake).unwrap();
     let done = site.ctl(&retire);
     for part in ["nothing to do", "the daemon has taken it"] {
@@ -278,7 +284,7 @@ fn whoever_has_had_a_key_still_knows_a_fixed_sequence_and_it_is_said() {
     let services = &["ssh=tcp/22", "web=tcp/8080"];
     let site = Site::with_services(binaries!(), services);
     configure(&site, &STEPS, "");
-    let _daemon = site.daemon();
+    let mut daemon = site.daemon();
     site.key("laptop", &["ssh"]);
     // Its invitation has no sequence.
     site.key("web", &["web"]);
@@ -303,14 +309,17 @@ fn whoever_has_had_a_key_still_knows_a_fixed_sequence_and_it_is_said() {
     let rolling = "\n[sequence]\nservice = \"ssh\"\nrolling = \"60s\"\n";
     fs::write(site.config(), format!("{before}{rolling}")).unwrap();
     site.key("laptop", &["ssh"]);
-    for call in [
-        &["key", "rotate", "laptop", "--now"][..],
-        &["key", "remove", "laptop"],
-    ] {
-        let done = site.ctl(call);
-        assert!(!done.err.contains(said), "{done}");
-        done.ok();
-    }
+    let rotate = ["key", "rotate", "laptop", "--now"];
+    let done = site.ctl(&rotate);
+    assert!(!done.err.contains(said), "{done}");
+    done.ok();
+    // Nobody takes it out of the kernel then.
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    let done = site.ctl(&["key", "remove", "laptop"]);
+    assert!(!done.err.contains(said), "{done}");
+    assert!(done.err.contains("three minutes at the most"), "{done}");
+    done.ok();
 }
 
 #[test]

@@ -99,8 +99,10 @@ impl Ends<'_> {
     fn although_refused(&self, dir: &Path, what: String, hint: &str) -> Failure {
         let key = self.key;
         let who = self.who();
-        if let Err(failure) = revoke_by_daemon(dir, &who).and_then(|()| self.cut(dir)) {
-            failure.say();
+        for done in [revoke_by_daemon(dir, &who), self.cut(dir)] {
+            if let Err(failure) = done {
+                failure.say();
+            }
         }
         let again = if self.cut {
             format!(" && {} revoke {key} --cut", ctl_command(dir))
@@ -114,7 +116,18 @@ impl Ends<'_> {
     fn without_daemon(&self, dir: &Path) -> Result<(), Failure> {
         let who = self.who();
         let ids = self.generations.as_ref().map(|of| of.ids.clone());
-        let mut alone = Alone::open(load(dir)?).map_err(|failure| {
+        let config = load(dir)?;
+        if config
+            .sequence
+            .as_ref()
+            .is_some_and(|s| s.fixed().is_empty())
+        {
+            say(format_args!(
+                "the rolling port sequence that {} has works until the kernel forgets it: three minutes at the most",
+                self.key
+            ));
+        }
+        let mut alone = Alone::open(config).map_err(|failure| {
             let hint =
                 "grants that are live stay until their time is over, or until oneknockd starts";
             failure.with_hint(hint.into())

@@ -223,12 +223,12 @@ impl Retire {
             let listed = list(&numbers);
             format!("nothing to do: key {name}'s generation {listed} had ended before")
         };
-        let ends = Ends {
+        let ends = (!numbers.is_empty()).then_some(Ends {
             key: name,
             generations: Some(Generations { numbers, ids }),
             cut: self.cut,
-        };
-        end::tell(dir, &what, Some(&ends))
+        });
+        end::tell(dir, &what, ends.as_ref())
     }
 }
 
