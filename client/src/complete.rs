@@ -1,7 +1,7 @@
 //! What a shell completes: commands and options of themselves, and the names of doors.
 
 use crate::cli::Cli;
-use crate::door::Doors;
+use crate::doors::Doors;
 use clap::{Command, CommandFactory};
 use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate};
 use oneknock_shared::name::KeyName;

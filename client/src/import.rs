@@ -1,6 +1,7 @@
 //! An invitation becomes a door.
 
-use crate::door::{Door, Doors, MAX_LEN};
+use crate::door::Door;
+use crate::doors::{Doors, MAX_LEN};
 use crate::error::{Error, hint};
 use oneknock_shared::invitation::Invitation;
 use oneknock_shared::name::{KeyName, ServiceName};

@@ -6,7 +6,8 @@
 //! | [`complete`] | what a shell completes |
 //! | [`commands`] | what each command does and prints |
 //! | [`doctor`] | why a door does not open |
-//! | [`door`] | a server and the key to it, as a file of this user's own |
+//! | [`door`] | a server and the key to it |
+//! | [`doors`] | those of this user, a file each |
 //! | [`private`] | files that are this user's alone |
 //! | [`import`] | an invitation becomes a door |
 //! | [`resolve`] | the addresses of a host |
@@ -32,6 +33,7 @@ pub mod complete;
 pub mod doctor;
 pub mod door;
 mod door_file;
+pub mod doors;
 pub mod enter;
 pub mod error;
 pub mod import;

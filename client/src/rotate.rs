@@ -14,7 +14,8 @@
 //! given up for another only when the server itself has said that it takes it no more.
 
 use crate::cli::Rotate;
-use crate::door::{Door, Doors};
+use crate::door::Door;
+use crate::doors::Doors;
 use crate::error::{Error, hint, say};
 use crate::import;
 use crate::knock;

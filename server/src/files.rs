@@ -318,6 +318,12 @@ pub fn key_folder(dir: &Path) -> PathBuf {
     dir.join("keys")
 }
 
+/// A key's file below a configuration folder.
+#[must_use]
+pub fn key_file(dir: &Path, name: &str) -> PathBuf {
+    key_folder(dir).join(format!("{name}.toml"))
+}
+
 /// The configuration file in a configuration folder.
 #[must_use]
 pub fn config_file(dir: &Path) -> PathBuf {

@@ -169,7 +169,7 @@ fn add(dir: &Path, name: &str, secret: &Secret, service: &str) {
         overlap_until: None,
         made: None,
     };
-    let path = files::key_folder(dir).join(format!("{name}.toml"));
+    let path = files::key_file(dir, name);
     let text = key_text(&policy, &[generation]);
     files::write(&path, &text, me(), KEY_FILE_MODE, files::Existing::Keep).unwrap();
 }

@@ -7,7 +7,7 @@ use super::{Failure, say};
 use crate::config::{self, ctl_command};
 use crate::control::answers::{Cut, MOST_LISTED, Reloaded, Revoked};
 use crate::control::protocol::{Command, Who};
-use crate::files::Owner;
+use crate::files::{self, Owner};
 use oneknock_shared::name::KeyName;
 use oneknock_shared::secret::GenerationId;
 use std::collections::BTreeSet;
@@ -168,7 +168,9 @@ fn revoke_without_daemon(dir: &Path, who: Option<&Who>, with_cut: bool) -> Resul
     if let Some(Who::Key(name)) = who
         && revoked.closed == 0
         && !alone.knows(name)
-        && !super::key::has_file(dir, name)
+        && files::key_file(dir, name.as_str())
+            .symlink_metadata()
+            .is_err()
     {
         return Err(Failure::Failed(format!("there is no key {name}"), None));
     }

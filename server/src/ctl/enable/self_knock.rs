@@ -64,7 +64,7 @@ pub fn knock(dir: &Path) -> Result<Duration, Failure> {
 
 /// Removes the key that a call has left which was killed.
 pub fn clean_up(dir: &Path) -> Result<(), Failure> {
-    let path = files::key_folder(dir).join(format!("{NAME}.toml"));
+    let path = files::key_file(dir, NAME);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(&path, &error)),
         _ => Ok(()),

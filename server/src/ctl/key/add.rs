@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use super::moment::Moment;
-use super::{give, has_file, invite};
+use super::{give, invite};
 use crate::config::{Generation, Key, Policy, ctl_command};
 use crate::ctl::{Failure, end, say, span_of_time};
 use crate::files::Existing;
@@ -71,7 +71,7 @@ impl Add {
         let content = (&key.policy, &key.generations[..]);
         let turn = folder.turn()?;
         // Not even a passing file, by which the folder would be newer than what is in force.
-        let written = if has_file(dir, name) {
+        let written = if folder.path(name).symlink_metadata().is_ok() {
             Err(io::ErrorKind::AlreadyExists.into())
         } else {
             folder.write(&turn, name, content, Existing::Keep)

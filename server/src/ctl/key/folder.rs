@@ -53,7 +53,7 @@ impl<'d> Folder<'d> {
     /// A key's file.
     #[must_use]
     pub fn path(&self, name: &KeyName) -> PathBuf {
-        files::key_folder(self.dir).join(format!("{name}.toml"))
+        files::key_file(self.dir, name.as_str())
     }
 
     /// Waits until no other call changes keys, and removes what a killed one has left.

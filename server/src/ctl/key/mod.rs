@@ -12,7 +12,6 @@ pub use folder::Folder;
 
 use super::{Failure, print};
 use crate::config::ctl_command;
-use crate::files;
 use clap::Subcommand;
 use oneknock_shared::name::KeyName;
 use std::path::Path;
@@ -103,13 +102,6 @@ impl Command {
             Self::Remove(remove) => remove.run(dir),
         }
     }
-}
-
-/// Whether there is a key's file, whatever is in it.
-#[must_use]
-pub fn has_file(dir: &Path, name: &KeyName) -> bool {
-    let path = files::key_folder(dir).join(format!("{name}.toml"));
-    path.symlink_metadata().is_ok()
 }
 
 /// Prints the invitation of a key that was made or rotated: after the daemon was told, so
