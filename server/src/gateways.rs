@@ -1,24 +1,61 @@
 //! This machine's default gateways, from the kernel's routing tables. A router that
 //! rewrites sources shows every visitor under such an address.
 
-use std::fs;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 const GATEWAY_FLAG: u32 = 0x2;
+/// How often the tables are read.
+const EVERY: Duration = Duration::from_secs(1);
+/// Reading takes this share of the time at the most: a router's tables may have a million
+/// routes.
+const SHARE: u32 = 20;
 
 /// The gateways of the default routes of both families; none where there is no such
 /// route or the tables cannot be read.
 #[must_use]
 pub fn read() -> Vec<IpAddr> {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    parse(&read("/proc/net/route"), &read("/proc/net/ipv6_route"))
+    let lines = |path: &str| {
+        let file = File::open(path).into_iter().map(BufReader::new);
+        file.flat_map(|file| file.lines().map_while(Result::ok))
+    };
+    let v4 = lines("/proc/net/route").filter_map(|line| ipv4(&line));
+    let v6 = lines("/proc/net/ipv6_route").filter_map(|line| ipv6(&line));
+    v4.chain(v6).collect()
 }
 
-fn parse(v4: &str, v6: &str) -> Vec<IpAddr> {
-    v4.lines()
-        .filter_map(ipv4)
-        .chain(v6.lines().filter_map(ipv6))
-        .collect()
+/// Reads them again and again, by a thread of its own.
+#[derive(Debug)]
+pub struct Watch(Receiver<Vec<IpAddr>>);
+
+impl Watch {
+    /// Begins to; the first answer comes soon.
+    #[must_use]
+    pub fn start() -> Self {
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let mut last = None;
+            loop {
+                let begun = Instant::now();
+                let found = Some(read());
+                if found != last && tell.send(found.clone().unwrap_or_default()).is_err() {
+                    return;
+                }
+                last = found;
+                std::thread::sleep(EVERY.max(begun.elapsed() * SHARE));
+            }
+        });
+        Self(told)
+    }
+
+    /// What they are now, where that is something else than before.
+    #[must_use]
+    pub fn changed(&self) -> Option<Vec<IpAddr>> {
+        self.0.try_iter().last()
+    }
 }
 
 /// Interface, destination, gateway, flags, three counters, mask …; numbers are
@@ -59,6 +96,8 @@ mod tests {
              {zero} 00 {zero} 00 {zero} ffffffff 1 0 00200200 lo\n"
         );
         let want: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-        assert_eq!(parse(&v4, &v6), want);
+        let found: Vec<IpAddr> = v4.lines().filter_map(ipv4).collect();
+        let found = [found, v6.lines().filter_map(ipv6).collect()].concat();
+        assert_eq!(found, want);
     }
 }

@@ -3,7 +3,6 @@
 use super::{Daemon, walked};
 use crate::firewall::{Before, FirewallError};
 use crate::gate::{Change, Place};
-use crate::gateways;
 use crate::log;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,13 +34,15 @@ impl Daemon {
 
     /// Sees which default gateways there are: an interface or a route may have come since.
     pub(super) fn see_gateways(&mut self) {
-        let gateways = gateways::read();
-        if let Err(error) = self.firewall.bar(&self.settings.config, &gateways) {
+        if let Some(gateways) = self.gateways.changed() {
+            self.gate.set_gateways(gateways);
+        }
+        let gateways = self.gate.gateways();
+        if let Err(error) = self.firewall.bar(&self.settings.config, gateways) {
             log::line(format_args!(
                 "the port sequence may admit the default gateway, behind which is everybody: {error}"
             ));
         }
-        self.gate.set_gateways(gateways);
     }
 
     /// Sees whether another program has changed the guard; if so, puts it right.

@@ -15,6 +15,7 @@ use crate::config::{Mistake, Settings};
 use crate::control::{Control, NoSocket};
 use crate::firewall::{Firewall, FirewallError};
 use crate::gate::{Accepted, Change, Gate, Now, Verdict};
+use crate::gateways;
 use crate::ledger::{Ledger, Unrecorded, Unusable};
 use crate::listener::{CannotListen, Listener, Received};
 use crate::log::{self, Log};
@@ -174,6 +175,7 @@ struct Daemon {
     ledger: Ledger,
     firewall: Firewall,
     sifting: Sifting,
+    gateways: gateways::Watch,
     log: Log,
     /// Packets that are accepted, and neither recorded nor granted yet.
     batch: Vec<Accepted>,

@@ -8,6 +8,7 @@ use crate::control::Control;
 use crate::files;
 use crate::firewall::{Before, Firewall};
 use crate::gate::{Change, Gate, Held, Memory, Now, Place};
+use crate::gateways;
 use crate::ledger::{Found, Ledger};
 use crate::listener::Listener;
 use crate::log::{self, Log};
@@ -55,6 +56,7 @@ impl Daemon {
             ledger,
             firewall,
             sifting: Sifting::default(),
+            gateways: gateways::Watch::start(),
             log: Log::default(),
             batch: Vec::new(),
             waiting: None,
@@ -68,6 +70,7 @@ impl Daemon {
             as_before: !mistakes.is_empty(),
             read_ms,
         };
+        daemon.gate.set_gateways(gateways::read());
         daemon.see_gateways();
         let memory = daemon.take_up(found, now)?;
         daemon.resume(&memory, &before, now)?;

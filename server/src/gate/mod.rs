@@ -178,6 +178,12 @@ impl Gate {
         self.gateways = gateways;
     }
 
+    /// What they are, as far as it was told.
+    #[must_use]
+    pub fn gateways(&self) -> &[IpAddr] {
+        &self.gateways
+    }
+
     /// All live grants with the time that they have left.
     #[must_use]
     pub fn grants(&mut self, now: Now) -> Vec<Change> {
