@@ -16,6 +16,7 @@ mod peers;
 mod probe;
 mod report;
 mod site;
+mod stages;
 mod stats;
 
 use report::{Report, said};

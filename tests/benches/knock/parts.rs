@@ -3,6 +3,7 @@
 use crate::peers::{self, Peer};
 use crate::report::{Axis, Picture, Report};
 use crate::site::{Measured, other, other_ipv6};
+use crate::stages::stages_of_a_knock;
 use crate::stats::{Samples, ratio, time};
 use crate::{client as laptop, latency, load};
 use oneknock_tests::binaries;
@@ -63,6 +64,7 @@ pub fn alone(report: &mut Report, folder: &Path) {
         report.times(&what, &samples, &ratio(answer.median(), samples.median()));
         curves.push(curve(&format!("{} SYN-ACK", peer.name), &samples));
     });
+    stages_of_a_knock(report, &measured);
     let picture = Picture {
         title: "A knock alone: how many are through after which time",
         x: Axis {
