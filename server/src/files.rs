@@ -156,6 +156,13 @@ pub fn shell_word(path: &Path) -> String {
 /// Reads a file, following no link, after looking at that very descriptor's owner, mode
 /// and number of names. The text is wiped when dropped.
 pub fn read(path: &Path, access: Access) -> Result<Zeroizing<String>, Unsafe> {
+    let bytes = read_bytes(path, access)?;
+    let text = str::from_utf8(&bytes).map_err(|_| Unsafe::Text)?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// As [`read`], whatever is in it.
+pub fn read_bytes(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>, Unsafe> {
     // Without NONBLOCK a named pipe would hold the daemon up for ever.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let opened = OpenOptions::new()
@@ -178,8 +185,7 @@ pub fn read(path: &Path, access: Access) -> Result<Zeroizing<String>, Unsafe> {
     if bytes.len() as u64 > MAX_LEN {
         return Err(Unsafe::Large);
     }
-    let text = str::from_utf8(&bytes).map_err(|_| Unsafe::Text)?;
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(bytes)
 }
 
 /// Looks at a folder's owner and mode; a link is not followed.

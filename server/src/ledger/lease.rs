@@ -77,7 +77,7 @@ impl Lease {
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_else(|_| "unknown".into());
         let boot = boot.trim().to_owned();
         let path = folder.join("lease");
-        let noted = match files::read(&path, Access::WrittenOnlyBy(owner)) {
+        let noted = match files::read_bytes(&path, Access::WrittenOnlyBy(owner)) {
             Ok(content) => read(&content, &boot).unwrap_or(Noted::Damaged),
             Err(Unsafe::Io(error)) if error.kind() == io::ErrorKind::NotFound => Noted::Missing,
             Err(Unsafe::Io(error)) => return Err(error),
@@ -166,7 +166,8 @@ impl Lease {
         let number = self.written + 1;
         let text = text(number, until, &self.boot, clean);
         let at = if number.is_multiple_of(2) { 0 } else { PAGE };
-        file.write_all_at(text.as_bytes(), at as u64)?;
+        let page = format!("{text:\0<PAGE$}");
+        file.write_all_at(page.as_bytes(), at as u64)?;
         (self.until, self.written) = (until, number);
         Ok(())
     }
@@ -189,21 +190,27 @@ fn sum(text: &str) -> String {
     format!("{first:016x}")
 }
 
-/// The last note that is whole. What follows a note in its page is nothing.
-fn read(text: &str, boot: &str) -> Option<Noted> {
-    let (first, second) = text.split_at_checked(PAGE).unwrap_or((text, ""));
-    let notes = [first, second]
-        .into_iter()
+/// The last note that is whole, whatever the other page holds.
+fn read(bytes: &[u8], boot: &str) -> Option<Noted> {
+    let notes = bytes
+        .chunks(PAGE)
+        .take(2)
         .filter_map(|page| note(page, boot));
     notes
         .max_by_key(|(number, _)| *number)
         .map(|(_, noted)| noted)
 }
 
-fn note(page: &str, boot: &str) -> Option<(u64, Noted)> {
+/// The note that a page begins with. What follows it is nothing.
+fn note(page: &[u8], boot: &str) -> Option<(u64, Noted)> {
+    let end = page
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(page.len());
+    let page = str::from_utf8(&page[..end]).ok()?;
     let mut ends = page.match_indices('\n').map(|(at, _)| at + 1);
     let (body, rest) = page.split_at(ends.nth(4)?);
-    let sum = rest.get(..rest.find('\n')?)?;
+    let sum = rest.strip_suffix('\n')?;
     let rest = body.strip_prefix(HEADER)?.strip_prefix('\n')?;
     let mut lines = rest.split_terminator('\n');
     let (number, until) = (decimal(lines.next()?)?, Timestamp(decimal(lines.next()?)?));
@@ -240,7 +247,7 @@ mod tests {
             ("unknown", "unknown", false),
         ] {
             for clean in [true, false] {
-                let noted = read(&text(0, T, then, clean), now);
+                let noted = read(text(0, T, then, clean).as_bytes(), now);
                 let want = Noted::Run {
                     until: T,
                     clean,
@@ -255,17 +262,17 @@ mod tests {
     fn a_cut_or_edited_note_is_no_note() {
         let whole = text(7, T, "boot", false);
         for end in 0..whole.len() {
-            assert_eq!(read(&whole[..end], "boot"), None, "{end}");
+            assert_eq!(read(&whole.as_bytes()[..end], "boot"), None, "{end}");
         }
         for (at, _) in whole.char_indices() {
             let mut other = whole.clone();
             other.replace_range(at..=at, "~");
-            assert_eq!(read(&other, "boot"), None, "{at}");
+            assert_eq!(read(other.as_bytes(), "boot"), None, "{at}");
         }
     }
 
     fn until(path: &Path) -> Option<(Timestamp, bool)> {
-        match read(&fs::read_to_string(path).unwrap(), "any") {
+        match read(&fs::read(path).unwrap(), "any") {
             Some(Noted::Run { until, clean, .. }) => Some((until, clean)),
             _ => None,
         }
@@ -288,12 +295,12 @@ mod tests {
             let now = (Timestamp(T.0 + step * 10_000 + LEASE_MS), false);
             assert_eq!(until(&path), Some(now));
             let whole = fs::read(&path).unwrap();
-            for cut in [0, 20, 60] {
+            for (cut, with) in [(0, 0), (20, 0), (60, 0), (0, 0xff), (40, 0xff)] {
                 let mut spoilt = whole.clone();
                 let at = if step % 2 == 0 { 0 } else { PAGE };
-                spoilt[at + cut..at + PAGE].fill(0);
+                spoilt[at + cut..at + PAGE].fill(with);
                 fs::write(&path, &spoilt).unwrap();
-                assert_eq!(until(&path), Some(before), "{step} {cut}");
+                assert_eq!(until(&path), Some(before), "{step} {cut} {with}");
             }
             fs::write(&path, &whole).unwrap();
             before = now;
