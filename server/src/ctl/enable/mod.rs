@@ -71,7 +71,7 @@ impl Enable {
         let comes_up = !config.on_trial && systemd::is_enabled(dir);
         // From here on nothing is shut but by a trial.
         write_file(dir)?;
-        let shut = self.shut(dir);
+        let shut = self.shut(dir, &config.state);
         if shut.is_err() && comes_up {
             // As it was: what would be shut after the machine's next start still is then.
             remove_file(dir)?;
@@ -84,7 +84,7 @@ impl Enable {
     }
 
     /// Shuts the doors, of a guard on trial.
-    fn shut(&self, dir: &Path) -> Result<(), Failure> {
+    fn shut(&self, dir: &Path, state: &Path) -> Result<(), Failure> {
         start(dir)?;
         let took = self_knock::knock(dir)?;
         eprintln!(
@@ -105,7 +105,7 @@ impl Enable {
             );
             return Ok(());
         }
-        keep_up(dir)?;
+        keep_up(dir, state)?;
         eprintln!("the guard is up: sessions that are open live on");
         systemd::enable(dir)
     }
@@ -137,7 +137,7 @@ pub fn confirm(dir: &Path) -> Result<(), Failure> {
         );
         return Err(Failure::Failed(what, Some(session::HINT.into())));
     }
-    keep_up(dir)?;
+    keep_up(dir, &config.state)?;
     eprintln!(
         "confirmed by a session from {}: the guard stays up",
         session.address
@@ -239,11 +239,10 @@ fn start(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Ends the trial: the guard is up for good.
-fn keep_up(dir: &Path) -> Result<(), Failure> {
+fn keep_up(dir: &Path, state: &Path) -> Result<(), Failure> {
     remove_file(dir)?;
     let kept = match ask::<Reloaded>(dir, &Command::Reload) {
-        // The daemon has died meanwhile; the guard does not need it.
-        Err(NoAnswer::NoDaemon(_)) => super::guard::put_up(dir),
+        Err(NoAnswer::NoDaemon(path)) => keep_up_alone(dir, state, &path),
         other => other.map(drop).map_err(Failure::from),
     };
     if kept.is_err() {
@@ -251,4 +250,15 @@ fn keep_up(dir: &Path) -> Result<(), Failure> {
         write_file(dir)?;
     }
     kept
+}
+
+/// The daemon has died meanwhile; the guard does not need it. One that lives, and is not at
+/// its socket any more, would go on with the trial.
+fn keep_up_alone(dir: &Path, state: &Path, socket: &Path) -> Result<(), Failure> {
+    let unseen = |error| Failure::new("cannot see whether a daemon runs", error);
+    if ledger::is_in_use(state).map_err(unseen)? {
+        let why = format!("a running oneknockd is not at {}", socket.display());
+        return Err(super::guard::on_trial_still(why));
+    }
+    super::guard::put_up(dir)
 }
