@@ -19,7 +19,7 @@ pub const KEY_FOLDER_MODE: u32 = 0o750;
 pub const KEY_FILE_MODE: u32 = 0o640;
 
 /// What the daemon's user is called, and its group, where the machine has them.
-const DAEMON: &str = "oneknock";
+pub const DAEMON: &str = "oneknock";
 
 /// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

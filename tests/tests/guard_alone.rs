@@ -6,6 +6,7 @@ use oneknock_tests::wire::Probe;
 use oneknock_tests::{Running, Site, binaries};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 #[test]
 fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
@@ -65,6 +66,38 @@ fn a_key_with_a_mistake_hinders_no_guard_and_a_configuration_with_one_does() {
     let without = [&without[..], &[config]].concat();
     let said = site.lab.server.run(&without).fails(1);
     assert!(said.contains("by root alone"), "{said}");
+}
+
+#[test]
+fn what_the_guards_user_cannot_read_leaves_nothing_open() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let server = site.lab.server.v4.into();
+    let mut daemon = site.daemon();
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    let guard = |status| {
+        let delete = ["nft", "delete", "table", "inet", "oneknock"];
+        site.lab.server.run(&delete).ok();
+        // As the unit runs it: to such a root a mode is a mode.
+        let caps = "--bounding-set=-dac_override,-dac_read_search";
+        let config = site.dir.to_str().unwrap();
+        let guard = ["setpriv", caps, "oneknockctl", "guard", "--config", config];
+        let said = site.lab.server.run(&guard);
+        assert_eq!(said.code, Some(status), "{said}");
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+        said.err
+    };
+    // The keys are nothing to it.
+    mode(&site.dir.join("keys"), 0o000);
+    guard(0);
+    mode(&site.config(), 0o200);
+    let said = guard(3);
+    assert!(said.contains("cannot be read"), "{said}");
+    assert!(said.contains("check\" says what to do"), "{said}");
 }
 
 #[test]

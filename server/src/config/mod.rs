@@ -5,6 +5,7 @@ mod always;
 mod kept;
 mod key;
 mod main_file;
+mod reach;
 mod reader;
 mod sequence;
 mod service;
@@ -14,11 +15,12 @@ pub use always::Network;
 pub use kept::{config as kept_config, forget as forget_kept, keep, state_folder};
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, default_control, main_text, parse as parse_config};
+pub use reach::unreachable;
 pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text};
 pub use service::Service;
 pub use steps::propose as propose_sequence;
 
-use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
+use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner, Unsafe};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::ServiceName;
 use std::collections::HashMap;
@@ -167,6 +169,9 @@ pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
                 &path,
                 format!("is not there; make it with: {make} init --host HOST"),
             )
+        } else if matches!(&error, Unsafe::Io(e) if e.kind() == io::ErrorKind::PermissionDenied) {
+            let ask = format!("as root \"{} check\" says what to do", ctl_command(dir));
+            mistake(&path, format!("{error}; {ask}"))
         } else {
             mistake(&path, error)
         }]

@@ -20,7 +20,7 @@ pub fn examine(dir: &Path) -> Result<(), Failure> {
     }
     let mut findings = Vec::from_iter(daemon(dir));
     // With a mistake the machine is examined all the same, by what is in force.
-    let (config, mistakes) = match Settings::load(dir) {
+    let (config, mut mistakes) = match Settings::load(dir) {
         Ok(settings) => {
             findings.extend(no_key(dir, &settings));
             (settings.config, Vec::new())
@@ -33,6 +33,7 @@ pub fn examine(dir: &Path) -> Result<(), Failure> {
             }
         }
     };
+    mistakes.extend(config::unreachable(dir));
     for warning in config.warnings() {
         print(&format!("note: oneknockd.toml: {warning}"))?;
     }

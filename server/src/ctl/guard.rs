@@ -15,7 +15,11 @@ use std::path::Path;
 /// that runs keeps it up itself. With mistakes in the configuration it is as it was last in
 /// force.
 pub fn put_up(dir: &Path) -> Result<(), Failure> {
-    super::check_readable(dir)?;
+    if !firewall::has_net_admin() {
+        let what = "the guard can be put up by root alone";
+        return Err(Failure::needs_root(what.into()));
+    }
+    // A file that cannot be read is a mistake like others: it must leave nothing open.
     let mistakes = match config::load_config(dir, Owner::wanted()) {
         Ok(config) => return put_up_as(dir, &config),
         Err(mistakes) => mistakes,
@@ -29,10 +33,6 @@ pub fn put_up(dir: &Path) -> Result<(), Failure> {
 }
 
 fn put_up_as(dir: &Path, config: &Config) -> Result<(), Failure> {
-    if !firewall::has_net_admin() {
-        let what = "the guard can be put up by root alone";
-        return Err(Failure::needs_root(what.into()));
-    }
     // One that does not answer may hang: then the kernel says below whether it has the guard.
     if let Ok(status) = ask::<Status>(dir, &Command::Status) {
         match status.on_trial {
