@@ -330,12 +330,6 @@ pub fn config_file(dir: &Path) -> PathBuf {
     dir.join("oneknockd.toml")
 }
 
-/// The file that is there while the guard is on trial; what it says matters to nobody.
-#[must_use]
-pub fn trial_file(dir: &Path) -> PathBuf {
-    dir.join("on-trial")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 //! Whoever has taken the daemon over can write it. He gains nothing by that: where there is
 //! none, a mistake means no guard at all.
 
-use super::{Config, Settings, load_config, load_keys, main_file};
+use super::{Config, Settings, load_config, load_keys, main_file, trial};
 use super::{check_group, check_rolling, check_secrets, check_services};
 use crate::files::{self, Access, Existing, Owner, Unsafe};
 use std::fs;
@@ -48,7 +48,7 @@ pub fn config(dir: &Path) -> Option<Config> {
     let path = state_folder(dir).join(FILE);
     let text = files::read(&path, Access::Exactly(Owner::of_state(), MODE)).ok()?;
     let mut config = main_file::parse(&path, &text).ok()?;
-    config.on_trial = files::trial_file(dir).symlink_metadata().is_ok();
+    config.on_trial = trial::read(dir).is_some();
     Some(config)
 }
 

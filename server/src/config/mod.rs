@@ -10,6 +10,7 @@ mod reader;
 mod sequence;
 mod service;
 mod steps;
+pub mod trial;
 
 pub use always::Network;
 pub use kept::{config as kept_config, forget as forget_kept, keep, state_folder};
@@ -177,8 +178,7 @@ pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
         }]
     })?;
     let mut config = main_file::parse(&path, &text)?;
-    // Where that cannot be seen, it is not.
-    config.on_trial = fs::symlink_metadata(files::trial_file(dir)).is_ok();
+    config.on_trial = trial::read(dir).is_some();
     Ok(config)
 }
 
