@@ -53,7 +53,9 @@ impl Owner {
         }
     }
 
-    fn name(self) -> String {
+    /// As `chown` takes it.
+    #[must_use]
+    pub fn name(self) -> String {
         let user = if self.uid == 0 {
             "root".into()
         } else {

@@ -180,7 +180,7 @@ pub fn disable(dir: &Path) -> Result<(), Failure> {
         down => down?,
     }
     self_knock::clean_up(dir)?;
-    config::forget_kept(&config::state_folder(dir))
+    config::forget_kept(dir)
         .map_err(|error| Failure::new("what was last in force is still kept", error))?;
     end(dir)
 }
