@@ -318,7 +318,10 @@ fn disabled_means_open_and_gone_until_it_is_enabled() {
     let site = Site::new(binaries!());
     let mut daemon = on_trial(&site);
     enable(&site, "1m");
-    site.ctl(&["disable"]).ok();
+    let said = site.ctl(&["disable"]);
+    assert_eq!(said.code, Some(0), "{said}");
+    // Where no systemd is told, a person is.
+    assert!(said.err.contains("at the machine's start"), "{said}");
     assert_eq!(daemon.end().code(), Some(0));
     assert_eq!(stranger(&site), Probe::Open);
     let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();

@@ -201,6 +201,7 @@ enum Command {
     /// Take the guard down, and leave it down at the machine's next start.
     ///
     /// The daemon ends. Configuration and keys stay: "oneknockctl enable" puts it up again.
+    /// Without systemd, "oneknockctl guard" and oneknockd must not be run at that start.
     Disable,
     /// Put the guard up, without the daemon.
     ///

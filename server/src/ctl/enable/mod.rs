@@ -182,7 +182,13 @@ pub fn disable(dir: &Path) -> Result<(), Failure> {
     self_knock::clean_up(dir)?;
     config::forget_kept(dir)
         .map_err(|error| Failure::new("what was last in force is still kept", error))?;
-    end(dir)
+    end(dir)?;
+    if !systemd::is_in_charge(dir) {
+        eprintln!(
+            "hint: let neither \"oneknockctl guard\" nor oneknockd be run at the machine's start: each puts the guard up"
+        );
+    }
+    Ok(())
 }
 
 fn needs_root(what: &str) -> Result<(), Failure> {
