@@ -57,7 +57,12 @@ fn daemon(dir: &Path) -> Option<Finding> {
     match ask::<Status>(dir, &Command::Status) {
         Ok(status) => {
             eprintln!("the daemon runs, and its guard is {}", status.guard);
-            None
+            status.stays_watched.then(|| {
+                Finding::trouble(
+                    "the guard is watched, and not owned as configured: it was put up so, and stays so until it is taken down; another program's \"flush ruleset\" takes it down for a moment",
+                    "when its ports may be open for a moment: oneknockctl teardown; systemctl start oneknockd",
+                )
+            })
         }
         Err(NoAnswer::NoDaemon(_)) => Some(Finding::trouble(
             "no daemon runs: nobody new gets in",
