@@ -54,8 +54,11 @@ pub fn unreachable(dir: &Path) -> Vec<Mistake> {
 
 fn out_of_reach(dir: &Path, person: &Person) -> Vec<Mistake> {
     let mut found = Vec::new();
-    // As it is, and not as it is called: each folder on the way counts.
-    let whole = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    // As it is, and not as it is called: each folder on the way counts. One that is not there
+    // is another mistake.
+    let Ok(whole) = fs::canonicalize(dir) else {
+        return found;
+    };
     let may = |what, path: &Path| fs::metadata(path).is_ok_and(|meta| person.may(what, &meta));
     let mut folders: Vec<PathBuf> = whole.ancestors().map(Path::to_owned).collect();
     folders.reverse();
@@ -114,6 +117,7 @@ mod tests {
         assert!(found(&member).contains("chmod 0640 "));
         mode(&file, 0o644);
         assert_eq!(found(&other), "");
+        assert!(out_of_reach(&dir.path().join("none"), &other).is_empty());
         mode(dir.path(), 0o700);
         assert!(found(&member).contains("chmod a+x "));
     }
