@@ -19,7 +19,7 @@ pub const KEY_FOLDER_MODE: u32 = 0o750;
 pub const KEY_FILE_MODE: u32 = 0o640;
 
 /// What the daemon's user is called, and its group, where the machine has them.
-const DAEMON: &str = "oneknock";
+pub const DAEMON: &str = "oneknock";
 
 /// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,9 @@ impl Owner {
         }
     }
 
-    fn name(self) -> String {
+    /// As `chown` takes it.
+    #[must_use]
+    pub fn name(self) -> String {
         let user = if self.uid == 0 {
             "root".into()
         } else {
@@ -334,12 +336,6 @@ pub fn key_file(dir: &Path, name: &str) -> PathBuf {
 #[must_use]
 pub fn config_file(dir: &Path) -> PathBuf {
     dir.join("oneknockd.toml")
-}
-
-/// The file that is there while the guard is on trial; what it says matters to nobody.
-#[must_use]
-pub fn trial_file(dir: &Path) -> PathBuf {
-    dir.join("on-trial")
 }
 
 #[cfg(test)]

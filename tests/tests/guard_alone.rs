@@ -6,6 +6,7 @@ use oneknock_tests::wire::Probe;
 use oneknock_tests::{Running, Site, binaries};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 #[test]
 fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
@@ -65,6 +66,102 @@ fn a_key_with_a_mistake_hinders_no_guard_and_a_configuration_with_one_does() {
     let without = [&without[..], &[config]].concat();
     let said = site.lab.server.run(&without).fails(1);
     assert!(said.contains("by root alone"), "{said}");
+}
+
+#[test]
+fn what_the_guards_user_cannot_read_leaves_nothing_open() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let server = site.lab.server.v4.into();
+    let mut daemon = site.daemon();
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    let guard = |status| {
+        let delete = ["nft", "delete", "table", "inet", "oneknock"];
+        site.lab.server.run(&delete).ok();
+        // As the unit runs it: to such a root a mode is a mode.
+        let caps = "--bounding-set=-dac_override,-dac_read_search";
+        let config = site.dir.to_str().unwrap();
+        let guard = ["setpriv", caps, "oneknockctl", "guard", "--config", config];
+        let said = site.lab.server.run(&guard);
+        assert_eq!(said.code, Some(status), "{said}");
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+        said.err
+    };
+    // The keys are nothing to it.
+    mode(&site.dir.join("keys"), 0o000);
+    guard(0);
+    mode(&site.config(), 0o200);
+    let said = guard(3);
+    assert!(said.contains("cannot be read"), "{said}");
+    assert!(said.contains("check\" says what to do"), "{said}");
+}
+
+#[test]
+fn what_was_last_in_force_is_found_whatever_became_of_the_main_file() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let server = site.lab.server.v4.into();
+    // What is kept does not lie where the file says that the state is.
+    let [state, run] = ["elsewhere", "run"].map(|name| site.dir.join(name));
+    std::fs::rename(site.state(), &state).unwrap();
+    site.set(&site.config(), "state", &format!("{state:?}"));
+    let control = run.join("control");
+    site.set(&site.config(), "control", &format!("{control:?}"));
+    let config = site.config();
+    let good = std::fs::read_to_string(&config).unwrap();
+    let stop = |mut daemon: Running| {
+        daemon.signal(Signal::SIGTERM);
+        daemon.end();
+        let delete = ["nft", "delete", "table", "inet", "oneknock"];
+        site.lab.server.run(&delete).ok();
+    };
+    stop(site.daemon());
+    let unclosed = || {
+        let text = good.replace(&format!("state = {state:?}"), "state = \"/x");
+        assert_ne!(text, good);
+        std::fs::write(&config, text).unwrap();
+    };
+    let others_write = || {
+        std::fs::write(&config, &good).unwrap();
+        std::fs::set_permissions(&config, Permissions::from_mode(0o660)).unwrap();
+    };
+    let removed = || std::fs::remove_file(&config).unwrap();
+    let mistakes: [&dyn Fn(); 3] = [&unclosed, &others_write, &removed];
+    for make in mistakes {
+        make();
+        let said = site.ctl(&["guard"]).fails(3);
+        assert!(said.contains("oneknockd.toml:"), "{said}");
+        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+        let mut daemon = site.daemon_unready();
+        daemon.expect("in force stays what was before");
+        daemon.expect("ready");
+        assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
+        // It is asked where it is.
+        let status = site.ctl(&["status"]).ok();
+        assert!(status.contains("in force is what was before"), "{status}");
+        stop(daemon);
+    }
+    // As it is said.
+    let said = site.ctl(&["check"]).fails(1);
+    let (_, mend) = said.split_once("last in force with: ").unwrap();
+    let mend = mend.lines().next().unwrap();
+    site.lab.server.run(&["sh", "-c", mend]).ok();
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), good);
+    site.ctl(&["check"]).ok();
+    // Without the keys it is a server that nobody has made yet.
+    removed();
+    let [keys, aside] = ["keys", "aside"].map(|name| site.dir.join(name));
+    std::fs::rename(&keys, &aside).unwrap();
+    let said = site.ctl(&["guard"]).fails(2);
+    assert!(said.contains("init --host"), "{said}");
+    std::fs::rename(&aside, &keys).unwrap();
+    site.ctl(&["disable"]).ok();
+    site.ctl(&["guard"]).fails(2);
+    assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
 }
 
 #[test]

@@ -181,11 +181,26 @@ fn a_guard_changes_from_watched_to_owned_when_it_was_taken_down_between() {
     daemon.signal(Signal::SIGHUP);
     let line = daemon.expect("oneknockd: reloaded ");
     assert!(line.ends_with("guard=watched"), "{line}");
+    // Whoever has configured it so is told that it is not.
+    daemon.expect("guard = \"owned\" is not in force");
     is_as_before(&site);
+    let is_said = || {
+        let status = site.ctl(&["status"]).ok();
+        let doctor = site.ctl(&["doctor"]).out;
+        let in_doctor = doctor.contains("not owned as configured");
+        assert_eq!(in_doctor, status.contains("is not in force"), "{doctor}");
+        in_doctor
+    };
+    assert!(is_said());
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    let mut daemon = site.daemon();
+    daemon.expect("guard = \"owned\" is not in force");
     daemon.signal(Signal::SIGTERM);
     daemon.end();
     site.ctl(&["teardown"]).ok();
     let mut daemon = site.daemon();
+    assert!(!is_said());
     is_as_before(&site);
     site.set(&site.config(), "guard", "\"watched\"");
     daemon.signal(Signal::SIGHUP);

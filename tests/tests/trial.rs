@@ -163,6 +163,35 @@ fn a_session_through_a_guarded_port_that_is_redirected_confirms() {
 }
 
 #[test]
+fn what_a_daemon_that_cannot_be_asked_keeps_on_trial_is_not_confirmed() {
+    for guard in ["owned", "watched"] {
+        let site = Site::new(binaries!());
+        site.set(&site.config(), "guard", &format!("\"{guard}\""));
+        let mut daemon = on_trial(&site);
+        enable(&site, "20s");
+        site.set(&site.config(), "control", "\"/nonexistent/control\"");
+        let said = confirm_in_a_session(&site).fails(1);
+        assert!(said.contains("on trial still"), "{guard}: {said}");
+        assert!(said.contains("restart oneknockd"), "{guard}: {said}");
+        assert!(site.dir.join("on-trial").exists());
+        if guard == "owned" {
+            let said = site.ctl(&["guard"]);
+            assert!(said.err.contains("the guard goes down in"), "{said}");
+        }
+        daemon.expect("the trial has ended");
+        until_open(&site);
+        if guard == "owned" {
+            let said = site.ctl(&["guard"]);
+            assert!(said.err.contains("the guard is down"), "{said}");
+            // As a call leaves it that was killed over it.
+            std::fs::remove_file(site.dir.join("on-trial")).unwrap();
+            let said = site.ctl(&["guard"]).fails(1);
+            assert!(said.contains("on trial still"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_trial_whose_file_is_gone_can_be_confirmed_and_begun_anew() {
     let site = Site::new(binaries!());
     let _daemon = on_trial(&site);
@@ -289,7 +318,10 @@ fn disabled_means_open_and_gone_until_it_is_enabled() {
     let site = Site::new(binaries!());
     let mut daemon = on_trial(&site);
     enable(&site, "1m");
-    site.ctl(&["disable"]).ok();
+    let said = site.ctl(&["disable"]);
+    assert_eq!(said.code, Some(0), "{said}");
+    // Where no systemd is told, a person is.
+    assert!(said.err.contains("at the machine's start"), "{said}");
     assert_eq!(daemon.end().code(), Some(0));
     assert_eq!(stranger(&site), Probe::Open);
     let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();

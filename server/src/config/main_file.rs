@@ -322,7 +322,7 @@ history = \"{history}\"
 rotation_grace = \"{grace}\"
 # \"owned\": while the daemon runs, no other program can change or flush the guard (Linux
 # 6.9 and later; before, as \"watched\"). \"watched\": what others change is put right
-# within a second.
+# within a second. One that is up as \"watched\" stays so until it is taken down.
 guard = \"{guard}\"
 # Where oneknockctl asks the daemon, and the group whose members may do so besides root;
 # they can also end grants, and take the guard down.

@@ -5,20 +5,23 @@ mod always;
 mod kept;
 mod key;
 mod main_file;
+mod reach;
 mod reader;
 mod sequence;
 mod service;
 mod steps;
+pub mod trial;
 
 pub use always::Network;
-pub use kept::{config as kept_config, forget as forget_kept, keep, state_folder};
+pub use kept::{config as kept_config, forget as forget_kept, keep};
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, default_control, main_text, parse as parse_config};
+pub use reach::unreachable;
 pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text};
 pub use service::Service;
 pub use steps::propose as propose_sequence;
 
-use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
+use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner, Unsafe};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::ServiceName;
 use std::collections::HashMap;
@@ -162,18 +165,19 @@ pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
     let path = files::config_file(dir);
     let text = files::read(&path, Access::WrittenOnlyBy(owner)).map_err(|error| {
         vec![if is_absent(&path) {
-            let make = ctl_command(dir);
-            mistake(
-                &path,
-                format!("is not there; make it with: {make} init --host HOST"),
-            )
+            let make = || format!("make it with: {} init --host HOST", ctl_command(dir));
+            let back = |mend| format!("bring back what was last in force with: {mend}");
+            let mend = kept::mend(dir).map_or_else(make, back);
+            mistake(&path, format!("is not there; {mend}"))
+        } else if matches!(&error, Unsafe::Io(e) if e.kind() == io::ErrorKind::PermissionDenied) {
+            let ask = format!("as root \"{} check\" says what to do", ctl_command(dir));
+            mistake(&path, format!("{error}; {ask}"))
         } else {
             mistake(&path, error)
         }]
     })?;
     let mut config = main_file::parse(&path, &text)?;
-    // Where that cannot be seen, it is not.
-    config.on_trial = fs::symlink_metadata(files::trial_file(dir)).is_ok();
+    config.on_trial = trial::read(dir).is_some();
     Ok(config)
 }
 
@@ -182,13 +186,27 @@ fn is_absent(path: &Path) -> bool {
     found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
+/// Where the state is unless the configuration says otherwise.
+#[must_use]
+pub fn default_state(dir: &Path) -> PathBuf {
+    if std::path::absolute(dir).is_ok_and(|dir| dir == Path::new("/etc/oneknock")) {
+        "/var/lib/oneknock".into()
+    } else {
+        dir.join("state")
+    }
+}
+
 /// Where the daemon of a configuration folder is asked, also where the configuration has
-/// mistakes or cannot be read by this user: then the place that it is in by default.
+/// mistakes or cannot be read by this user: then the place that was last in force, or else
+/// the one that it is in by default.
 #[must_use]
 pub fn control_path(dir: &Path, owner: Owner) -> PathBuf {
     let text = files::read(&files::config_file(dir), Access::WrittenOnlyBy(owner));
     let table = text.ok().and_then(|text| text.parse::<toml::Table>().ok());
     let path = |key: &str| table.as_ref()?.get(key)?.as_str().map(PathBuf::from);
+    if let (None, Some(kept)) = (&table, kept::config(dir)) {
+        return kept.control;
+    }
     path("control").unwrap_or_else(|| {
         let state = path("state").unwrap_or_else(|| dir.join("state"));
         default_control(dir, &state)

@@ -82,6 +82,9 @@ pub struct Status {
     pub listen: Vec<String>,
     /// How the guard is kept from other programs: `owned` or `watched`.
     pub guard: String,
+    /// Whether it is watched although it is to be owned, and could be: [`STAYS_WATCHED`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stays_watched: bool,
     /// Where the guard is on trial, and not confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_trial: Option<OnTrial>,
@@ -104,6 +107,9 @@ pub struct Status {
     /// What was counted since the start.
     pub counters: Counted,
 }
+
+/// What to know and do about a guard that was watched before it was to be owned.
+pub const STAYS_WATCHED: &str = "guard = \"owned\" is not in force: the guard was put up as a watched one, which other programs can flush, and stays one until it is taken down; when its ports may be open for a moment: oneknockctl teardown, then start oneknockd";
 
 /// A guard that is on trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

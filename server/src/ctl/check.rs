@@ -12,20 +12,21 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
     check_readable(dir)?;
     let file = files::config_file(dir);
     let listening = Listening::read()?;
-    let found = match Settings::load(dir) {
+    let (settings, mut found) = match Settings::load(dir) {
         Ok(settings) => {
             let taken = taken(&file, &settings.config, &listening);
-            if taken.is_empty() {
-                let (services, keys) = (settings.config.services.len(), settings.keys.len());
-                warn(dir, &file, &settings);
-                warn_of_missteps(&file, &settings.config, &listening);
-                eprintln!("no mistake found: services {services}, keys {keys}");
-                return Ok(());
-            }
-            taken
+            (Some(settings), taken)
         }
-        Err(mistakes) => mistakes,
+        Err(mistakes) => (None, mistakes),
     };
+    found.extend(config::unreachable(dir));
+    if let Some(settings) = settings.filter(|_| found.is_empty()) {
+        let (services, keys) = (settings.config.services.len(), settings.keys.len());
+        warn(dir, &file, &settings);
+        warn_of_missteps(&file, &settings.config, &listening);
+        eprintln!("no mistake found: services {services}, keys {keys}");
+        return Ok(());
+    }
     for mistake in &found {
         eprintln!("{mistake}");
     }

@@ -20,7 +20,7 @@ pub fn examine(dir: &Path) -> Result<(), Failure> {
     }
     let mut findings = Vec::from_iter(daemon(dir));
     // With a mistake the machine is examined all the same, by what is in force.
-    let (config, mistakes) = match Settings::load(dir) {
+    let (config, mut mistakes) = match Settings::load(dir) {
         Ok(settings) => {
             findings.extend(no_key(dir, &settings));
             (settings.config, Vec::new())
@@ -33,6 +33,7 @@ pub fn examine(dir: &Path) -> Result<(), Failure> {
             }
         }
     };
+    mistakes.extend(config::unreachable(dir));
     for warning in config.warnings() {
         print(&format!("note: oneknockd.toml: {warning}"))?;
     }
@@ -56,7 +57,12 @@ fn daemon(dir: &Path) -> Option<Finding> {
     match ask::<Status>(dir, &Command::Status) {
         Ok(status) => {
             eprintln!("the daemon runs, and its guard is {}", status.guard);
-            None
+            status.stays_watched.then(|| {
+                Finding::trouble(
+                    "the guard is watched, and not owned as configured: it was put up so, and stays so until it is taken down; another program's \"flush ruleset\" takes it down for a moment",
+                    "when its ports may be open for a moment: oneknockctl teardown; systemctl start oneknockd",
+                )
+            })
         }
         Err(NoAnswer::NoDaemon(_)) => Some(Finding::trouble(
             "no daemon runs: nobody new gets in",

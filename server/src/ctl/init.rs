@@ -1,7 +1,7 @@
 //! `oneknockctl init`.
 
 use super::Failure;
-use crate::config::{Config, Service, default_control, forget_kept, main_text};
+use crate::config::{Config, Service, default_control, default_state, forget_kept, main_text};
 use crate::files::{self, Existing, KEY_FOLDER_MODE, Owner};
 use crate::ledger::Ledger;
 use oneknock_shared::name::{Host, KeyName};
@@ -80,7 +80,7 @@ impl Init {
         Ledger::create(&config.state, Owner::of_state())
             .map_err(|error| Failure::new("the configuration was not written", error))?;
         // Of a server that was here before.
-        forget_kept(&config.state).map_err(|e| failed(&config.state, e))?;
+        forget_kept(dir).map_err(|e| failed(dir, e))?;
         // Last, so that a configuration never stands without what it needs.
         files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, e))?;
         let ctl = crate::config::ctl_command(dir);
@@ -103,8 +103,7 @@ impl Init {
             Some(state) => {
                 std::path::absolute(state).map_err(|e| Failure::new(state.display(), e))?
             }
-            None if dir == Path::new("/etc/oneknock") => "/var/lib/oneknock".into(),
-            None => dir.join("state"),
+            None => default_state(&dir),
         };
         let id = ServerId::generate().map_err(no_random)?;
         let name = self.name.clone().unwrap_or_else(|| door_name(&self.host));

@@ -99,10 +99,11 @@ enum Command {
         /// One JSON object.
         ///
         /// Its members: version, pid, `up_seconds`, `clock_ms`, `skew_seconds`, port, listen, guard
-        /// (owned or watched), `on_trial` (`left_seconds`) where it is, services (name, ports,
-        /// grants), keys, grants, `waits_for_clock`, `read_ms` (when it last read its
-        /// configuration), and counters (accepted and waiting; junk, ignored, refused and
-        /// failed by reason). What ends in `_ms` is in milliseconds since 1970.
+        /// (owned or watched), `stays_watched` where it is to be owned and has to be
+        /// taken down for it, `on_trial` (`left_seconds`) where it is, services (name, ports, grants),
+        /// keys, grants, `waits_for_clock`, `read_ms` (when it last read its configuration),
+        /// and counters (accepted and waiting; junk, ignored, refused and failed by reason).
+        /// What ends in `_ms` is in milliseconds since 1970.
         #[arg(long)]
         json: bool,
     },
@@ -201,6 +202,7 @@ enum Command {
     /// Take the guard down, and leave it down at the machine's next start.
     ///
     /// The daemon ends. Configuration and keys stay: "oneknockctl enable" puts it up again.
+    /// Without systemd, "oneknockctl guard" and oneknockd must not be run at that start.
     Disable,
     /// Put the guard up, without the daemon.
     ///

@@ -1,6 +1,8 @@
 //! The daemon's answers in words, and as metrics. Pure.
 
-use crate::control::answers::{Event, Grant, Happened, OnTrial, Refused, Status, Walked};
+use crate::control::answers::{
+    Event, Grant, Happened, OnTrial, Refused, STAYS_WATCHED, Status, Walked,
+};
 use crate::reasons;
 use humantime::{format_duration, format_rfc3339_seconds};
 use std::collections::BTreeMap;
@@ -46,6 +48,10 @@ pub fn status(status: &Status) -> String {
         status.grants,
         status.guard,
     );
+    if status.stays_watched {
+        text.push('\n');
+        text.push_str(STAYS_WATCHED);
+    }
     if let Some(trial) = &status.on_trial {
         text.push('\n');
         text.push_str(&on_trial(trial));
@@ -337,6 +343,7 @@ mod tests {
             port: 45123,
             listen: vec![],
             guard: "owned".into(),
+            stays_watched: false,
             on_trial: None,
             services: vec![Guarded {
                 name: "ssh".into(),

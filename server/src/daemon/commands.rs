@@ -1,7 +1,6 @@
 //! What the daemon does when it is asked over the control socket.
 
 use super::{Cli, Daemon, Stopped};
-use crate::config::Guard;
 use crate::control::Request;
 use crate::control::answers::{
     Answer, Counted, Cut, Event, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked,
@@ -96,11 +95,6 @@ impl Daemon {
     fn status(&mut self, now: Now) -> Status {
         let counters = self.counted();
         let config = &self.settings.config;
-        let guard = if self.firewall.is_owned() {
-            Guard::Owned
-        } else {
-            Guard::Watched
-        };
         let mut live: BTreeMap<ServiceName, usize> = BTreeMap::new();
         for held in self.gate.held(now, None) {
             *live.entry(held.place.service).or_default() += 1;
@@ -118,7 +112,8 @@ impl Daemon {
             skew_seconds: config.skew.as_secs(),
             port: config.port,
             listen: config.listen.iter().map(ToString::to_string).collect(),
-            guard: guard.to_string(),
+            guard: self.guard_is().to_string(),
+            stays_watched: self.stays_watched(),
             on_trial: self.on_trial(now),
             services: services.collect(),
             keys: self.settings.keys.len(),

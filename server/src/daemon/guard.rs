@@ -1,6 +1,8 @@
 //! The guard in the kernel: changes to it, and what other programs do to it.
 
 use super::{Daemon, walked};
+use crate::config::Guard;
+use crate::doctor;
 use crate::firewall::{Before, FirewallError};
 use crate::gate::{Change, Place};
 use crate::log;
@@ -14,6 +16,22 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const TOLERANCE: Duration = Duration::from_secs(2);
 
 impl Daemon {
+    /// How the guard is kept from other programs.
+    pub(super) fn guard_is(&self) -> Guard {
+        if self.firewall.is_owned() {
+            Guard::Owned
+        } else {
+            Guard::Watched
+        }
+    }
+
+    /// Whether it could be owned, and was made when it was not to be: a table becomes one
+    /// that can be owned only when it is made, and making it anew would leave a moment open.
+    pub(super) fn stays_watched(&self) -> bool {
+        let is_wanted = self.settings.config.guard == Guard::Owned;
+        is_wanted && self.guard_is() == Guard::Watched && doctor::can_own()
+    }
+
     /// Makes changes in the firewall; where the guard is gone, puts it up again first.
     pub(super) fn change(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
         match self.firewall.apply(changes) {

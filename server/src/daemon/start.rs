@@ -3,8 +3,9 @@
 use super::sift::Sifting;
 use super::{Cli, Daemon, Stopped, TIDY_EVERY};
 use crate::clock::{Clock, Synchronised};
-use crate::config::{self, Guard, Settings};
+use crate::config::{self, Settings};
 use crate::control::Control;
+use crate::control::answers::STAYS_WATCHED;
 use crate::files;
 use crate::firewall::{Before, Firewall};
 use crate::gate::{Change, Gate, Held, Memory, Now, Place};
@@ -158,17 +159,16 @@ impl Daemon {
         let config = &self.settings.config;
         let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         let services: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
-        let guard = if self.firewall.is_owned() {
-            Guard::Owned
-        } else {
-            Guard::Watched
-        };
         log::line(format_args!(
-            "{word} listen={} services={} keys={} guard={guard}",
+            "{word} listen={} services={} keys={} guard={}",
             listen.join(","),
             services.join(","),
-            self.settings.keys.len()
+            self.settings.keys.len(),
+            self.guard_is()
         ));
+        if self.stays_watched() {
+            log::line(STAYS_WATCHED);
+        }
     }
 
     /// The clock is right: what was made before now is refused, since it may have been

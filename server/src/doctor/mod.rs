@@ -17,6 +17,8 @@ mod rules;
 mod start;
 mod versions;
 
+pub use versions::can_own;
+
 use crate::config::Config;
 use std::fmt;
 use std::process::Command;

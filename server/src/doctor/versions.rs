@@ -18,6 +18,7 @@ pub fn examine() -> Vec<Finding> {
 }
 
 /// Whether the kernel can keep the guard from other programs.
+#[must_use]
 pub fn can_own() -> bool {
     kernel(&release()).is_none_or(|found| found >= OWNING_KERNEL)
 }

@@ -133,20 +133,7 @@ impl Ledger {
     /// [`Ledger::begin`].
     pub fn open(folder: &Path, now: Now) -> Result<(Self, Found), Unusable> {
         let failed = |error| Unusable::Io(folder.into(), error);
-        let meta = fs::metadata(folder).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Unusable::Missing(folder.into()),
-            _ => failed(error),
-        })?;
-        let owner = Owner {
-            uid: meta.uid(),
-            gid: meta.gid(),
-        };
-        let lock = open_lock(&folder.join("lock"), owner).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Unusable::Locked(folder.into())),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
+        let (lock, owner) = take_lock(folder)?;
         // What a run has left that was killed over it.
         files::remove_unfinished(folder).map_err(failed)?;
         let mut loose = modes::look(folder);
@@ -327,6 +314,34 @@ impl Ledger {
             self.lease.end()?;
         }
         Ok(())
+    }
+}
+
+/// Whether a daemon has the state, also one that does not answer.
+pub fn is_in_use(folder: &Path) -> Result<bool, Unusable> {
+    match take_lock(folder) {
+        Ok(_) => Ok(false),
+        Err(Unusable::Locked(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the lock of a state, which is the folder's owner's.
+fn take_lock(folder: &Path) -> Result<(File, Owner), Unusable> {
+    let failed = |error| Unusable::Io(folder.into(), error);
+    let meta = fs::metadata(folder).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Unusable::Missing(folder.into()),
+        _ => failed(error),
+    })?;
+    let owner = Owner {
+        uid: meta.uid(),
+        gid: meta.gid(),
+    };
+    let lock = open_lock(&folder.join("lock"), owner).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok((lock, owner)),
+        Err(TryLockError::WouldBlock) => Err(Unusable::Locked(folder.into())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

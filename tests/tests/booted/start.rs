@@ -98,6 +98,36 @@ fn the_guard_is_up_before_the_network_without_the_daemon() {
 }
 
 #[test]
+fn what_the_daemons_user_cannot_read_is_found_and_the_guard_is_up_without_it() {
+    let lab = Lab::new(binaries!());
+    let mut home = Home::new(&lab);
+    home.machine.run(&["oneknockctl", "enable"]).ok();
+    let check = || home.machine.run(&["oneknockctl", "check"]);
+    check().ok();
+    home.machine.run(&["chmod", "0600", CONFIG]).ok();
+    let said = check().fails(1);
+    assert!(said.contains("the daemon's user cannot read it"), "{said}");
+    let doctor = home.machine.run(&["oneknockctl", "doctor"]).fails(2);
+    assert!(doctor.contains("cannot read it"), "{doctor}");
+    home.machine.switch_off();
+    home.machine.boot();
+    home.is_shut();
+    home.machine.until_logged(GUARD, "before these mistakes", 1);
+    home.gets_in();
+    // As it is said.
+    let (_, mend) = said.split_once("mend it with: ").unwrap();
+    let mend = mend.lines().next().unwrap();
+    home.machine.run(&["sh", "-c", mend]).ok();
+    home.machine.run(&["oneknockctl", "check"]).ok();
+    // The keys alone are nothing to the guard.
+    let keys = "/etc/oneknock/keys";
+    home.machine.run(&["chmod", "0700", keys]).ok();
+    home.machine.run(&["oneknockctl", "teardown"]).ok();
+    home.systemctl(&["restart", GUARD]);
+    home.is_shut();
+}
+
+#[test]
 fn a_start_with_a_mistake_in_the_configuration_has_the_guard_and_the_way_in_as_before() {
     let lab = Lab::new(binaries!());
     let mut home = Home::new(&lab);

@@ -2,7 +2,7 @@
 
 use crate::home::{DAEMON, GUARD, Home};
 use oneknock_tests::wire::{self, Probe};
-use oneknock_tests::{Lab, binaries};
+use oneknock_tests::{Lab, binaries, wait};
 
 fn is_enabled(home: &Home<'_>, unit: &str) -> bool {
     let done = home.machine.run(&["systemctl", "is-enabled", unit]);
@@ -73,6 +73,37 @@ fn where_enable_fails_a_machine_that_was_guarded_is_guarded_after_its_next_start
     let said = home.machine.run(&["oneknockctl", "enable"]).fails(1);
     assert!(said.contains("no grant appeared"), "{said}");
     assert!(said.contains("as it was enabled before"), "{said}");
+    home.machine.switch_off();
+    home.machine.boot();
+    home.is_shut();
+    home.gets_in();
+}
+
+#[test]
+fn where_enable_is_killed_a_machine_that_was_guarded_is_guarded_after_its_next_start() {
+    let lab = Lab::new(binaries!());
+    let mut home = Home::new(&lab);
+    home.machine.run(&["oneknockctl", "enable"]).ok();
+    home.machine.run(&["oneknockctl", "teardown"]).ok();
+    home.systemctl(&["stop", DAEMON]);
+    // In vain, so that it is surely at it.
+    let in_vain = "table inet other { chain input { type filter hook input priority 0; udp dport 45123 drop; }; }";
+    lab.server.nft(in_vain);
+    // Twice: the second finds what the first has left.
+    for confirm in ["", " --confirm 1h"] {
+        let enable = format!("echo $$ > /root/pid; exec oneknockctl enable{confirm}");
+        let _killed = home.machine.start(&["sh", "-c", &enable]);
+        let key = home
+            .machine
+            .file("/etc/oneknock/keys/oneknockctl-enable.toml");
+        wait::until_true("its key", || key.exists());
+        let kill = "kill -KILL $(cat /root/pid)";
+        home.machine.run(&["sh", "-c", kill]).ok();
+        std::fs::remove_file(key).unwrap();
+        // Nothing is shut that was open, also not by a daemon that starts again.
+        home.systemctl(&["restart", DAEMON]);
+        is_open(&home);
+    }
     home.machine.switch_off();
     home.machine.boot();
     home.is_shut();

@@ -1,8 +1,8 @@
 //! `oneknockctl enable`, `confirm` and `disable`: the guard up, first on trial, and down.
 //!
-//! A trial needs no process. A file beside the configuration says that the guard is not
-//! confirmed: then its doors are shut only while an element of a set in the kernel has time
-//! left, also for a daemon that starts anew and at the machine's next start.
+//! A trial needs no process. A file says that the guard is not confirmed
+//! ([`crate::config::trial`]): then its doors are shut only while an element of a set in the
+//! kernel has time left.
 
 mod self_knock;
 mod session;
@@ -11,21 +11,17 @@ mod systemd;
 use super::ask::{NoAnswer, ask};
 use super::{Failure, control, span_of_time, words};
 use crate::clock::Clock;
+use crate::config::trial::{self, Until};
 use crate::config::{self, Config, Settings, ctl_command};
 use crate::control::answers::{Reloaded, Revoked, Status, TriedOut};
 use crate::control::protocol::{Command, TRIAL};
-use crate::files::{self, Existing, Owner};
 use crate::firewall::{self, Firewall};
 use crate::ledger;
 use humantime::format_duration;
 use oneknock_shared::knock::Timestamp;
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// The file needs to be read by the daemon, and holds no secret.
-const TRIAL_FILE_MODE: u32 = 0o644;
 /// Between the grants that are closed for a trial, and its beginning.
 const SLACK: Duration = Duration::from_secs(1);
 
@@ -68,13 +64,19 @@ impl Enable {
             let what = "there is no key: nobody could come in";
             return Err(Failure::Failed(what.into(), Some(hint)));
         }
-        let comes_up = !config.on_trial && systemd::is_enabled(dir);
+        // What is on trial until it is confirmed was so before this call.
+        let comes_up = trial::read(dir) != Some(Until::Confirmed) && systemd::is_enabled(dir);
+        let until = if comes_up {
+            Until::NextStart
+        } else {
+            Until::Confirmed
+        };
         // From here on nothing is shut but by a trial.
-        write_file(dir)?;
-        let shut = self.shut(dir);
+        begin(dir, until)?;
+        let shut = self.shut(dir, &config.state);
         if shut.is_err() && comes_up {
             // As it was: what would be shut after the machine's next start still is then.
-            remove_file(dir)?;
+            end(dir)?;
             eprintln!(
                 "after a reload, or the machine's next start, the guard is up all the same, as it was enabled before; \"{} disable\" keeps it down",
                 ctl_command(dir)
@@ -84,7 +86,7 @@ impl Enable {
     }
 
     /// Shuts the doors, of a guard on trial.
-    fn shut(&self, dir: &Path) -> Result<(), Failure> {
+    fn shut(&self, dir: &Path, state: &Path) -> Result<(), Failure> {
         start(dir)?;
         let took = self_knock::knock(dir)?;
         eprintln!(
@@ -95,6 +97,7 @@ impl Enable {
         let time = self.confirm.unwrap_or(Duration::from_secs(*TRIAL.start()));
         let _: TriedOut = ask(dir, &Command::TryOut(time))?;
         if self.confirm.is_some() {
+            begin(dir, Until::Confirmed)?;
             eprintln!(
                 "the guard is up, on trial, for {}: sessions that are open live on",
                 format_duration(time)
@@ -105,7 +108,7 @@ impl Enable {
             );
             return Ok(());
         }
-        keep_up(dir)?;
+        keep_up(dir, state)?;
         eprintln!("the guard is up: sessions that are open live on");
         systemd::enable(dir)
     }
@@ -137,7 +140,7 @@ pub fn confirm(dir: &Path) -> Result<(), Failure> {
         );
         return Err(Failure::Failed(what, Some(session::HINT.into())));
     }
-    keep_up(dir)?;
+    keep_up(dir, &config.state)?;
     eprintln!(
         "confirmed by a session from {}: the guard stays up",
         session.address
@@ -177,9 +180,15 @@ pub fn disable(dir: &Path) -> Result<(), Failure> {
         down => down?,
     }
     self_knock::clean_up(dir)?;
-    config::forget_kept(&config::state_folder(dir))
+    config::forget_kept(dir)
         .map_err(|error| Failure::new("what was last in force is still kept", error))?;
-    remove_file(dir)
+    end(dir)?;
+    if !systemd::is_in_charge(dir) {
+        eprintln!(
+            "hint: let neither \"oneknockctl guard\" nor oneknockd be run at the machine's start: each puts the guard up"
+        );
+    }
+    Ok(())
 }
 
 fn needs_root(what: &str) -> Result<(), Failure> {
@@ -199,20 +208,14 @@ fn stays_up(config: &Config) -> Result<bool, Failure> {
     look().map_err(|error| Failure::new("cannot see whether the guard is up", error))
 }
 
-fn write_file(dir: &Path) -> Result<(), Failure> {
-    let path = files::trial_file(dir);
-    let text = "The guard is on trial, and not confirmed: see oneknockctl(8), enable.\n";
-    let (owner, mode) = (Owner::wanted(), TRIAL_FILE_MODE);
-    let written = files::write(&path, text, owner, mode, Existing::Replace);
-    written.map_err(|error| Failure::io(&path, &error))
+fn begin(dir: &Path, until: Until) -> Result<(), Failure> {
+    let begun = trial::begin(dir, until);
+    begun.map_err(|error| Failure::new("cannot note that the guard is on trial", error))
 }
 
-fn remove_file(dir: &Path) -> Result<(), Failure> {
-    let path = files::trial_file(dir);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(&path, &error)),
-        _ => Ok(()),
-    }
+fn end(dir: &Path) -> Result<(), Failure> {
+    let ended = trial::end(dir);
+    ended.map_err(|error| Failure::new("the guard is still noted to be on trial", error))
 }
 
 /// Has the daemon know that the guard is on trial; starts it where it does not run.
@@ -239,16 +242,27 @@ fn start(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Ends the trial: the guard is up for good.
-fn keep_up(dir: &Path) -> Result<(), Failure> {
-    remove_file(dir)?;
+fn keep_up(dir: &Path, state: &Path) -> Result<(), Failure> {
+    let until = trial::read(dir).unwrap_or(Until::Confirmed);
+    end(dir)?;
     let kept = match ask::<Reloaded>(dir, &Command::Reload) {
-        // The daemon has died meanwhile; the guard does not need it.
-        Err(NoAnswer::NoDaemon(_)) => super::guard::put_up(dir),
+        Err(NoAnswer::NoDaemon(path)) => keep_up_alone(dir, state, &path),
         other => other.map(drop).map_err(Failure::from),
     };
     if kept.is_err() {
         // As it was: what could not be put up for good goes down in time.
-        write_file(dir)?;
+        begin(dir, until)?;
     }
     kept
+}
+
+/// The daemon has died meanwhile; the guard does not need it. One that lives, and is not at
+/// its socket any more, would go on with the trial.
+fn keep_up_alone(dir: &Path, state: &Path, socket: &Path) -> Result<(), Failure> {
+    let unseen = |error| Failure::new("cannot see whether a daemon runs", error);
+    if ledger::is_in_use(state).map_err(unseen)? {
+        let why = format!("a running oneknockd is not at {}", socket.display());
+        return Err(super::guard::on_trial_still(why));
+    }
+    super::guard::put_up(dir)
 }
