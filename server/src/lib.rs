@@ -26,4 +26,5 @@ pub mod listener;
 pub mod log;
 mod proc_net;
 pub mod reasons;
+mod running;
 pub mod usage;

@@ -5,7 +5,7 @@
 //! Whoever has taken the daemon over can write it. He gains nothing by that: where there is
 //! none, a mistake means no guard at all.
 
-use super::{Config, Settings, load_config, load_keys, main_file};
+use super::{Config, Settings, load_config, load_keys, main_file, path_in_pieces};
 use super::{check_group, check_rolling, check_secrets, check_services};
 use crate::files::{self, Access, Existing, Owner, Unsafe};
 use std::fs;
@@ -71,13 +71,7 @@ pub(super) fn settings(dir: &Path) -> Option<Settings> {
 pub fn state_folder(dir: &Path) -> PathBuf {
     let main = Access::WrittenOnlyBy(Owner::wanted());
     let text = files::read(&files::config_file(dir), main);
-    let state = text.ok().and_then(|text| {
-        let mut lines = text.lines();
-        lines.find_map(|line| {
-            let line = line.parse::<toml::Table>().ok()?;
-            line.get("state")?.as_str().map(PathBuf::from)
-        })
-    });
+    let state = text.ok().and_then(|text| path_in_pieces(&text, "state"));
     state.unwrap_or_else(|| match dir.to_str() {
         Some("/etc/oneknock") => "/var/lib/oneknock".into(),
         _ => dir.join("state"),

@@ -186,12 +186,16 @@ fn is_absent(path: &Path) -> bool {
 /// mistakes or cannot be read by this user: then the place that it is in by default.
 #[must_use]
 pub fn control_path(dir: &Path, owner: Owner) -> PathBuf {
-    let text = files::read(&files::config_file(dir), Access::WrittenOnlyBy(owner));
-    let table = text.ok().and_then(|text| text.parse::<toml::Table>().ok());
-    let path = |key: &str| table.as_ref()?.get(key)?.as_str().map(PathBuf::from);
-    path("control").unwrap_or_else(|| {
-        let state = path("state").unwrap_or_else(|| dir.join("state"));
-        default_control(dir, &state)
+    let main = files::read(&files::config_file(dir), Access::WrittenOnlyBy(owner));
+    let control = main.ok().and_then(|text| path_in_pieces(&text, "control"));
+    control.unwrap_or_else(|| default_control(dir, &state_folder(dir)))
+}
+
+/// The path that a line of a main file gives, also where the rest of it is in pieces.
+fn path_in_pieces(text: &str, name: &str) -> Option<PathBuf> {
+    text.lines().find_map(|line| {
+        let line = line.parse::<toml::Table>().ok()?;
+        line.get(name)?.as_str().map(PathBuf::from)
     })
 }
 

@@ -6,16 +6,19 @@ use crate::control::answers::Answer;
 use crate::control::protocol::Command;
 use crate::files::Owner;
 use crate::firewall::Firewall;
+use crate::running;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an answer may take: a reload waits for nft.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one that starts or ends may be without its socket.
+const MOMENT: Duration = Duration::from_secs(2);
 /// An answer is never longer than this, in bytes; see the daemon's own limit.
 const MAX_ANSWER: u64 = 1 << 21;
 
@@ -79,18 +82,7 @@ impl Asked {
     /// Sends a command.
     pub fn new(dir: &Path, command: &Command) -> Result<Self, NoAnswer> {
         let path = config::control_path(dir, Owner::wanted());
-        let stream = match connect(&path) {
-            Ok(stream) => stream,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) =>
-            {
-                return Err(NoAnswer::NoDaemon(path));
-            }
-            Err(error) => return Err(failed(&path, &error)),
-        };
+        let stream = reach(dir, &path)?;
         let mut asked = Self {
             path,
             lines: BufReader::new(stream),
@@ -177,6 +169,35 @@ fn failed(path: &Path, error: &io::Error) -> NoAnswer {
         }
         _ => Failure::io(path, error),
     })
+}
+
+/// Nobody behind the socket is no daemon only where none holds the folder either: one that
+/// was started with another `control` or `state` keeps every key in force.
+fn reach(dir: &Path, path: &Path) -> Result<UnixStream, NoAnswer> {
+    let start = Instant::now();
+    loop {
+        match connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) => {}
+            Err(error) => return Err(failed(path, &error)),
+        }
+        if !running::is_held(dir) {
+            return Err(NoAnswer::NoDaemon(path.into()));
+        }
+        if start.elapsed() > MOMENT {
+            let what = format!(
+                "a daemon runs, and does not answer at {}: nothing was asked of it",
+                path.display()
+            );
+            let hint = "it was started with another control or state, or its socket was removed: put them back in oneknockd.toml, or restart it (systemctl restart oneknockd); then again";
+            return Err(NoAnswer::Failed(Failure::Failed(what, Some(hint.into()))));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn connect(path: &Path) -> io::Result<UnixStream> {

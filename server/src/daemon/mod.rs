@@ -24,6 +24,7 @@ use manager::Manager;
 use sift::Sifting;
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -197,6 +198,8 @@ struct Daemon {
     as_before: bool,
     /// When the settings in force were read, by the clock that files are dated with.
     read_ms: u64,
+    /// Tells oneknockctl that a daemon runs, where its socket is not found.
+    held: Option<File>,
 }
 
 impl Daemon {

@@ -17,6 +17,7 @@ impl Daemon {
             Ok(()) => {
                 self.announce("reloaded");
                 self.keep(cli);
+                self.hold(cli);
             }
             Err(Stopped::Mistakes(mistakes)) => {
                 for mistake in mistakes {
