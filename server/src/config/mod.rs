@@ -105,6 +105,20 @@ impl Settings {
         }
     }
 
+    /// The keys as they are, under a main file that is in force, where they fit that.
+    #[must_use]
+    pub fn under(dir: &Path, config: Config) -> Option<Self> {
+        let mut mistakes = Vec::new();
+        let keys = load_keys(dir, Owner::wanted(), &mut mistakes);
+        let known = config.services.iter().map(|s| s.name.to_string());
+        check_services(&known.collect::<Vec<_>>(), &keys, &mut mistakes);
+        check_secrets(&keys, &mut mistakes);
+        check_group(dir, Some(&config), &mut mistakes);
+        check_rolling(dir, Some(&config), &keys, &mut mistakes);
+        let keys = keys.into_iter().map(|(_, key)| key).collect();
+        mistakes.is_empty().then_some(Self { config, keys })
+    }
+
     /// Whether there is a key whose time is not over.
     #[must_use]
     pub fn has_key_at(&self, now: Timestamp) -> bool {
@@ -152,6 +166,20 @@ pub fn no_folder(dir: &Path) -> Option<Mistake> {
         dir,
         format!("is a file, and --config takes the folder: --config {folder}"),
     ))
+}
+
+/// The main file, to end something by: with mistakes, which are given too, as it was last in
+/// force. That one says nothing of where the state is: the daemon's user could have written it.
+pub fn load_config_or_kept(dir: &Path) -> Result<(Config, Vec<Mistake>), Vec<Mistake>> {
+    let mistakes = match load_config(dir, Owner::wanted()) {
+        Ok(config) => return Ok((config, Vec::new())),
+        Err(mistakes) => mistakes,
+    };
+    let Some(kept) = kept::config(dir) else {
+        return Err(mistakes);
+    };
+    let state = state_folder(dir);
+    Ok((Config { state, ..kept }, mistakes))
 }
 
 /// Reads the main file alone.

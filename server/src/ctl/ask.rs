@@ -33,6 +33,8 @@ pub enum NoAnswer {
         why: String,
         /// The mistakes that are the reason.
         mistakes: Vec<String>,
+        /// Of a reload: whether it took the keys all the same.
+        keys_taken: bool,
     },
     /// It could not be asked, or did not answer.
     Failed(Failure),
@@ -46,7 +48,7 @@ impl From<NoAnswer> for Failure {
                 format!("no daemon answers at {}{}", path.display(), guard()),
                 Some("start oneknockd; where it ends at once, its log says why".into()),
             ),
-            NoAnswer::Refused { why, mistakes } => {
+            NoAnswer::Refused { why, mistakes, .. } => {
                 for mistake in mistakes {
                     say(format_args!("oneknockctl: {mistake}"));
                 }
@@ -113,10 +115,14 @@ impl Asked {
                 ..
             } => serde_json::from_value(ok).map_err(|error| failed(&self.path, &error.into())),
             Answer {
-                error, mistakes, ..
+                error,
+                mistakes,
+                keys_taken,
+                ..
             } => Err(NoAnswer::Refused {
                 why: error.unwrap_or_else(|| "the daemon gave no answer".into()),
                 mistakes,
+                keys_taken,
             }),
         }
     }

@@ -67,6 +67,9 @@ pub struct Cli {
 enum Stopped {
     #[error("configuration")]
     Mistakes(Vec<Mistake>),
+    /// The keys are in force as they are on disk.
+    #[error("the keys are reloaded, and oneknockd.toml is not")]
+    MainFile(Vec<Mistake>),
     #[error(transparent)]
     Listen(#[from] CannotListen),
     #[error(transparent)]
@@ -194,7 +197,7 @@ struct Daemon {
     control: Control,
     /// Where a trial of the guard goes on: until when.
     trial_until: Option<Duration>,
-    /// Whether they are those of an earlier run, since the main file had mistakes.
+    /// Whether the main file is one that was in force before, since it had mistakes.
     as_before: bool,
     /// When the settings in force were read, by the clock that files are dated with.
     read_ms: u64,
