@@ -10,7 +10,7 @@ use crate::running;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one that starts or ends may be without its socket.
 const MOMENT: Duration = Duration::from_secs(2);
 /// An answer is never longer than this, in bytes; see the daemon's own limit.
-const MAX_ANSWER: u64 = 1 << 21;
+const MAX_ANSWER: usize = 1 << 21;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -73,6 +73,8 @@ pub fn guard() -> &'static str {
 pub struct Asked {
     path: PathBuf,
     lines: BufReader<UnixStream>,
+    /// When an answer is to be there, all of it.
+    until: Option<Instant>,
 }
 
 /// Asks the daemon of a configuration folder.
@@ -88,6 +90,7 @@ impl Asked {
         let mut asked = Self {
             path,
             lines: BufReader::new(stream),
+            until: Instant::now().checked_add(PATIENCE),
         };
         let sent = asked
             .lines
@@ -129,11 +132,8 @@ impl Asked {
 
     /// Reads a line; none at the end.
     pub fn line<T: DeserializeOwned>(&mut self) -> Result<Option<T>, NoAnswer> {
-        let mut line = Vec::new();
-        let mut limited = (&mut self.lines).take(MAX_ANSWER);
-        let read = limited.read_until(b'\n', &mut line);
-        let read = read.map_err(|error| failed(&self.path, &error))?;
-        if read == 0 {
+        let line = self.bytes().map_err(|error| failed(&self.path, &error))?;
+        if line.is_empty() {
             return Ok(None);
         }
         let value = serde_json::from_slice(&line).map(spelt);
@@ -143,8 +143,35 @@ impl Asked {
             .map_err(|error| failed(&self.path, &error.into()))
     }
 
+    /// A line's bytes, or those that are there at the end. Each of them may come late, and all
+    /// of them together only by so much.
+    fn bytes(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        loop {
+            if let Some(until) = self.until {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                self.lines.get_ref().set_read_timeout(Some(left))?;
+            }
+            let part = match self.lines.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                part => part?,
+            };
+            let end = part.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(part.len(), |at| at + 1);
+            line.extend_from_slice(&part[..taken]);
+            self.lines.consume(taken);
+            if end.is_some() || taken == 0 || line.len() >= MAX_ANSWER {
+                return Ok(line);
+            }
+        }
+    }
+
     /// Waits for the next lines without end.
-    pub fn wait_for_ever(&self) -> Result<(), NoAnswer> {
+    pub fn wait_for_ever(&mut self) -> Result<(), NoAnswer> {
+        self.until = None;
         let waits = self.lines.get_ref().set_read_timeout(None);
         waits.map_err(|error| failed(&self.path, &error))
     }
@@ -222,5 +249,25 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     } else {
         let what = format!("another user's program (uid {peer}) listens there");
         Err(io::Error::other(what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_comes_bit_by_bit_and_never_ends_is_given_up() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let drip = std::thread::spawn(move || while theirs.write_all(b" ").is_ok() {});
+        let mut asked = Asked {
+            path: "control".into(),
+            lines: BufReader::new(ours),
+            until: Some(Instant::now() + Duration::from_millis(20)),
+        };
+        let line = asked.line::<Value>();
+        assert!(matches!(line, Err(NoAnswer::Failed(_))), "{line:?}");
+        drop(asked);
+        drip.join().unwrap();
     }
 }
