@@ -1,6 +1,7 @@
 //! The one place where the server reads its clocks.
 
 use crate::gate::Now;
+use crate::program;
 use nix::time::ClockId;
 use oneknock_shared::knock::Timestamp;
 use std::io;
@@ -106,9 +107,9 @@ impl Synchronised {
 /// Asks systemd, which asks the kernel: the kernel itself answers only a system call that
 /// no safe library wraps.
 pub fn is_synchronised() -> io::Result<bool> {
-    let output = Command::new("timedatectl")
-        .args(["show", "--property=NTPSynchronized", "--value"])
-        .output()?;
+    let mut ask = Command::new("timedatectl");
+    ask.args(["show", "--property=NTPSynchronized", "--value"]);
+    let output = program::output(&mut ask, b"", program::ANSWER)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(io::Error::other(said));

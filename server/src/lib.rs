@@ -25,5 +25,7 @@ pub mod ledger;
 pub mod listener;
 pub mod log;
 mod proc_net;
+mod program;
 pub mod reasons;
+mod running;
 pub mod usage;

@@ -42,6 +42,16 @@ fn a_door_that_opens_has_nothing_the_matter() {
 }
 
 #[test]
+fn a_clock_that_nobody_answers_for_is_not_waited_for() {
+    let site = site("yes; exec sleep 600");
+    let _daemon = site.daemon();
+    let said = site.oneknock(&["doctor", "home"]).ok();
+    for part in ["the door opens", "nobody here can say"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
 fn the_likely_cause_is_the_one_that_was_made() {
     let site = site("yes");
     site.ctl(&["guard"]).ok();

@@ -20,6 +20,22 @@ fn answer(listener: &UnixListener, times: usize, line: &str) {
 }
 
 #[test]
+fn a_list_of_grants_that_never_ends_is_given_up() {
+    let site = Site::new(binaries!());
+    let socket = site.state().join("control");
+    let _ = fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).unwrap();
+    let grant = r#"{"key":"laptop","address":"192.0.2.7","service":"ssh","seconds":9}"#;
+    let line = format!("{{\"v\":1,\"ok\":{{\"grants\":[{grant}],\"more\":true}}}}\n");
+    let done = std::thread::scope(|scope| {
+        scope.spawn(|| answer(&listener, 2, &line));
+        site.ctl(&["grants"])
+    });
+    assert!(done.err.contains("without an end"), "{done}");
+    done.fails(1);
+}
+
+#[test]
 fn what_it_says_moves_no_cursor_and_has_an_end() {
     let site = Site::new(binaries!());
     site.key("laptop", &["ssh"]);

@@ -171,6 +171,77 @@ fn a_mistake_elsewhere_keeps_a_key_in_force_and_not_what_it_has_opened() {
 }
 
 #[test]
+fn a_mistake_in_the_main_file_keeps_no_leaked_key_in_force() {
+    let calls: [(&[&str], i32); 3] = [
+        (&["key", "remove", "laptop", "--force"], 0),
+        (
+            &["key", "retire", "laptop", "--generation", "1", "--force"],
+            0,
+        ),
+        // It is in force as said, and its invitation waits for the mistake.
+        (&["key", "rotate", "laptop", "--now"], 1),
+    ];
+    for (call, code) in calls {
+        let site = Site::new(binaries!());
+        let leaked = site.key("laptop", &["ssh"]);
+        let other = site.key("phone", &["ssh"]);
+        let mut daemon = site.daemon();
+        let stranger = &site.lab.stranger;
+        opens(&site, &mut daemon, stranger, ("laptop", &leaked));
+        let good = fs::read_to_string(site.config()).unwrap();
+        fs::write(site.config(), format!("{good}\nskew = = 3\n")).unwrap();
+        let done = site.ctl(call);
+        for part in [
+            "oneknockd.toml:",
+            "the daemon has taken it",
+            "nothing of oneknockd.toml",
+        ] {
+            assert!(done.err.contains(part), "{part}: {done}");
+        }
+        assert_eq!((done.code, &*done.out), (Some(code), ""), "{done}");
+        assert_eq!(site.guests("ssh"), []);
+        is_refused(&site, &mut daemon, &leaked, ("phone", &other));
+        // Of the main file all is as it was, and it is said as long as it is so.
+        let status = site.ctl(&["status"]);
+        assert!(
+            status.out.contains("in force is what was before"),
+            "{status}"
+        );
+        let done = site.ctl(&["reload"]);
+        assert!(done.err.contains("the keys are reloaded"), "{done}");
+        done.fails(1);
+        // SIGHUP takes a key that was removed by hand.
+        fs::remove_file(site.key_file("phone")).unwrap();
+        daemon.signal(Signal::SIGHUP);
+        wait::until_true("it is taken", || site.guests("ssh").is_empty());
+        fs::write(site.config(), good).unwrap();
+        site.ctl(&["reload"]).ok();
+        let status = site.ctl(&["status"]);
+        assert!(
+            !status.out.contains("in force is what was before"),
+            "{status}"
+        );
+    }
+}
+
+#[test]
+fn a_key_of_a_service_that_is_not_in_force_is_not_taken_beside_a_mistake_in_the_main_file() {
+    let site = Site::new(binaries!());
+    let laptop = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let text = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), format!("{text}\nskew = = 3\n")).unwrap();
+    let key = fs::read_to_string(site.key_file("laptop")).unwrap();
+    let of_web = key.replace("[\"ssh\"]", "[\"web\"]");
+    assert_ne!(key, of_web);
+    fs::write(site.key_file("laptop"), of_web).unwrap();
+    let done = site.ctl(&["reload"]);
+    assert!(!done.err.contains("the keys are reloaded"), "{done}");
+    done.fails(1);
+    opens(&site, &mut daemon, &site.lab.laptop, ("laptop", &laptop));
+}
+
+#[test]
 fn without_a_daemon_what_a_key_has_opened_is_closed_and_stays_so() {
     let calls: [&[&str]; 6] = [
         &["key", "rotate", "laptop", "--now"],

@@ -13,12 +13,13 @@ use causes::causes;
 use oneknock_shared::invitation::{AddressRule, Service};
 use oneknock_shared::knock::Action;
 use std::fmt::Write;
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-/// How long the name, and the door, may take.
+/// How long the name, the door, and who knows of the clock may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a port may take that is open without a knock.
 const AT_ONCE: Duration = Duration::from_millis(900);
@@ -173,8 +174,24 @@ fn way(to: IpAddr, port: u16) -> Result<IpAddr, String> {
 fn is_synchronised() -> Option<bool> {
     let mut ask = Command::new("timedatectl");
     let ask = ask.args(["show", "--property=NTPSynchronized", "--value"]);
-    let output = ask.output().ok().filter(|output| output.status.success())?;
-    match output.stdout.trim_ascii() {
+    let mut asked = ask
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let mut out = asked.stdout.take()?;
+    let (tell, told) = sync_channel(1);
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        // Nobody waits for it any more where telling fails.
+        let _ = out.read_to_end(&mut said).map(|_| tell.send(said));
+    });
+    let said = told.recv_timeout(PATIENCE).ok();
+    // One that says nothing, or does not end, is not waited for.
+    let _ = asked.kill();
+    let _ = asked.wait();
+    match said?.trim_ascii() {
         b"yes" => Some(true),
         b"no" => Some(false),
         _ => None,

@@ -8,8 +8,9 @@
 //! Whoever has taken the daemon over can write it. He gains nothing by that: where there is
 //! none, a mistake means no guard at all.
 
-use super::{Config, Settings, default_state, is_absent, load_config, load_keys, main_file, trial};
-use super::{check_group, check_rolling, check_secrets, check_services};
+use super::{
+    Config, Settings, default_state, is_absent, load_config, main_file, path_in_pieces, trial,
+};
 use crate::files::{self, Access, Existing, Owner, Unsafe};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -74,14 +75,14 @@ pub(super) fn mend(dir: &Path) -> Option<String> {
 
 /// With the keys as they are, where these fit.
 pub(super) fn settings(dir: &Path) -> Option<Settings> {
-    let config = config(dir)?;
-    let mut mistakes = Vec::new();
-    let keys = load_keys(dir, Owner::wanted(), &mut mistakes);
-    let known = config.services.iter().map(|s| s.name.to_string());
-    check_services(&known.collect::<Vec<_>>(), &keys, &mut mistakes);
-    check_secrets(&keys, &mut mistakes);
-    check_group(dir, Some(&config), &mut mistakes);
-    check_rolling(dir, Some(&config), &keys, &mut mistakes);
-    let keys = keys.into_iter().map(|(_, key)| key).collect();
-    mistakes.is_empty().then_some(Settings { config, keys })
+    Settings::under(dir, config(dir)?)
+}
+
+/// The folder of the state, also where the main file is in pieces.
+#[must_use]
+pub fn state_folder(dir: &Path) -> PathBuf {
+    let main = Access::WrittenOnlyBy(Owner::wanted());
+    let text = files::read(&files::config_file(dir), main);
+    let state = text.ok().and_then(|text| path_in_pieces(&text, "state"));
+    state.unwrap_or_else(|| default_state(dir))
 }

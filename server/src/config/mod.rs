@@ -13,7 +13,7 @@ mod steps;
 pub mod trial;
 
 pub use always::Network;
-pub use kept::{config as kept_config, forget as forget_kept, keep};
+pub use kept::{config as kept_config, forget as forget_kept, keep, state_folder};
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use main_file::{Config, Guard, default_control, main_text, parse as parse_config};
 pub use reach::unreachable;
@@ -108,6 +108,20 @@ impl Settings {
         }
     }
 
+    /// The keys as they are, under a main file that is in force, where they fit that.
+    #[must_use]
+    pub fn under(dir: &Path, config: Config) -> Option<Self> {
+        let mut mistakes = Vec::new();
+        let keys = load_keys(dir, Owner::wanted(), &mut mistakes);
+        let known = config.services.iter().map(|s| s.name.to_string());
+        check_services(&known.collect::<Vec<_>>(), &keys, &mut mistakes);
+        check_secrets(&keys, &mut mistakes);
+        check_group(dir, Some(&config), &mut mistakes);
+        check_rolling(dir, Some(&config), &keys, &mut mistakes);
+        let keys = keys.into_iter().map(|(_, key)| key).collect();
+        mistakes.is_empty().then_some(Self { config, keys })
+    }
+
     /// Whether there is a key whose time is not over.
     #[must_use]
     pub fn has_key_at(&self, now: Timestamp) -> bool {
@@ -157,6 +171,20 @@ pub fn no_folder(dir: &Path) -> Option<Mistake> {
     ))
 }
 
+/// The main file, to end something by: with mistakes, which are given too, as it was last in
+/// force. That one says nothing of where the state is: the daemon's user could have written it.
+pub fn load_config_or_kept(dir: &Path) -> Result<(Config, Vec<Mistake>), Vec<Mistake>> {
+    let mistakes = match load_config(dir, Owner::wanted()) {
+        Ok(config) => return Ok((config, Vec::new())),
+        Err(mistakes) => mistakes,
+    };
+    let Some(kept) = kept::config(dir) else {
+        return Err(mistakes);
+    };
+    let state = state_folder(dir);
+    Ok((Config { state, ..kept }, mistakes))
+}
+
 /// Reads the main file alone.
 pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
     if let Some(mistake) = no_folder(dir) {
@@ -201,15 +229,23 @@ pub fn default_state(dir: &Path) -> PathBuf {
 /// the one that it is in by default.
 #[must_use]
 pub fn control_path(dir: &Path, owner: Owner) -> PathBuf {
-    let text = files::read(&files::config_file(dir), Access::WrittenOnlyBy(owner));
-    let table = text.ok().and_then(|text| text.parse::<toml::Table>().ok());
-    let path = |key: &str| table.as_ref()?.get(key)?.as_str().map(PathBuf::from);
-    if let (None, Some(kept)) = (&table, kept::config(dir)) {
-        return kept.control;
+    let main = files::read(&files::config_file(dir), Access::WrittenOnlyBy(owner));
+    let text = main.as_deref().map_or("", |text| text);
+    if let Some(control) = path_in_pieces(text, "control") {
+        return control;
     }
-    path("control").unwrap_or_else(|| {
-        let state = path("state").unwrap_or_else(|| dir.join("state"));
-        default_control(dir, &state)
+    let is_whole = main.is_ok() && text.parse::<toml::Table>().is_ok();
+    match kept::config(dir).filter(|_| !is_whole) {
+        Some(kept) => kept.control,
+        None => default_control(dir, &state_folder(dir)),
+    }
+}
+
+/// The path that a line of a main file gives, also where the rest of it is in pieces.
+fn path_in_pieces(text: &str, name: &str) -> Option<PathBuf> {
+    text.lines().find_map(|line| {
+        let line = line.parse::<toml::Table>().ok()?;
+        line.get(name)?.as_str().map(PathBuf::from)
     })
 }
 

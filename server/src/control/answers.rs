@@ -24,6 +24,9 @@ pub struct Answer {
     /// The mistakes in configuration or keys that are the reason, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mistakes: Vec<String>,
+    /// Of a reload: whether the keys were taken all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keys_taken: bool,
 }
 
 /// A command could not be done.
@@ -33,6 +36,8 @@ pub struct Failed {
     pub error: String,
     /// The mistakes in configuration or keys that are the reason, a line each.
     pub mistakes: Vec<String>,
+    /// Of a reload: whether the keys were taken all the same.
+    pub keys_taken: bool,
 }
 
 impl Failed {
@@ -41,6 +46,7 @@ impl Failed {
         Self {
             error: error.to_string(),
             mistakes: Vec::new(),
+            keys_taken: false,
         }
     }
 }
@@ -50,15 +56,20 @@ impl Answer {
     #[must_use]
     pub fn of<T: Serialize>(result: Result<T, Failed>) -> Self {
         let result = result.and_then(|ok| serde_json::to_value(ok).map_err(Failed::new));
-        let (ok, error, mistakes) = match result {
-            Ok(ok) => (Some(ok), None, Vec::new()),
-            Err(failed) => (None, Some(failed.error), failed.mistakes),
-        };
-        Self {
+        let answer = |ok, error, mistakes, keys_taken| Self {
             v: VERSION,
             ok,
             error,
             mistakes,
+            keys_taken,
+        };
+        match result {
+            Ok(ok) => answer(Some(ok), None, Vec::new(), false),
+            Err(Failed {
+                error,
+                mistakes,
+                keys_taken,
+            }) => answer(None, Some(error), mistakes, keys_taken),
         }
     }
 }
@@ -97,7 +108,8 @@ pub struct Status {
     /// Whether nothing is accepted until the clock is synchronised, since the state was
     /// lost.
     pub waits_for_clock: bool,
-    /// Whether the main file had mistakes at the start, so that what was in force before is.
+    /// Whether the main file had mistakes when it was read last, so that what was in force
+    /// before is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_before: bool,
     /// When configuration and keys were last read and taken, by the clock of files; in

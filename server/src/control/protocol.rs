@@ -89,7 +89,7 @@ pub enum Command {
 }
 
 /// A place in the list of grants, which is in the order of service, address and key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct After {
     /// The service and the admitted address.
     pub place: Place,

@@ -6,18 +6,21 @@ use crate::control::answers::Answer;
 use crate::control::protocol::Command;
 use crate::files::Owner;
 use crate::firewall::Firewall;
+use crate::running;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an answer may take: a reload waits for nft.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one that starts or ends may be without its socket.
+const MOMENT: Duration = Duration::from_secs(2);
 /// An answer is never longer than this, in bytes; see the daemon's own limit.
-const MAX_ANSWER: u64 = 1 << 21;
+const MAX_ANSWER: usize = 1 << 21;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub enum NoAnswer {
         why: String,
         /// The mistakes that are the reason.
         mistakes: Vec<String>,
+        /// Of a reload: whether it took the keys all the same.
+        keys_taken: bool,
     },
     /// It could not be asked, or did not answer.
     Failed(Failure),
@@ -43,7 +48,7 @@ impl From<NoAnswer> for Failure {
                 format!("no daemon answers at {}{}", path.display(), guard()),
                 Some("start oneknockd; where it ends at once, its log says why".into()),
             ),
-            NoAnswer::Refused { why, mistakes } => {
+            NoAnswer::Refused { why, mistakes, .. } => {
                 for mistake in mistakes {
                     say(format_args!("oneknockctl: {mistake}"));
                 }
@@ -68,6 +73,8 @@ pub fn guard() -> &'static str {
 pub struct Asked {
     path: PathBuf,
     lines: BufReader<UnixStream>,
+    /// When an answer is to be there, all of it.
+    until: Option<Instant>,
 }
 
 /// Asks the daemon of a configuration folder.
@@ -79,21 +86,11 @@ impl Asked {
     /// Sends a command.
     pub fn new(dir: &Path, command: &Command) -> Result<Self, NoAnswer> {
         let path = config::control_path(dir, Owner::wanted());
-        let stream = match connect(&path) {
-            Ok(stream) => stream,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) =>
-            {
-                return Err(NoAnswer::NoDaemon(path));
-            }
-            Err(error) => return Err(failed(&path, &error)),
-        };
+        let stream = reach(dir, &path)?;
         let mut asked = Self {
             path,
             lines: BufReader::new(stream),
+            until: Instant::now().checked_add(PATIENCE),
         };
         let sent = asked
             .lines
@@ -121,21 +118,22 @@ impl Asked {
                 ..
             } => serde_json::from_value(ok).map_err(|error| failed(&self.path, &error.into())),
             Answer {
-                error, mistakes, ..
+                error,
+                mistakes,
+                keys_taken,
+                ..
             } => Err(NoAnswer::Refused {
                 why: error.unwrap_or_else(|| "the daemon gave no answer".into()),
                 mistakes,
+                keys_taken,
             }),
         }
     }
 
     /// Reads a line; none at the end.
     pub fn line<T: DeserializeOwned>(&mut self) -> Result<Option<T>, NoAnswer> {
-        let mut line = Vec::new();
-        let mut limited = (&mut self.lines).take(MAX_ANSWER);
-        let read = limited.read_until(b'\n', &mut line);
-        let read = read.map_err(|error| failed(&self.path, &error))?;
-        if read == 0 {
+        let line = self.bytes().map_err(|error| failed(&self.path, &error))?;
+        if line.is_empty() {
             return Ok(None);
         }
         let value = serde_json::from_slice(&line).map(spelt);
@@ -145,8 +143,35 @@ impl Asked {
             .map_err(|error| failed(&self.path, &error.into()))
     }
 
+    /// A line's bytes, or those that are there at the end. Each of them may come late, and all
+    /// of them together only by so much.
+    fn bytes(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        loop {
+            if let Some(until) = self.until {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                self.lines.get_ref().set_read_timeout(Some(left))?;
+            }
+            let part = match self.lines.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                part => part?,
+            };
+            let end = part.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(part.len(), |at| at + 1);
+            line.extend_from_slice(&part[..taken]);
+            self.lines.consume(taken);
+            if end.is_some() || taken == 0 || line.len() >= MAX_ANSWER {
+                return Ok(line);
+            }
+        }
+    }
+
     /// Waits for the next lines without end.
-    pub fn wait_for_ever(&self) -> Result<(), NoAnswer> {
+    pub fn wait_for_ever(&mut self) -> Result<(), NoAnswer> {
+        self.until = None;
         let waits = self.lines.get_ref().set_read_timeout(None);
         waits.map_err(|error| failed(&self.path, &error))
     }
@@ -179,6 +204,35 @@ fn failed(path: &Path, error: &io::Error) -> NoAnswer {
     })
 }
 
+/// Nobody behind the socket is no daemon only where none holds the folder either: one that
+/// was started with another `control` or `state` keeps every key in force.
+fn reach(dir: &Path, path: &Path) -> Result<UnixStream, NoAnswer> {
+    let start = Instant::now();
+    loop {
+        match connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) => {}
+            Err(error) => return Err(failed(path, &error)),
+        }
+        if !running::is_held(dir) {
+            return Err(NoAnswer::NoDaemon(path.into()));
+        }
+        if start.elapsed() > MOMENT {
+            let what = format!(
+                "a daemon runs, and does not answer at {}: nothing was asked of it",
+                path.display()
+            );
+            let hint = "it was started with another control or state, or its socket was removed: put them back in oneknockd.toml, or restart it (systemctl restart oneknockd); then again";
+            return Err(NoAnswer::Failed(Failure::Failed(what, Some(hint.into()))));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn connect(path: &Path) -> io::Result<UnixStream> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     // Before connecting: a daemon that hangs lets connections queue up.
@@ -195,5 +249,25 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     } else {
         let what = format!("another user's program (uid {peer}) listens there");
         Err(io::Error::other(what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_comes_bit_by_bit_and_never_ends_is_given_up() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let drip = std::thread::spawn(move || while theirs.write_all(b" ").is_ok() {});
+        let mut asked = Asked {
+            path: "control".into(),
+            lines: BufReader::new(ours),
+            until: Some(Instant::now() + Duration::from_millis(20)),
+        };
+        let line = asked.line::<Value>();
+        assert!(matches!(line, Err(NoAnswer::Failed(_))), "{line:?}");
+        drop(asked);
+        drip.join().unwrap();
     }
 }

@@ -7,7 +7,7 @@ use super::{Failure, say};
 use crate::config::{self, ctl_command};
 use crate::control::answers::{Cut, MOST_LISTED, Reloaded, Revoked};
 use crate::control::protocol::{Command, Who};
-use crate::files::{self, Owner};
+use crate::files;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::secret::GenerationId;
 use std::collections::BTreeSet;
@@ -47,9 +47,19 @@ pub fn tell(dir: &Path, what: &str, ends: Option<&Ends<'_>>) -> Result<(), Failu
             ));
             ends.map_or(Ok(()), |ends| ends.without_daemon(dir))
         }
-        Err(NoAnswer::Refused { why, mistakes }) => {
+        Err(NoAnswer::Refused {
+            why,
+            mistakes,
+            keys_taken,
+        }) => {
             for mistake in mistakes {
                 say(format_args!("oneknockctl: {mistake}"));
+            }
+            if keys_taken {
+                say(format_args!(
+                    "{what}, and the daemon has taken it, but nothing of oneknockd.toml"
+                ));
+                return ends.map_or(Ok(()), |ends| ends.cut(dir));
             }
             let what = format!("{what}, but the daemon has not taken it: {why}");
             let hint = format!("mend that, then: {} reload", ctl_command(dir));
@@ -116,7 +126,8 @@ impl Ends<'_> {
     fn without_daemon(&self, dir: &Path) -> Result<(), Failure> {
         let who = self.who();
         let ids = self.generations.as_ref().map(|of| of.ids.clone());
-        let config = load(dir)?;
+        // Whoever has changed the key has said what is wrong.
+        let (config, _) = load(dir)?;
         if config
             .sequence
             .as_ref()
@@ -163,7 +174,11 @@ fn revoke_by_daemon(dir: &Path, who: &Who) -> Result<(), Failure> {
 
 fn revoke_without_daemon(dir: &Path, who: Option<&Who>, with_cut: bool) -> Result<(), Failure> {
     say(format_args!("no daemon runs{}", guard()));
-    let mut alone = Alone::open(load(dir)?)?;
+    let (config, mistakes) = load(dir)?;
+    for mistake in mistakes {
+        say(format_args!("oneknockctl: {mistake}"));
+    }
+    let mut alone = Alone::open(config)?;
     let revoked = alone.close(&Meant::these(who, None))?;
     if let Some(Who::Key(name)) = who
         && revoked.closed == 0
@@ -183,9 +198,9 @@ fn revoke_without_daemon(dir: &Path, who: Option<&Who>, with_cut: bool) -> Resul
     alone.finish()
 }
 
-fn load(dir: &Path) -> Result<config::Config, Failure> {
+fn load(dir: &Path) -> Result<(config::Config, Vec<config::Mistake>), Failure> {
     super::check_readable(dir)?;
-    config::load_config(dir, Owner::wanted()).map_err(Failure::Mistakes)
+    config::load_config_or_kept(dir).map_err(Failure::Mistakes)
 }
 
 /// Has the connections ended that grants have let in.

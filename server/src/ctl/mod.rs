@@ -121,7 +121,9 @@ enum Command {
     },
     /// Have the daemon reread configuration and keys; say whether it took them.
     ///
-    /// With a mistake in them what was in force stays in force, and every mistake is said.
+    /// With a mistake in them what was in force stays in force, and every mistake is said. With
+    /// mistakes in oneknockd.toml alone the keys are taken all the same, under what is in force
+    /// of it: a key that was removed does not wait for them.
     Reload,
     /// End the grants of a key, to an address, or all of them, before their time.
     ///

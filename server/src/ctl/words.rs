@@ -27,7 +27,7 @@ fn span(seconds: u64) -> String {
 pub const WAITS: &str = "nothing is accepted yet, from any key: the state was lost, and until this machine's clock is synchronised no packet can be told from one that was accepted before; have the clock synchronised (timedatectl), or where it is right, stop oneknockd and vouch for it with \"oneknockctl new-state\"";
 
 /// What is to be known and done while the daemon has a configuration of before.
-const AS_BEFORE: &str = "oneknockd.toml has had mistakes since the daemon's start: in force is what was before; \"oneknockctl check\" says them, and \"oneknockctl reload\" takes it when they are mended";
+const AS_BEFORE: &str = "oneknockd.toml had mistakes when it was last read: in force is what was before; \"oneknockctl check\" says them, and \"oneknockctl reload\" takes it when they are mended";
 
 /// Several lines, without the last one's end.
 #[must_use]

@@ -1,6 +1,7 @@
 //! What the daemon does when it is asked over the control socket.
 
 use super::{Cli, Daemon, Stopped};
+use crate::config::Mistake;
 use crate::control::Request;
 use crate::control::answers::{
     Answer, Counted, Cut, Event, Failed, Grant, Grants, Guarded, MOST_LISTED, Reloaded, Revoked,
@@ -163,20 +164,16 @@ impl Daemon {
                 services: self.settings.config.services.len(),
                 keys: self.settings.keys.len(),
             }),
-            Err(Stopped::Mistakes(mistakes)) => {
-                let mut texts: Vec<String> = mistakes
-                    .iter()
-                    .take(MOST_LISTED)
-                    .map(ToString::to_string)
-                    .collect();
-                if mistakes.len() > texts.len() {
-                    texts.push(format!("and {} more", mistakes.len() - texts.len()));
-                }
-                Err(Failed {
-                    error: "not reloaded: what was in force stays in force".into(),
-                    mistakes: texts,
-                })
-            }
+            Err(Stopped::Mistakes(mistakes)) => Err(Failed {
+                error: "not reloaded: what was in force stays in force".into(),
+                mistakes: listed(&mistakes),
+                keys_taken: false,
+            }),
+            Err(Stopped::MainFile(mistakes)) => Err(Failed {
+                error: "oneknockd.toml is not reloaded: what was in force of it stays in force; the keys are reloaded".into(),
+                mistakes: listed(&mistakes),
+                keys_taken: true,
+            }),
             Err(why) => Err(Failed::new(why)),
         }
     }
@@ -260,4 +257,14 @@ impl Daemon {
         log::line(format_args!("the guard is down: asked for by uid={uid}"));
         Ok(TornDown { was_up })
     }
+}
+
+/// As many as an answer takes.
+fn listed(mistakes: &[Mistake]) -> Vec<String> {
+    let texts = mistakes.iter().take(MOST_LISTED).map(ToString::to_string);
+    let mut texts: Vec<String> = texts.collect();
+    if mistakes.len() > texts.len() {
+        texts.push(format!("and {} more", mistakes.len() - texts.len()));
+    }
+    texts
 }

@@ -24,6 +24,7 @@ use manager::Manager;
 use sift::Sifting;
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -66,6 +67,9 @@ pub struct Cli {
 enum Stopped {
     #[error("configuration")]
     Mistakes(Vec<Mistake>),
+    /// The keys are in force as they are on disk.
+    #[error("the keys are reloaded, and oneknockd.toml is not")]
+    MainFile(Vec<Mistake>),
     #[error(transparent)]
     Listen(#[from] CannotListen),
     #[error(transparent)]
@@ -193,10 +197,12 @@ struct Daemon {
     control: Control,
     /// Where a trial of the guard goes on: until when.
     trial_until: Option<Duration>,
-    /// Whether they are those of an earlier run, since the main file had mistakes.
+    /// Whether the main file is one that was in force before, since it had mistakes.
     as_before: bool,
     /// When the settings in force were read, by the clock that files are dated with.
     read_ms: u64,
+    /// Tells oneknockctl that a daemon runs, where its socket is not found.
+    held: Option<File>,
 }
 
 impl Daemon {

@@ -1,7 +1,7 @@
 //! Other settings while the daemon runs.
 
 use super::{Cli, Daemon, Stopped};
-use crate::config::{Mistake, Settings};
+use crate::config::{Config, Mistake, Settings};
 use crate::gate::{Change, Lost, Place};
 use crate::listener::Listener;
 use crate::log;
@@ -17,11 +17,22 @@ impl Daemon {
             Ok(()) => {
                 self.announce("reloaded");
                 self.keep(cli);
+                self.hold(cli);
             }
             Err(Stopped::Mistakes(mistakes)) => {
                 for mistake in mistakes {
                     log::line(format_args!("not reloaded: {mistake}"));
                 }
+            }
+            Err(Stopped::MainFile(mistakes)) => {
+                for mistake in mistakes {
+                    log::line(format_args!("not reloaded: {mistake}"));
+                }
+                let keys = self.settings.keys.len();
+                log::line(format_args!(
+                    "the keys are reloaded all the same: keys={keys}; of oneknockd.toml what was in force stays in force"
+                ));
+                self.hold(cli);
             }
             Err(why @ Stopped::Grants(_)) => {
                 self.announce("reloaded");
@@ -34,22 +45,8 @@ impl Daemon {
 
     fn try_reload(&mut self, cli: &Cli) -> Result<(), Stopped> {
         let read_ms = crate::files::clock_ms();
-        let settings = Settings::load(&cli.config).map_err(Stopped::Mistakes)?;
+        let (settings, mistakes) = self.load(cli)?;
         let (old, new) = (&self.settings.config, &settings.config);
-        let fixed = [
-            ("state", old.state == new.state),
-            ("control", old.control == new.control),
-            ("control_group", old.control_group == new.control_group),
-        ];
-        if let Some((what, _)) = fixed.iter().find(|(_, is_same)| !is_same) {
-            let what = format!("{what}: cannot change while the daemon runs; restart it");
-            let file = crate::files::config_file(&cli.config);
-            return Err(Stopped::Mistakes(vec![Mistake {
-                file,
-                line: None,
-                what,
-            }]));
-        }
         let listener = if old.listen == new.listen {
             None
         } else {
@@ -65,7 +62,7 @@ impl Daemon {
             return Err(error.into());
         }
         self.read_ms = read_ms;
-        self.as_before = false;
+        self.as_before = !mistakes.is_empty();
         // All that there are were let in by the guard as it was, or are older than a service
         // that is guarded from now on.
         self.remember(true);
@@ -89,7 +86,43 @@ impl Daemon {
         let lost: Vec<Change> = lost.changes.into_iter().filter(is_there).collect();
         let changed = self.change(&lost).map_err(Stopped::Grants);
         self.remember(false);
-        changed
+        changed?;
+        if mistakes.is_empty() {
+            return Ok(());
+        }
+        Err(Stopped::MainFile(mistakes))
+    }
+
+    /// What is on disk. With mistakes of the main file alone it is the keys, under the one that
+    /// is in force: a key that has leaked is not to open until somebody has mended those.
+    fn load(&self, cli: &Cli) -> Result<(Settings, Vec<Mistake>), Stopped> {
+        let mistakes = match Settings::load(&cli.config) {
+            Ok(settings) => match self.fixed(cli, &settings.config) {
+                None => return Ok((settings, Vec::new())),
+                Some(mistake) => vec![mistake],
+            },
+            Err(mistakes) => mistakes,
+        };
+        match Settings::under(&cli.config, self.settings.config.clone()) {
+            Some(settings) => Ok((settings, mistakes)),
+            None => Err(Stopped::Mistakes(mistakes)),
+        }
+    }
+
+    /// What of the main file cannot change while the daemon runs, and has.
+    fn fixed(&self, cli: &Cli, new: &Config) -> Option<Mistake> {
+        let old = &self.settings.config;
+        let fixed = [
+            ("state", old.state == new.state),
+            ("control", old.control == new.control),
+            ("control_group", old.control_group == new.control_group),
+        ];
+        let (what, _) = fixed.iter().find(|(_, is_same)| !is_same)?;
+        Some(Mistake {
+            file: crate::files::config_file(&cli.config),
+            line: None,
+            what: format!("{what}: cannot change while the daemon runs; restart it"),
+        })
     }
 
     /// Puts the settings in force in the gate. What a key has lost its right to is closed,

@@ -13,6 +13,7 @@ use crate::gateways;
 use crate::ledger::{Found, Ledger};
 use crate::listener::Listener;
 use crate::log::{self, Log};
+use crate::running;
 use oneknock_shared::knock::Timestamp;
 
 /// Instead of a configuration with mistakes.
@@ -70,6 +71,7 @@ impl Daemon {
             trial_until: None,
             as_before: !mistakes.is_empty(),
             read_ms,
+            held: None,
         };
         daemon.gate.set_gateways(gateways::read());
         daemon.see_gateways();
@@ -79,9 +81,20 @@ impl Daemon {
         daemon.remember(true);
         daemon.sift();
         daemon.roll_first();
+        daemon.hold(cli);
         daemon.announce("ready");
         daemon.keep(cli);
         Ok(daemon)
+    }
+
+    /// Says that it runs, to whom its socket does not.
+    pub(super) fn hold(&mut self, cli: &Cli) {
+        match running::hold(&cli.config) {
+            Ok(held) => self.held = Some(held),
+            Err(error) => log::line(format_args!(
+                "where oneknockctl does not find the control socket it will not see that this runs: {error}"
+            )),
+        }
     }
 
     /// Keeps what is in force, for a start with a mistake in the configuration.

@@ -1,10 +1,11 @@
 //! A copy of this machine's network: a namespace with its address and the name of its
 //! link, and another that is the rest of the world. Both go when this is dropped.
 
+use crate::program;
 use nix::sched::{CloneFlags, setns};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,12 +25,10 @@ impl Namespace {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut line = String::new();
-        if let Some(out) = holder.stdout.take() {
-            BufReader::new(out).read_line(&mut line)?;
-        }
+        let out = holder.stdout.take();
         let namespace = Self(holder);
-        if line == "on\n" {
+        let line = out.map(|out| program::first_line(out, program::ANSWER));
+        if line.transpose()?.is_some_and(|line| line == "on\n") {
             Ok(namespace)
         } else {
             Err(io::Error::other("unshare made no network namespace"))
@@ -38,21 +37,11 @@ impl Namespace {
 
     /// Runs a program in it.
     fn run(&self, args: &[&str], input: &[u8]) -> io::Result<()> {
-        let mut child = Command::new("nsenter")
-            .args(["--net", "--target", &self.0.id().to_string()])
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        // One that ends early says why.
-        let written = child
-            .stdin
-            .take()
-            .map_or(Ok(()), |mut stdin| stdin.write_all(input));
-        let output = child.wait_with_output()?;
+        let mut enter = Command::new("nsenter");
+        enter.args(["--net", "--target", &self.0.id().to_string()]);
+        let output = program::output(enter.args(args), input, program::RULESET)?;
         if output.status.success() {
-            return written;
+            return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said: Vec<&str> = said.split_whitespace().collect();

@@ -19,8 +19,10 @@ mod versions;
 
 pub use versions::can_own;
 
-use crate::config::Config;
+use crate::config::{Config, one_line};
+use crate::program;
 use std::fmt;
+use std::io;
 use std::process::Command;
 
 /// One thing that was found.
@@ -55,17 +57,16 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.is_trouble { "trouble" } else { "note" };
-        write!(f, "{kind}: {}\n  do: {}", self.what, self.mend)
+        // Names of others' tables are in it, and these may be anything.
+        let (what, mend) = (one_line(&self.what), one_line(&self.mend));
+        write!(f, "{kind}: {what}\n  do: {mend}")
     }
 }
 
-/// What a program prints; nothing where it cannot be run.
-fn said(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output();
-    output.map_or_else(
-        |_| String::new(),
-        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
-    )
+/// What a program prints, however it ends.
+fn said(name: &str, args: &[&str]) -> io::Result<String> {
+    let output = program::output(Command::new(name).args(args), b"", program::ANSWER)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Examines this machine. Changes nothing; the copy of its network goes again.

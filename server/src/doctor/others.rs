@@ -4,6 +4,7 @@
 use super::Finding;
 use super::copy::{Copy, Pair};
 use crate::firewall::TABLE;
+use crate::program;
 use oneknock_shared::port::Transport;
 use std::fs;
 use std::io;
@@ -22,50 +23,67 @@ pub struct Other {
     is_legacy: bool,
 }
 
+/// Families whose tables have to do with packets for this machine; the last is before all.
+const FAMILIES: [&str; 4] = ["ip", "ip6", "inet", "netdev"];
+
+/// A table, or its name and why it cannot be read.
+pub type Read = Result<Other, (String, io::Error)>;
+
 /// Every table of nft's but ours that can have to do with packets for this machine.
-pub fn others() -> io::Result<Vec<Other>> {
-    let mut others = Vec::new();
-    for line in output("nft", &["list", "tables"])?.lines() {
-        let [_, family, name] = line.split_whitespace().collect::<Vec<_>>()[..] else {
-            continue;
+pub fn others() -> io::Result<Vec<Read>> {
+    let listed = output("nft", &["list", "tables"])?;
+    let lines = listed.lines().filter_map(|line| {
+        let Some((family, name)) = named(line) else {
+            // A name may be anything that the kernel takes, the end of a line too.
+            return Some(Err((line.into(), io::Error::other("it is not understood"))));
         };
-        if ["ip", "ip6", "inet"].contains(&family) && (family, name) != ("inet", TABLE) {
-            others.push(Other {
-                family: family.into(),
-                name: name.into(),
-                text: output("nft", &["--stateless", "list", "table", family, name])?,
-                is_legacy: false,
-            });
+        if !FAMILIES.contains(&family) || (family, name) == ("inet", TABLE) {
+            return None;
         }
-    }
-    Ok(others)
+        let text = output("nft", &["--stateless", "list", "table", family, name]);
+        let text = text.map_err(|why| (format!("{family} {name}"), why));
+        Some(text.map(|text| Other {
+            family: family.into(),
+            name: name.into(),
+            text,
+            is_legacy: false,
+        }))
+    });
+    Ok(lines.collect())
+}
+
+/// The family and the name in a line of nft's list of tables.
+fn named(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("table ")?.split_once(' ')
 }
 
 /// The tables of iptables-legacy, which nft does not see.
-pub fn legacy() -> io::Result<Vec<Other>> {
+pub fn legacy() -> Vec<Read> {
     let mut others = Vec::new();
     for (family, program) in [("ip", "iptables"), ("ip6", "ip6tables")] {
         // The kernel's own list; it is not there where it knows of no such tables.
         let names = fs::read_to_string(format!("/proc/net/{family}_tables_names"));
         for name in names.unwrap_or_default().lines() {
-            others.push(Other {
+            let text = output(&format!("{program}-legacy-save"), &["-t", name]);
+            let text = text.map_err(|why| (format!("{family} {name}"), why));
+            others.push(text.map(|text| Other {
                 family: family.into(),
                 name: name.into(),
-                text: output(&format!("{program}-legacy-save"), &["-t", name])?,
+                text,
                 is_legacy: true,
-            });
+            }));
         }
     }
-    Ok(others)
+    others
 }
 
-fn output(program: &str, args: &[&str]) -> io::Result<String> {
-    let output = Command::new(program).args(args).output()?;
+fn output(name: &str, args: &[&str]) -> io::Result<String> {
+    let output = program::output(Command::new(name).args(args), b"", program::RULESET)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(io::Error::other(format!("{program}: {said}")))
+    Err(io::Error::other(format!("{name}: {said}")))
 }
 
 impl Other {

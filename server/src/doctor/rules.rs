@@ -39,18 +39,21 @@ struct Tried {
 /// What is found.
 pub fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut all = Vec::new();
-    for (what, read) in [
-        ("the machine's other rules cannot be read", others()),
-        ("the rules of iptables-legacy cannot be read", legacy()),
-    ] {
-        match read {
-            Ok(others) => all.extend(others),
-            Err(why) => findings.push(cannot(what, &why)),
-        }
-    }
+    let mut all = others().unwrap_or_else(|why| {
+        let what = "the machine's other rules cannot be read";
+        findings.push(cannot(what, &why));
+        Vec::new()
+    });
+    all.extend(legacy());
     let mut stopped = [None; 2];
     for other in all {
+        let other = match other {
+            Ok(other) => other,
+            Err((name, why)) => {
+                findings.push(cannot(&format!("table {name} cannot be read"), &why));
+                continue;
+            }
+        };
         findings.extend(forwards::examine(config, &other.text));
         match rehearse(config, &other) {
             Ok(tried) => {
@@ -61,7 +64,10 @@ pub fn examine(config: &Config) -> Vec<Finding> {
             }
             Err(why) => {
                 let what = format!("table {} {} cannot be tried out", other.family, other.name);
-                findings.push(cannot(&what, &why));
+                let mut finding = cannot(&what, &why);
+                // It may be for a link that does not lead to the world, which is not copied.
+                finding.is_trouble = other.family != "netdev";
+                findings.push(finding);
             }
         }
     }
@@ -75,7 +81,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
 }
 
 fn cannot(what: &str, why: &io::Error) -> Finding {
-    Finding::note(
+    Finding::trouble(
         format!("{what}: {why}"),
         "look at it yourself: nft list ruleset, and where there are any, iptables-legacy-save and ip6tables-legacy-save",
     )

@@ -3,6 +3,7 @@
 use super::{Finding, said, versions};
 use crate::config::{Config, Guard};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// What nftables.service loads; as Debian ships it, it begins by flushing every ruleset.
@@ -21,11 +22,22 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     if !Path::new("/run/systemd/system").exists() {
         return Vec::new();
     }
-    let is_enabled = |unit: &str| said("systemctl", &["is-enabled", unit]).starts_with("enabled");
-    let flushes = flushes(Path::new(NFTABLES_CONF), DEPTH) && is_enabled("nftables.service");
+    enabled(config).unwrap_or_else(|why| {
+        vec![Finding::trouble(
+            format!("what comes up at the machine's start cannot be asked: systemctl: {why}"),
+            "systemctl is-enabled oneknock-guard oneknockd",
+        )]
+    })
+}
+
+fn enabled(config: &Config) -> io::Result<Vec<Finding>> {
+    let is_enabled = |unit: &str| -> io::Result<bool> {
+        Ok(said("systemctl", &["is-enabled", unit])?.starts_with("enabled"))
+    };
+    let flushes = flushes(Path::new(NFTABLES_CONF), DEPTH) && is_enabled("nftables.service")?;
     let mut findings = start(
-        is_enabled("oneknock-guard.service"),
-        is_enabled("oneknockd.service"),
+        is_enabled("oneknock-guard.service")?,
+        is_enabled("oneknockd.service")?,
         flushes,
     );
     let is_watched = config.guard == Guard::Watched || !versions::can_own();
@@ -35,7 +47,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
             format!("let {NFTABLES_CONF} delete its own tables in place of \"flush ruleset\", or use guard = \"owned\" and Linux 6.9 or later"),
         )
     }));
-    findings
+    Ok(findings)
 }
 
 /// Whether a file of nft's, or one that it includes, takes everybody's rules down.

@@ -2,6 +2,7 @@
 
 use super::{Finding, said};
 use nix::sys::utsname::uname;
+use std::io;
 
 /// Older ones have no sets of port ranges, which the guard's ruleset is made of.
 const KERNEL: (u32, u32) = (5, 6);
@@ -13,7 +14,13 @@ const NFT: [u32; 3] = [1, 0, 6];
 /// What is found.
 pub fn examine() -> Vec<Finding> {
     let kernel = old_kernel(&release());
-    let nft = old_nft(&said("nft", &["--version"]));
+    let nft = match said("nft", &["--version"]) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Some(Finding::trouble(
+            format!("nft cannot be asked for its version: {why}"),
+            "nft --version",
+        )),
+        said => old_nft(&said.unwrap_or_default()),
+    };
     kernel.into_iter().chain(nft).collect()
 }
 

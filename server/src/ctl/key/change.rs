@@ -61,7 +61,12 @@ fn overlap(text: &str) -> Result<Duration, String> {
 
 impl Rotate {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
-        let (name, folder) = (&self.name, Folder::open(dir)?);
+        let name = &self.name;
+        let folder = if self.now {
+            Folder::open_to_end(dir)?
+        } else {
+            Folder::open(dir)?
+        };
         let turn = folder.turn()?;
         let mut key = folder.load(name)?;
         let now = Folder::now();
@@ -109,6 +114,12 @@ impl Rotate {
         let told = end::tell(dir, &what, ends.as_ref());
         if self.now {
             warn_of_sequence(&folder, name, Some(&key));
+        }
+        if !folder.mistakes.is_empty() {
+            told?;
+            let what = "there is no invitation yet: it is made from oneknockd.toml";
+            let hint = format!("mend that, then: {} key invite {name}", ctl_command(dir));
+            return Err(Failure::Failed(what.into(), Some(hint)));
         }
         give(dir, name, &invitation, told)?;
         let older = key.generations.iter().rev().skip(1);
@@ -174,7 +185,7 @@ pub struct Retire {
 
 impl Retire {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
-        let (name, folder) = (&self.name, Folder::open(dir)?);
+        let (name, folder) = (&self.name, Folder::open_to_end(dir)?);
         let turn = folder.turn()?;
         let mut key = folder.load(name)?;
         let now = Folder::now();
@@ -263,7 +274,7 @@ pub struct Remove {
 
 impl Remove {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
-        let (name, folder) = (&self.name, Folder::open(dir)?);
+        let (name, folder) = (&self.name, Folder::open_to_end(dir)?);
         let turn = folder.turn()?;
         let key = match folder.load(name) {
             Err(_) if self.force => None,

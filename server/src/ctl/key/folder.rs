@@ -1,6 +1,6 @@
 //! Changes to key files: one at a time, each of them entirely or not at all.
 
-use super::super::Failure;
+use super::super::{Failure, say};
 use crate::clock::Clock;
 use crate::config::{self, Config, Generation, Key, Policy, ctl_command, key_text};
 use crate::files::{self, Existing, KEY_FILE_MODE, Owner};
@@ -25,6 +25,8 @@ pub struct Folder<'d> {
     pub dir: &'d Path,
     /// The main file.
     pub config: Config,
+    /// What is wrong with it, where it is that which was last in force.
+    pub mistakes: Vec<config::Mistake>,
     owner: Owner,
 }
 
@@ -41,7 +43,29 @@ impl<'d> Folder<'d> {
         super::super::check_readable(dir)?;
         let owner = Owner::wanted();
         let config = config::load_config(dir, owner).map_err(Failure::Mistakes)?;
-        Ok(Self { dir, config, owner })
+        Ok(Self {
+            dir,
+            config,
+            mistakes: Vec::new(),
+            owner,
+        })
+    }
+
+    /// As [`Folder::open`], to end something: a mistake in the main file, which is said, is no
+    /// reason to leave a key in force.
+    pub fn open_to_end(dir: &'d Path) -> Result<Self, Failure> {
+        super::super::check_readable(dir)?;
+        let loaded = config::load_config_or_kept(dir);
+        let (config, mistakes) = loaded.map_err(Failure::Mistakes)?;
+        for mistake in &mistakes {
+            say(format_args!("oneknockctl: {mistake}"));
+        }
+        Ok(Self {
+            dir,
+            config,
+            mistakes,
+            owner: Owner::wanted(),
+        })
     }
 
     /// What this machine's clock says.

@@ -82,8 +82,8 @@ pub enum Command {
     Retire(change::Retire),
     /// Remove a key, and close what it opened.
     ///
-    /// The daemon closes it, and where none runs this call. With a mistake in another file the
-    /// daemon keeps the key in force; what it has opened is closed all the same.
+    /// The daemon closes it, and where none runs this call. With a mistake in another
+    /// key's file the daemon keeps the key in force; what it has opened is closed all the same.
     ///
     /// Refused where the key is in use: a generation of it that works has been used.
     /// Without --cut sessions that are in live on.
