@@ -54,7 +54,11 @@ fn put_up_as(dir: &Path, config: &Config) -> Result<(), Failure> {
         None if firewall.stays_up().map_err(failed)? => {
             eprintln!("a running oneknockd owns the guard: it is up");
         }
-        None if !config.on_trial => return Err(on_trial_still("a running oneknockd owns it")),
+        None if !config.on_trial => {
+            return Err(on_trial_still(
+                "a running oneknockd owns it, and cannot be asked",
+            ));
+        }
         _ if config.on_trial => {
             let left = firewall.trial().map_err(failed)?;
             let left_seconds = left.map_or(0, |trial| whole_seconds(trial.left));
@@ -68,7 +72,7 @@ fn put_up_as(dir: &Path, config: &Config) -> Result<(), Failure> {
 
 /// A daemon that cannot be told keeps the guard on trial, whatever is configured.
 pub fn on_trial_still(why: impl Display) -> Failure {
-    let what = format!("the guard is on trial still: {why} and cannot be asked");
+    let what = format!("the guard is on trial still: {why}");
     let hint =
         "restart oneknockd, and confirm again; where the trial is over by then, enable again";
     Failure::Failed(what, Some(hint.into()))

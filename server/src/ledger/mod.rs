@@ -317,15 +317,6 @@ impl Ledger {
     }
 }
 
-/// Whether a daemon has the state, also one that does not answer.
-pub fn is_in_use(folder: &Path) -> Result<bool, Unusable> {
-    match take_lock(folder) {
-        Ok(_) => Ok(false),
-        Err(Unusable::Locked(_)) => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
 /// Takes the lock of a state, which is the folder's owner's.
 fn take_lock(folder: &Path) -> Result<(File, Owner), Unusable> {
     let failed = |error| Unusable::Io(folder.into(), error);

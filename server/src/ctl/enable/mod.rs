@@ -73,7 +73,7 @@ impl Enable {
         };
         // From here on nothing is shut but by a trial.
         begin(dir, until)?;
-        let shut = self.shut(dir, &config.state);
+        let shut = self.shut(dir);
         if shut.is_err() && comes_up {
             // As it was: what would be shut after the machine's next start still is then.
             end(dir)?;
@@ -86,7 +86,7 @@ impl Enable {
     }
 
     /// Shuts the doors, of a guard on trial.
-    fn shut(&self, dir: &Path, state: &Path) -> Result<(), Failure> {
+    fn shut(&self, dir: &Path) -> Result<(), Failure> {
         start(dir)?;
         let took = self_knock::knock(dir)?;
         eprintln!(
@@ -108,7 +108,7 @@ impl Enable {
             );
             return Ok(());
         }
-        keep_up(dir, state)?;
+        keep_up(dir)?;
         eprintln!("the guard is up: sessions that are open live on");
         systemd::enable(dir)
     }
@@ -140,7 +140,7 @@ pub fn confirm(dir: &Path) -> Result<(), Failure> {
         );
         return Err(Failure::Failed(what, Some(session::HINT.into())));
     }
-    keep_up(dir, &config.state)?;
+    keep_up(dir)?;
     eprintln!(
         "confirmed by a session from {}: the guard stays up",
         session.address
@@ -242,11 +242,14 @@ fn start(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Ends the trial: the guard is up for good.
-fn keep_up(dir: &Path, state: &Path) -> Result<(), Failure> {
+fn keep_up(dir: &Path) -> Result<(), Failure> {
     let until = trial::read(dir).unwrap_or(Until::Confirmed);
     end(dir)?;
     let kept = match ask::<Reloaded>(dir, &Command::Reload) {
-        Err(NoAnswer::NoDaemon(path)) => keep_up_alone(dir, state, &path),
+        // The daemon has died meanwhile; the guard does not need it.
+        Err(NoAnswer::NoDaemon(_)) => super::guard::put_up(dir),
+        // One that lives, and was not told, would go on with the trial.
+        Err(NoAnswer::Failed(Failure::Failed(why, _))) => Err(super::guard::on_trial_still(why)),
         other => other.map(drop).map_err(Failure::from),
     };
     if kept.is_err() {
@@ -254,15 +257,4 @@ fn keep_up(dir: &Path, state: &Path) -> Result<(), Failure> {
         begin(dir, until)?;
     }
     kept
-}
-
-/// The daemon has died meanwhile; the guard does not need it. One that lives, and is not at
-/// its socket any more, would go on with the trial.
-fn keep_up_alone(dir: &Path, state: &Path, socket: &Path) -> Result<(), Failure> {
-    let unseen = |error| Failure::new("cannot see whether a daemon runs", error);
-    if ledger::is_in_use(state).map_err(unseen)? {
-        let why = format!("a running oneknockd is not at {}", socket.display());
-        return Err(super::guard::on_trial_still(why));
-    }
-    super::guard::put_up(dir)
 }
