@@ -198,3 +198,12 @@ fn on_a_full_disk_a_key_stays_as_it_was() {
     assert_eq!(fs::read(&file).unwrap(), text);
     knock(&mut daemon);
 }
+
+#[test]
+fn no_key_has_the_name_by_which_enable_knocks() {
+    let site = Site::new(binaries!());
+    let done = site.ctl(&["key", "add", "oneknockctl-enable"]);
+    assert!(done.err.contains("by which \"enable\" knocks"), "{done}");
+    done.fails(2);
+    assert!(!site.key_file("oneknockctl-enable").exists());
+}

@@ -88,3 +88,24 @@ fn a_guard_that_a_daemon_watches_is_not_said_to_be_down_where_the_main_file_is_i
     assert_eq!(daemon.end().code(), Some(0));
     wait::until_true("the guard is down", || !guard_is_up(&site));
 }
+
+#[test]
+fn a_guard_that_is_put_back_is_not_said_to_be_down() {
+    let site = Site::new(binaries!());
+    site.set(&site.config(), "guard", "\"watched\"");
+    site.laptop_key();
+    let _daemon = site.daemon();
+    // Nothing is left by which it could be found: neither its socket nor its folder of keys.
+    let keys = site.dir.join("keys");
+    let old = site.lab.dir().join("old");
+    fs::rename(&keys, &old).unwrap();
+    let copy = ["cp", "-a", old.to_str().unwrap(), keys.to_str().unwrap()];
+    site.lab.server.run(&copy).ok();
+    fs::remove_file(site.state().join("control")).unwrap();
+    for call in ["teardown", "disable"] {
+        let done = site.ctl(&[call]);
+        assert!(done.err.contains("the guard is up again"), "{done}");
+        done.fails(1);
+        wait::until_true("the guard is up", || guard_is_up(&site));
+    }
+}

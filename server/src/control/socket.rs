@@ -194,7 +194,7 @@ impl Socket {
 
     /// Lets a peer watch from now on, beginning with these.
     pub fn watch(&mut self, id: u64, first: impl IntoIterator<Item = Watched>) {
-        if self.watchers() == WATCHERS {
+        if self.watchers() == WATCHERS && !self.makes_room(id) {
             let many = Failed::new("too many are watching");
             return self.answer(id, &Answer::of::<()>(Err(many)));
         }
@@ -204,6 +204,19 @@ impl Socket {
             for one in first {
                 connection.push(&line(&one));
             }
+        }
+    }
+
+    /// Lets another go for root, whom others cannot keep out here either.
+    fn makes_room(&mut self, id: u64) -> bool {
+        let is_roots = self.connection(id).is_some_and(|c| c.uid == 0);
+        let is_others = |c: &Connection| c.stage == Stage::Watching && c.uid != 0;
+        match self.connections.iter().position(is_others) {
+            Some(other) if is_roots => {
+                self.connections.remove(other);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -437,6 +450,24 @@ mod tests {
             for id in 1..=5 {
                 socket.watch(id, []);
             }
+            assert_eq!(socket.watchers(), WATCHERS);
+        });
+    }
+
+    #[test]
+    fn others_who_watch_cannot_keep_root_from_it() {
+        with(|socket| {
+            let _others: Vec<_> = (0..=WATCHERS).map(|_| peer(socket, 1000)).collect();
+            let _root = peer(socket, 0);
+            (1..=5).for_each(|id| socket.watch(id, []));
+            let watches = |socket: &Socket, id| {
+                let mut watching = socket.connections.iter();
+                watching.any(|c| c.id == id && c.stage == Stage::Watching)
+            };
+            // One of their own who comes too late is turned away.
+            assert!(watches(socket, 4) && !watches(socket, 5));
+            socket.watch(6, []);
+            assert!(watches(socket, 6));
             assert_eq!(socket.watchers(), WATCHERS);
         });
     }

@@ -12,6 +12,7 @@ use crate::gate::Held;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|e| Failure::new("answer", e))?;
@@ -208,10 +209,25 @@ pub fn teardown(dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A daemon that watches the guard has put it back by then.
+const BACK_WITHIN: Duration = Duration::from_millis(1500);
+
 fn by_ourselves() -> Result<bool, Failure> {
     if !firewall::has_net_admin() {
         let what = "the guard can be taken down by root alone";
         return Err(Failure::needs_root(what.into()));
     }
-    firewall::teardown().map_err(|error| Failure::new("the guard is still up", error))
+    let failed = |error| Failure::new("the guard is still up", error);
+    let was_up = firewall::teardown().map_err(failed)?;
+    let start = Instant::now();
+    while was_up && start.elapsed() < BACK_WITHIN {
+        let mut firewall = Firewall::open().map_err(failed)?;
+        if firewall.is_up().map_err(failed)? {
+            let what = "the guard is up again: a daemon runs that was not found, and puts it back";
+            let hint = "end that oneknockd, then again; \"pidof oneknockd\" finds it";
+            return Err(Failure::Failed(what.into(), Some(hint.into())));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(was_up)
 }

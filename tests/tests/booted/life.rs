@@ -40,6 +40,11 @@ fn installed_enabled_knocked_at_reloaded_and_stopped() {
     machine.write(CONFIG, format!("{right}\nmistake = 1\n"), 0o640);
     assert_ne!(machine.run(&["systemctl", "reload", DAEMON]).code, Some(0));
     machine.until_logged(DAEMON, "mistake", 1);
+    // It is seen to run by whoever does not find its socket.
+    let elsewhere = format!("control = \"/run/elsewhere/control\"\n{right}\nmistake = 1\n");
+    machine.write(CONFIG, elsewhere, 0o640);
+    let done = machine.run(&["oneknockctl", "revoke", "--all"]);
+    assert!(done.err.contains("a daemon runs"), "{done}");
     let more = format!(
         "{right}\n[[service]]\nname = \"more\"\nports = [\"tcp/{UNGUARDED}\"]\nopen_for = \"30s\"\nmax_open_for = \"8h\"\n"
     );

@@ -20,7 +20,8 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const NAME: &str = "oneknockctl-enable";
+/// No other key may have this name.
+pub const NAME: &str = "oneknockctl-enable";
 /// Whom it admits: an address for documentation (RFC 5737, section 3), which is nobody's.
 const WHO: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 251);
 const OPEN_FOR: Duration = Duration::from_secs(10);

@@ -4,6 +4,7 @@ use super::folder::Folder;
 use super::moment::Moment;
 use super::{give, invite};
 use crate::config::{Generation, Key, Policy, ctl_command};
+use crate::ctl::enable::OWN_KEY;
 use crate::ctl::{Failure, end, say, span_of_time};
 use crate::files::Existing;
 use oneknock_shared::name::{KeyName, ServiceName};
@@ -48,6 +49,13 @@ fn max_open(text: &str) -> Result<Duration, String> {
 impl Add {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
         let (name, folder) = (&self.name, Folder::open(dir)?);
+        if name.as_str() == OWN_KEY {
+            let what = format!(
+                "{name} is the name of the key by which \"enable\" knocks, and which it removes"
+            );
+            let hint = "give this key another name";
+            return Err(Failure::Usage(what, Some(hint.into())));
+        }
         let now = Folder::now();
         let mut policy = Policy::new(self.known_services(&folder)?);
         policy.max_open_for = self.max_open;

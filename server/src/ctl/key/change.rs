@@ -211,7 +211,9 @@ impl Retire {
             return Err(Failure::Usage(what, Some(hint.into())));
         }
         let is_done = done.ended.is_empty();
-        if !is_done {
+        // What had ended by this clock may have an end that is still to come by another.
+        let is_as_it_was = is_done && done.generations == life.generations();
+        if !is_as_it_was {
             key.generations = done.generations;
             if key.generations.is_empty() {
                 let what = format!("key {name} would have no generation left");
@@ -230,6 +232,11 @@ impl Retire {
             format!("ended key {name}'s generation {}", list(&done.ended))
         } else if numbers.is_empty() {
             format!("nothing to do: key {name} has no older generation")
+        } else if !is_as_it_was {
+            let listed = list(&numbers);
+            format!(
+                "key {name}'s generation {listed} had ended before by this machine's clock, and now has by any that is later than its last use"
+            )
         } else {
             let listed = list(&numbers);
             format!("nothing to do: key {name}'s generation {listed} had ended before")

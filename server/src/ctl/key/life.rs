@@ -96,6 +96,13 @@ impl Life {
         Self(known)
     }
 
+    /// As the key's file has them.
+    #[must_use]
+    pub fn generations(&self) -> Vec<Generation> {
+        let all = self.0.iter().map(|known| known.generation.clone());
+        all.collect()
+    }
+
     /// What these generations are called in the state.
     #[must_use]
     pub fn ids(&self, server: &ServerId, numbers: &[u32]) -> BTreeSet<GenerationId> {
@@ -201,13 +208,17 @@ impl Life {
     /// Ends these generations; those that have not begun are dropped. Gives the others as
     /// they are, whether any ended, and whether the key goes on working for those who use
     /// it: with a generation that has been used.
+    ///
+    /// The end is when they were last used, or made: by a clock that is ahead the present
+    /// would be an end that is still to come once the clock is right.
     #[must_use]
     pub fn retire(&self, numbers: &[u32], now: Timestamp) -> Retirement {
         let mut left = self.clone();
         let mut ended = Vec::new();
         // "Up to and including".
-        let end = Timestamp(now.0.saturating_sub(1));
+        let before = Timestamp(now.0.saturating_sub(1));
         left.0.retain_mut(|known| {
+            let last = known.used.last;
             let generation = &mut known.generation;
             if !numbers.contains(&generation.number) {
                 return true;
@@ -215,9 +226,11 @@ impl Life {
             let has_ended = generation.end().is_some_and(|end| end < now);
             if !has_ended {
                 ended.push(generation.number);
-                generation.not_after = Some(end);
             }
-            generation.not_before.is_none_or(|from| from <= end)
+            let past = generation.made.max(last).max(generation.not_before);
+            let ends = [generation.end(), past, Some(before)];
+            generation.not_after = ends.into_iter().flatten().min();
+            generation.not_before.is_none_or(|from| from <= before)
         });
         Retirement {
             locks_out: self.is_in_use(now) && !left.is_in_use(now),

@@ -78,7 +78,8 @@ pub enum Command {
     /// live on.
     ///
     /// Refused where the key is in use and would be left without a generation that has been
-    /// seen to work. A generation that has ended already is no mistake.
+    /// seen to work. A generation that has ended already is no mistake. Its end is set to when it
+    /// was last used, or made, so that it has ended by a clock that is put right later too.
     Retire(change::Retire),
     /// Remove a key, and close what it opened.
     ///

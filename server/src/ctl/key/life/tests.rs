@@ -221,3 +221,22 @@ fn a_retired_generation_has_ended_and_one_that_has_not_begun_is_gone() {
     let done = life.retire(&[2], NOW);
     assert_eq!(numbers_and_ends(&done.generations), [(1, Some(end))]);
 }
+
+#[test]
+fn what_is_retired_by_a_clock_a_year_ahead_has_ended_by_the_right_one_too() {
+    let year = 365 * 24;
+    // Without an end; with one that is over by that clock; and never used.
+    for (not_after, is_used) in [(None, true), (Some(after(9)), true), (None, false)] {
+        let mut life = Life(vec![known(1, not_after, is_used), known(2, None, true)]);
+        life.0[0].generation.made = Some(ago(3));
+        let done = life.retire(&[1], after(year));
+        let end = if is_used { ago(1) } else { ago(3) };
+        assert_eq!(
+            numbers_and_ends(&done.generations),
+            [(1, Some(end)), (2, None)]
+        );
+        // Once is enough.
+        life.0[0].generation = done.generations[0].clone();
+        assert_eq!(life.retire(&[1], NOW).generations, done.generations);
+    }
+}
