@@ -253,6 +253,32 @@ fn a_second_rotation_drops_what_nobody_used() {
 }
 
 #[test]
+fn a_rotation_that_is_retired_unused_leaves_the_key_as_it_was() {
+    let site = Site::new(binaries!());
+    let old = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    opens(&site, &mut daemon, &old);
+    rotate(&site, &[]);
+    let done = site.ctl(&["key", "retire", "laptop", "--generation", "2"]);
+    assert!(
+        done.err.contains("generation 1 goes on as before"),
+        "{done}"
+    );
+    done.ok();
+    assert_eq!(states(&site), [(1, "active".into()), (2, "expired".into())]);
+    // What is in force is what is given out.
+    let again = key_of(site.ctl(&["key", "invite", "laptop"]).ok());
+    assert_eq!(again.invitation.generation, 1);
+    let all = ["key", "retire", "laptop", "--generation", "1", "--force"];
+    site.ctl(&all).ok();
+    let err = site.ctl(&["key", "invite", "laptop"]).fails(2);
+    assert!(
+        err.contains("has ended") && err.contains("hint: make a new secret"),
+        "{err}"
+    );
+}
+
+#[test]
 fn a_leaked_key_is_worthless_at_once_and_what_it_opened_is_closed() {
     let site = Site::new(binaries!());
     let leaked = site.key("laptop", &["ssh"]);

@@ -199,6 +199,7 @@ impl Retire {
             let hint = "use the newer one once, then again; or --force";
             return Err(Failure::Usage(what, Some(hint.into())));
         }
+        let goes_on = done.goes_on;
         let is_done = done.ended.is_empty();
         if !is_done {
             key.generations = done.generations;
@@ -228,7 +229,13 @@ impl Retire {
             generations: Some(Generations { numbers, ids }),
             cut: self.cut,
         });
-        end::tell(dir, &what, ends.as_ref())
+        let told = end::tell(dir, &what, ends.as_ref());
+        if let Some(number) = goes_on {
+            say(format_args!(
+                "generation {number} goes on as before that rotation: nobody had used the newer one"
+            ));
+        }
+        told
     }
 }
 
