@@ -2,6 +2,7 @@
 
 use super::listening::{self, Listening};
 use super::{Failure, check_readable, words};
+use crate::clock::Clock;
 use crate::config::{self, Config, Key, Mistake, Settings};
 use crate::files;
 use crate::ledger;
@@ -78,6 +79,9 @@ fn warn(dir: &Path, file: &Path, settings: &Settings) {
                 eprintln!("warning: key {}: {}", key.name, words::NO_SEQUENCE);
             }
         }
+    }
+    if !settings.has_key_at(Clock::start().now().wall) {
+        eprintln!("warning: {}", words::NO_KEY);
     }
     if config.on_trial {
         eprintln!("warning: {}", words::NOT_CONFIRMED);

@@ -21,9 +21,18 @@ fn json(value: &impl Serialize) -> Result<(), Failure> {
 pub fn status(dir: &Path, as_json: bool) -> Result<(), Failure> {
     let status: Status = ask(dir, &Command::Status)?;
     if as_json {
-        json(&status)
-    } else {
-        print(&words::status(&status))
+        return json(&status);
+    }
+    print(&words::status(&status))?;
+    say_of_sequence_alone();
+    Ok(())
+}
+
+/// Of other rules of this program's that no daemon keeps: root can see them.
+fn say_of_sequence_alone() {
+    let looked = Firewall::open().and_then(|mut firewall| firewall.has_sequence_alone());
+    if looked.unwrap_or(false) {
+        say(words::sequence_alone());
     }
 }
 
@@ -191,6 +200,7 @@ pub fn teardown(dir: &Path) -> Result<(), Failure> {
     } else {
         say(format_args!("there was no guard{who}"));
     }
+    say_of_sequence_alone();
     Ok(())
 }
 

@@ -78,9 +78,22 @@ impl Daemon {
         daemon.remember(true);
         daemon.sift();
         daemon.roll_first();
+        if !before.was_up && !daemon.settings.config.on_trial {
+            daemon.warn_of_no_key(cli, now);
+        }
         daemon.announce("ready");
         daemon.keep(cli);
         Ok(daemon)
+    }
+
+    /// The guard is up that was not before, and shuts everybody out.
+    fn warn_of_no_key(&self, cli: &Cli, now: Now) {
+        if !self.settings.has_key_at(now.wall) {
+            let ctl = config::ctl_command(&cli.config);
+            log::line(format_args!(
+                "warning: the guard is up now, and there is no key: nobody new can get in; \"{ctl} key add NAME\" makes one, \"{ctl} disable\" takes the guard down"
+            ));
+        }
     }
 
     /// Keeps what is in force, for a start with a mistake in the configuration.

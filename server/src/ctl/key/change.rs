@@ -5,9 +5,9 @@ use super::life::{Life, Limit, NotRotated};
 use super::moment::Moment;
 use super::{give, invite};
 use crate::clock::date;
-use crate::config::{Generation, Key, ctl_command};
+use crate::config::{Generation, Key, Settings, ctl_command};
 use crate::ctl::end::{self, Ends, Generations};
-use crate::ctl::{Failure, say, span_of_time};
+use crate::ctl::{Failure, say, span_of_time, words};
 use crate::files::{self, Existing};
 use oneknock_shared::name::KeyName;
 use std::io::{self, IsTerminal};
@@ -150,6 +150,14 @@ fn warn_of_sequence(folder: &Folder<'_>, name: &KeyName, key: Option<&Key>) {
     ));
 }
 
+/// The last key that opens may have gone.
+fn warn_of_no_key(dir: &Path) {
+    if Settings::load(dir).is_ok_and(|settings| !settings.has_key_at(Folder::now())) {
+        say(format_args!("{} any more", words::NO_KEY));
+        say(format_args!("hint: {} key add NAME", ctl_command(dir)));
+    }
+}
+
 fn write(folder: &Folder<'_>, turn: &Turn, key: &Key) -> Result<(), Failure> {
     let content = (&key.policy, &key.generations[..]);
     let written = folder.write(turn, &key.name, content, Existing::Replace);
@@ -230,6 +238,7 @@ impl Retire {
             cut: self.cut,
         });
         let told = end::tell(dir, &what, ends.as_ref());
+        warn_of_no_key(dir);
         if let Some(number) = goes_on {
             say(format_args!(
                 "generation {number} goes on as before that rotation: nobody had used the newer one"
@@ -295,6 +304,7 @@ impl Remove {
         };
         let told = end::tell(dir, &format!("removed key {name}"), Some(&ends));
         warn_of_sequence(&folder, name, key.as_ref());
+        warn_of_no_key(dir);
         told
     }
 }
