@@ -1,7 +1,7 @@
 //! `oneknockctl check`: every mistake at once, and what is no mistake and unwise.
 
 use super::listening::{self, Listening};
-use super::{Failure, check_readable, words};
+use super::{Failure, check_readable, say, words};
 use crate::clock::Clock;
 use crate::config::{self, Config, Key, Mistake, Settings};
 use crate::files;
@@ -30,6 +30,7 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
     for mistake in &found {
         eprintln!("{mistake}");
     }
+    warn_of_next_start(dir);
     if found.iter().any(|m| m.what.starts_with("sequence."))
         && let Some(proposal) = listening::proposal(dir, &listening)
     {
@@ -41,6 +42,20 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
         format!("mistakes found: {count}"),
         file.exists().then(|| hint.into()),
     ))
+}
+
+/// With a mistake in oneknockd.toml a daemon starts as it was, with one in a key's file none
+/// does: what was in force of that key is kept nowhere.
+pub fn warn_of_next_start(dir: &Path) {
+    if let Err(mistakes) = Settings::load_or_kept(dir)
+        && mistakes
+            .iter()
+            .any(|mistake| mistake.file.starts_with(files::key_folder(dir)))
+    {
+        say(
+            "the next start of oneknockd fails: a key's file has a mistake; a daemon that runs goes on",
+        );
+    }
 }
 
 /// Steps of the sequence that a service of this machine has.

@@ -2,7 +2,7 @@
 //! `teardown`: what a running daemon is asked.
 
 use super::ask::{NoAnswer, ask};
-use super::{Failure, clocks, print, say, words};
+use super::{Failure, check, clocks, print, say, words};
 use crate::config::{self, Settings};
 use crate::control::answers::{Grant, Grants, Refusals, Reloaded, Status, TornDown, Walked};
 use crate::control::protocol::{Command, Who};
@@ -106,7 +106,11 @@ fn show(listed: &Listed, as_json: bool) -> Result<(), Failure> {
 }
 
 pub fn reload(dir: &Path) -> Result<(), Failure> {
-    let Reloaded { services, keys } = ask(dir, &Command::Reload)?;
+    let answer = ask(dir, &Command::Reload);
+    if matches!(answer, Err(NoAnswer::Refused { .. })) {
+        check::warn_of_next_start(dir);
+    }
+    let Reloaded { services, keys } = answer?;
     say(format_args!(
         "the daemon has taken it: services {services}, keys {keys}"
     ));

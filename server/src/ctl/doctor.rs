@@ -2,7 +2,7 @@
 
 use super::ask::{NoAnswer, ask, walks_in};
 use super::key::Folder;
-use super::{Failure, print, words};
+use super::{Failure, check, print, words};
 use crate::config::{self, Config, Settings, ctl_command};
 use crate::control::answers::Status;
 use crate::control::protocol::Command;
@@ -45,6 +45,7 @@ pub fn examine(dir: &Path) -> Result<(), Failure> {
         print(&finding.to_string())?;
     }
     if !mistakes.is_empty() {
+        check::warn_of_next_start(dir);
         return Err(Failure::Mistakes(mistakes));
     }
     let troubles = findings.iter().filter(|found| found.is_trouble).count();
