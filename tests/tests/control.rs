@@ -167,6 +167,30 @@ fn a_long_list_of_grants_is_complete() {
 }
 
 #[test]
+fn reload_says_what_check_would_and_whether_invitations_are_out_of_date() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let _daemon = site.daemon();
+    let said = site.ctl(&["reload"]);
+    assert!(!said.err.contains("warning"), "{said}");
+    let out_of_date = "warning: invitations that were given out before say otherwise now: ";
+    site.set(&site.config(), "host", "\"elsewhere.lab\"");
+    oneknock_tests::sequence::configure(&site, &oneknock_tests::sequence::STEPS, "");
+    site.set(&site.key_file("laptop"), "signed_address", "true");
+    let said = site.ctl(&["reload"]);
+    assert!(
+        said.err.contains("key laptop: has no port sequence"),
+        "{said}"
+    );
+    let changed = format!("{out_of_date}host, the sequence\n");
+    assert!(said.err.contains(&changed), "{said}");
+    assert!(said.err.contains("key invite NAME"), "{said}");
+    // Once: from then on this is what is in force.
+    let said = site.ctl(&["reload"]);
+    assert!(!said.err.contains(out_of_date), "{said}");
+}
+
+#[test]
 fn a_mistake_in_a_keys_file_is_said_to_stop_the_next_start() {
     let site = Site::new(binaries!());
     site.key("laptop", &["ssh"]);

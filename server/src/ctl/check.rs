@@ -52,9 +52,7 @@ pub fn warn_of_next_start(dir: &Path) {
             .iter()
             .any(|mistake| mistake.file.starts_with(files::key_folder(dir)))
     {
-        say(
-            "the next start of oneknockd fails: a key's file has a mistake; a daemon that runs goes on",
-        );
+        say("warning: the next start of oneknockd fails: a key's file has a mistake");
     }
 }
 
@@ -79,6 +77,16 @@ fn warn_of_missteps(file: &Path, config: &Config, listening: &Listening) {
             file.display(),
             missteps.join(", ")
         );
+    }
+}
+
+/// After a reload: what `check` would say of what was taken. Who may reload need not be one
+/// who may read the keys.
+pub fn warn_of_what_is_in_force(dir: &Path) {
+    if let (Ok(settings), Ok(listening)) = (Settings::load(dir), Listening::read()) {
+        let file = files::config_file(dir);
+        warn(dir, &file, &settings);
+        warn_of_missteps(&file, &settings.config, &listening);
     }
 }
 

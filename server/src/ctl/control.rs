@@ -106,6 +106,8 @@ fn show(listed: &Listed, as_json: bool) -> Result<(), Failure> {
 }
 
 pub fn reload(dir: &Path) -> Result<(), Failure> {
+    // Root can see what was in force till now.
+    let before = config::kept_config(dir);
     let answer = ask(dir, &Command::Reload);
     if matches!(answer, Err(NoAnswer::Refused { .. })) {
         check::warn_of_next_start(dir);
@@ -114,6 +116,20 @@ pub fn reload(dir: &Path) -> Result<(), Failure> {
     say(format_args!(
         "the daemon has taken it: services {services}, keys {keys}"
     ));
+    check::warn_of_what_is_in_force(dir);
+    let after = config::load_config(dir, Owner::wanted()).ok();
+    let changed = before.zip(after);
+    let changed = changed.map(|(before, after)| after.changed_for_clients(&before));
+    if let Some(changed) = changed.filter(|changed| !changed.is_empty()) {
+        say(format_args!(
+            "warning: invitations that were given out before say otherwise now: {}",
+            changed.join(", ")
+        ));
+        say(format_args!(
+            "hint: every client needs a new one: {} key invite NAME",
+            config::ctl_command(dir)
+        ));
+    }
     Ok(())
 }
 
