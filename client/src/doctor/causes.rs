@@ -74,7 +74,7 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Seen) -> Vec<String> {
         causes.push("this machine's clock is off: hold \"date --utc\" against one that is right; \"oneknockctl why\" at the server says by how much".into());
     }
     causes.push("it arrives and is refused: \"oneknockctl why\" there says why".into());
-    causes.push("the key is not the server's any more: import its newest invitation".into());
+    causes.push("the key is not the server's any more: bring its newest invitation over (\"oneknockctl key invite\" there), and: oneknock import --replace".into());
     causes
 }
 

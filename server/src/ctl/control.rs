@@ -179,7 +179,7 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
     }
     if strangers > 0 {
         hint = hint.or(Some(
-            "a client looks like a stranger whose key was removed, or whose secret was rotated away with --now: import a fresh invitation there",
+            "a client looks like a stranger whose key was removed, or whose secret was rotated away with --now: bring a fresh invitation (key invite) there, and: oneknock import --replace",
         ));
     }
     if known.is_empty() && !refusals.waits_for_clock {
