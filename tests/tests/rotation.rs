@@ -290,7 +290,10 @@ fn a_leaked_key_is_worthless_at_once_and_what_it_opened_is_closed() {
     daemon.expect("granted address=203.0.113.9");
     other.knock(&site.lab.laptop, v4(&site), &knock);
     daemon.expect("granted address=198.51.100.7 key=phone");
-    let new = rotate(&site, &["--now"]);
+    let done = site.ctl(&["key", "rotate", "laptop", "--now"]);
+    let said = "until it has imported that invitation, the client does not get in";
+    assert!(done.err.contains(said), "{done}");
+    let new = key_of(done.ok());
     let guests = site.guests("ssh");
     assert_eq!(guests.len(), 1, "{guests:?}");
     assert_eq!(guests[0].comment, "phone");

@@ -156,14 +156,7 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
             && known.is_empty()
             && !settings.keys.iter().any(|key| key.name == *name)
         {
-            let hint = format!(
-                "\"{} key list\" shows those there are",
-                config::ctl_command(dir)
-            );
-            return Err(Failure::Usage(
-                format!("there is no key {name}"),
-                Some(hint),
-            ));
+            return Err(super::no_key(dir, name));
         }
     } else if strangers > 0 {
         hint = Some("who can read the keys is told which of these have a wrong clock");

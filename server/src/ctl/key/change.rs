@@ -119,6 +119,11 @@ impl Rotate {
                 date(end)
             ));
         }
+        if self.now {
+            say(
+                "until it has imported that invitation, the client does not get in (oneknock import --replace)",
+            );
+        }
         // "oneknock rotate" brings it over by itself.
         if io::stdout().is_terminal() {
             say(
