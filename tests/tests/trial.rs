@@ -300,6 +300,21 @@ fn disabled_means_open_and_gone_until_it_is_enabled() {
 }
 
 #[test]
+fn a_guard_that_is_up_without_a_daemon_is_not_enabled() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    site.ctl(&["guard"]).ok();
+    let said = site.ctl(&["enable"]).fails(1);
+    let want = "no daemon answers at ";
+    assert!(
+        said.contains(want) && said.contains("hint: start oneknockd"),
+        "{said}"
+    );
+    let _daemon = site.daemon();
+    site.ctl(&["enable"]).ok();
+}
+
+#[test]
 fn nobody_is_locked_in_without_a_key_or_by_a_wrong_time() {
     let site = Site::new(binaries!());
     let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);

@@ -63,6 +63,8 @@ impl Enable {
             eprintln!("the guard is up already");
             if systemd::is_in_charge(dir) {
                 systemd::start("the guard is up, and nobody new gets in")?;
+            } else {
+                let _: Status = ask(dir, &Command::Status)?;
             }
             return systemd::enable(dir);
         }
