@@ -61,6 +61,12 @@ fn rules_alone_say_how_they_go_and_are_named_where_they_stand() {
     assert!(said.out.contains(&format!("do: {mend}\n")), "{said}");
     let said = site.ctl(&["teardown"]);
     assert!(said.err.contains(mend), "{said}");
+    // With neither daemon nor guard as well: that is what it is for.
+    let said = site.ctl(&["status"]).fails(1);
+    assert!(
+        said.contains(mend) && said.contains("but by the port sequence"),
+        "{said}"
+    );
     site.lab.server.run(&["sh", "-c", mend]).ok();
     let said = site.ctl(&["teardown"]);
     assert!(!said.err.contains("sequence"), "{said}");

@@ -61,6 +61,9 @@ pub fn guard() -> &'static str {
             "; the guard is up: nothing new is let in but by the port sequence"
         }
         Ok(true) => "; the guard is up: nothing new is let in",
+        Ok(false) if stands_alone() => {
+            "; there is no guard but \"oneknockctl rules --sequence-only\": nothing new is let in to its service but by the port sequence"
+        }
         Ok(false) => "; there is no guard: every port is as open as without oneknock",
         Err(_) => "",
     }
@@ -70,6 +73,13 @@ pub fn guard() -> &'static str {
 #[must_use]
 pub fn walks_in() -> bool {
     let looked = Firewall::open().and_then(|mut firewall| firewall.has_fixed_sequence());
+    looked.unwrap_or(false)
+}
+
+/// Whether the rules that need no daemon are in force, where root can see it.
+#[must_use]
+pub fn stands_alone() -> bool {
+    let looked = Firewall::open().and_then(|mut firewall| firewall.has_sequence_alone());
     looked.unwrap_or(false)
 }
 

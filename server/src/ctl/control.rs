@@ -1,7 +1,7 @@
 //! `oneknockctl status`, `grants`, `reload`, `why`, `metrics` and
 //! `teardown`: what a running daemon is asked.
 
-use super::ask::{NoAnswer, ask};
+use super::ask::{NoAnswer, ask, stands_alone};
 use super::{Failure, check, clocks, print, say, words};
 use crate::config::{self, Settings};
 use crate::control::answers::{Grant, Grants, Refusals, Reloaded, Status, TornDown, Walked};
@@ -19,7 +19,11 @@ fn json(value: &impl Serialize) -> Result<(), Failure> {
 }
 
 pub fn status(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let status: Status = ask(dir, &Command::Status)?;
+    let answer = ask(dir, &Command::Status);
+    if matches!(answer, Err(NoAnswer::NoDaemon(_))) {
+        say_of_sequence_alone();
+    }
+    let status: Status = answer?;
     if as_json {
         return json(&status);
     }
@@ -30,8 +34,7 @@ pub fn status(dir: &Path, as_json: bool) -> Result<(), Failure> {
 
 /// Of other rules of this program's that no daemon keeps: root can see them.
 fn say_of_sequence_alone() {
-    let looked = Firewall::open().and_then(|mut firewall| firewall.has_sequence_alone());
-    if looked.unwrap_or(false) {
+    if stands_alone() {
         say(words::sequence_alone());
     }
 }

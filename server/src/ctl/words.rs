@@ -93,7 +93,7 @@ pub fn status(status: &Status) -> String {
 #[must_use]
 pub fn sequence_alone() -> String {
     format!(
-        "\"oneknockctl rules --sequence-only\" is in force too, and shuts out whom a packet has admitted: \"nft delete table inet {ALONE}\" takes it down"
+        "\"oneknockctl rules --sequence-only\" is in force, and lets in by the port sequence alone, whatever a packet has opened: \"nft delete table inet {ALONE}\" takes it down"
     )
 }
 
