@@ -279,6 +279,22 @@ fn a_rotation_that_is_retired_unused_leaves_the_key_as_it_was() {
 }
 
 #[test]
+fn to_retire_a_newest_that_was_used_says_that_the_one_before_ends_too() {
+    let site = Site::new(binaries!());
+    let old = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    opens(&site, &mut daemon, &old);
+    let new = rotate(&site, &[]);
+    opens(&site, &mut daemon, &new);
+    let done = site.ctl(&["key", "retire", "laptop", "--generation", "2"]);
+    let said = "at the most, and no newer one is left";
+    assert!(done.err.contains(said), "{done}");
+    assert!(!done.err.contains("goes on"), "{done}");
+    done.ok();
+    assert_eq!(states(&site), [(1, "active".into()), (2, "expired".into())]);
+}
+
+#[test]
 fn a_leaked_key_is_worthless_at_once_and_what_it_opened_is_closed() {
     let site = Site::new(binaries!());
     let leaked = site.key("laptop", &["ssh"]);

@@ -9,7 +9,9 @@ use crate::config::{Generation, Key, Settings, ctl_command};
 use crate::ctl::end::{self, Ends, Generations};
 use crate::ctl::{Failure, say, span_of_time, words};
 use crate::files::{self, Existing};
+use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::str::FromStr;
@@ -246,18 +248,40 @@ impl Retire {
         warn_of_no_key(dir);
         if let Some(number) = goes_on {
             say(format_args!(
-                "generation {number} goes on as before that rotation: nobody had used the newer one"
+                "generation {number} goes on as before that rotation, which nobody is known to have used"
             ));
+        } else if !is_done {
+            warn_of_last(&folder, &key, now);
         }
         told
     }
+}
+
+/// What is left may have been replaced by what has ended now.
+fn warn_of_last(folder: &Folder<'_>, key: &Key, now: Timestamp) {
+    let life = Life::of(key, &folder.config.server_id, &BTreeMap::new());
+    let Some((number, end)) = life.newest(now).and_then(|known| {
+        let generation = &known.generation;
+        Some((generation.number, generation.overlap_until?))
+    }) else {
+        return;
+    };
+    say(format_args!(
+        "generation {number} works until {} at the most, and no newer one is left",
+        date(end)
+    ));
+    say(format_args!(
+        "hint: {} key rotate {}",
+        ctl_command(folder.dir),
+        key.name
+    ));
 }
 
 /// What cannot be seen is no hindrance to who insists.
 fn life(folder: &Folder<'_>, key: &Key, force: bool) -> Result<Life, Failure> {
     let uses = match folder.uses() {
         Ok(uses) => uses,
-        Err(_) if force => std::collections::BTreeMap::new(),
+        Err(_) if force => BTreeMap::new(),
         Err(Failure::Failed(what, _)) => {
             return Err(Failure::Failed(
                 what,
