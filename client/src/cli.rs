@@ -42,6 +42,9 @@ pub enum Command {
         /// What to call the door, instead of what the server calls itself
         #[arg(long)]
         name: Option<KeyName>,
+        /// Take the place of the door of this name that is there, and of its secret
+        #[arg(long)]
+        replace: bool,
         /// The file with the invitation; standard input when absent or -
         file: Option<PathBuf>,
     },

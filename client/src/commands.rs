@@ -17,7 +17,7 @@ use crate::resolve::{Family, resolve};
 use crate::rotate;
 use crate::sequence::{Steps, Via, Walk};
 use crate::ssh;
-use oneknock_shared::invitation::{AddressRule, Service};
+use oneknock_shared::invitation::{AddressRule, Invitation, Service};
 use oneknock_shared::knock::{Action, is_admissible};
 use oneknock_shared::name::{Host, KeyName};
 use oneknock_shared::port::Ports;
@@ -39,7 +39,11 @@ const CLOSE_AGAIN: Duration = Duration::from_millis(100);
 pub fn run(command: Command) -> Result<ExitCode, Error> {
     let doors = Doors::of_this_user()?;
     match command {
-        Command::Import { name, file } => import_door(&doors, name, file.as_deref())?,
+        Command::Import {
+            name,
+            replace,
+            file,
+        } => import_door(&doors, name, replace, file.as_deref())?,
         Command::List => list(&doors)?,
         Command::Show { name } => show(&doors, &name)?,
         Command::Remove { name } => {
@@ -105,9 +109,14 @@ fn in_runtime<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Erro
     result
 }
 
-fn import_door(doors: &Doors, name: Option<KeyName>, file: Option<&Path>) -> Result<(), Error> {
+fn import_door(
+    doors: &Doors,
+    name: Option<KeyName>,
+    may_replace: bool,
+    file: Option<&Path>,
+) -> Result<(), Error> {
     let (source, from) = import::source(file)?;
-    match import::import(doors, import::read(source, &from)?, name)? {
+    match import::import(doors, import::read(source, &from)?, name, may_replace)? {
         Imported::New(door) => {
             let (name, host) = (door.name(), &door.invitation.host);
             say(&format!("door {name} leads to {host}: {}", services(&door)));
@@ -121,6 +130,19 @@ fn import_door(doors: &Doors, name: Option<KeyName>, file: Option<&Path>) -> Res
             door.name(),
             changed.join(", ")
         )),
+        Imported::Replaced { door, before } => {
+            let of =
+                |i: &Invitation| format!("{}, key {} generation {}", i.host, i.key, i.generation);
+            say(&format!(
+                "door {} leads to {} now, in the place of {}",
+                door.name(),
+                of(&door.invitation),
+                of(&before.invitation)
+            ));
+            if let Some(next) = before.next {
+                say(&format!("gone too: the rotation to {}", of(&next)));
+            }
+        }
     }
     Ok(())
 }

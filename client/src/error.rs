@@ -328,10 +328,10 @@ impl Error {
                 vec!["ask for it again: oneknockctl key invite NAME prints one line, all of which is needed".into()]
             }
             Self::DoorExists { name, .. } => {
-                vec![format!("oneknock remove {name}, or import it as another with --name")]
+                vec![format!("import it as another with --name, or in the place of door {name} with --replace")]
             }
-            Self::OlderSecret { name, .. } => {
-                vec![format!("oneknock remove {name}, then import this one; \"oneknock rotate\" does without")]
+            Self::OlderSecret { .. } => {
+                vec!["oneknock import --replace: this one takes the place of the older".into()]
             }
             Self::InvitationAsFile => {
                 vec!["give it on standard input: oneknock import, then paste it".into()]
@@ -342,11 +342,12 @@ impl Error {
             Self::User(_) => vec!["give it with -l after the door's name".into()],
             Self::NoAddress { .. } => vec!["is this machine online, and is the name right?".into()],
             Self::NotRotated { .. } => vec![
-                "the door opens as before; mend what was said above, and run it again within a week: where the server has begun the rotation all the same, the old secret ends then".into(),
+                "nothing has changed here: mend what was said above, and run it again within a week: where the server has begun the rotation all the same, the old secret ends then".into(),
                 "the command must run at the server without asking for anything: give --user root, or --command 'sudo oneknockctl'".into(),
+                "if the door does not open either, its secret may have ended at the server: bring over what \"oneknockctl key invite\" prints there, and: oneknock import --replace".into(),
             ],
             Self::Unfinished { .. } => {
-                vec!["the door opens with either; run it again to complete it, or if it never does, remove the door and import what oneknockctl key invite prints at the server".into()]
+                vec!["the door opens with either; run it again to complete it, or if it never does, bring over what \"oneknockctl key invite\" prints at the server, and: oneknock import --replace".into()]
             }
             Self::Ssh(_) => vec!["install OpenSSH's client".into()],
             Self::NotOpen {

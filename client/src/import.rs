@@ -20,6 +20,13 @@ pub enum Imported {
     /// The door was there with the same secret; what the server says besides has changed,
     /// and is taken over. Holds the door as it is now, and what has changed.
     Renewed(Door, Vec<&'static str>),
+    /// The door was there with another secret, and has this one now, as was asked for.
+    Replaced {
+        /// As it is now.
+        door: Door,
+        /// As it was.
+        before: Box<Door>,
+    },
 }
 
 /// Reads one invitation, at most 64 KiB; `from` is what errors call the source.
@@ -47,13 +54,14 @@ pub fn read(source: impl Read, from: &str) -> Result<Invitation, Error> {
 }
 
 /// Makes a door of an invitation, called `name` or as the invitation says. A door with
-/// another secret that is there is never changed; one with this very secret learns what the
-/// server says now. A name with a dot that is not the door's own host is taken
+/// another secret that is there is changed only where it `may_replace` it; one with this very
+/// secret learns what the server says now. A name with a dot that is not the door's own host is taken
 /// only from `name`.
 pub fn import(
     doors: &Doors,
     mut invitation: Invitation,
     name: Option<KeyName>,
+    may_replace: bool,
 ) -> Result<Imported, Error> {
     // A door is a Host of ssh's configuration: an invitation alone cannot make one that
     // takes the place of another site.
@@ -75,6 +83,7 @@ pub fn import(
         Err(exists @ Error::DoorExists { .. }) => match doors.load(door.name()) {
             Ok(there) if there.invitation == door.invitation => Ok(Imported::Already(there)),
             Ok(there) if is_same_key(&there.invitation, &door.invitation) => renew(doors, door),
+            Ok(_) if may_replace => replace(doors, door),
             Ok(there) => Err(older(&there, &door).unwrap_or(exists)),
             // Whether it is another one cannot be said of one that cannot be read.
             Err(unreadable) => Err(unreadable),
@@ -102,6 +111,14 @@ fn older(there: &Door, door: &Door) -> Option<Error> {
         has: old.generation,
         new: new.generation,
     })
+}
+
+/// Puts a door in the place of another, whatever rotation of that one is under way.
+fn replace(doors: &Doors, door: Door) -> Result<Imported, Error> {
+    let _lock = doors.lock(door.name())?;
+    let before = Box::new(doors.load(door.name())?);
+    doors.replace(&door)?;
+    Ok(Imported::Replaced { door, before })
 }
 
 /// Takes over what an invitation with the door's own secret says.

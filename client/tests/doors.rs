@@ -95,10 +95,34 @@ fn an_invitation_with_the_doors_own_secret_brings_what_is_new_and_another_change
     let want = "door home has an older secret of the same key: generation 1, and this is 2";
     assert!(refused.is_refusal().contains(want), "{refused:?}");
     assert!(
-        refused.err.contains("hint: oneknock remove home"),
+        refused.err.contains("hint: oneknock import --replace"),
         "{refused:?}"
     );
     assert_eq!(fs::read(home.door("home")).unwrap(), before);
+}
+
+#[test]
+fn an_invitation_takes_another_secrets_place_only_where_that_is_asked_for_and_says_which() {
+    let first = row("plain");
+    let home = Home::with(&first);
+    let mut newer = first.clone();
+    newer.secret = oneknock_shared::secret::Secret::generate().unwrap();
+    newer.generation += 1;
+    let done = home.run(&["import", "--replace"], &newer.to_line());
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let (host, key) = (&first.host, &first.key);
+    let want = format!(
+        "door home leads to {host}, key {key} generation 2 now, in the place of {host}, key {key} generation 1\n"
+    );
+    assert!(done.err.contains(&want), "{done:?}");
+    let text = fs::read_to_string(home.door("home")).unwrap();
+    assert!(text.contains(newer.secret.to_base64().as_str()));
+    assert!(!text.contains(first.secret.to_base64().as_str()));
+    // Where there is nothing in the way it is an import like any other.
+    let again = home.run(&["import", "--replace"], &newer.to_line());
+    assert!(again.err.contains("is there already"), "{again:?}");
+    let other = home.run(&["import", "--replace", "--name", "b"], &newer.to_line());
+    assert!(other.err.contains("door b leads to"), "{other:?}");
 }
 
 #[test]
@@ -139,7 +163,7 @@ fn an_invitation_is_read_from_a_file_too() {
 }
 
 #[test]
-fn a_door_is_never_overwritten() {
+fn a_door_is_never_overwritten_unasked() {
     let first = row("plain");
     let home = Home::with(&first);
     let before = fs::read(home.door("home")).unwrap();
@@ -151,7 +175,9 @@ fn a_door_is_never_overwritten() {
     let other = home.run(&["import"], &second.to_line());
     other.is_refusal();
     assert!(
-        other.err.contains("hint: oneknock remove home"),
+        other
+            .err
+            .contains("hint: import it as another with --name, or in the place of door home"),
         "{other:?}"
     );
     assert_eq!(fs::read(home.door("home")).unwrap(), before);

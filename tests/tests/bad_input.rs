@@ -520,6 +520,7 @@ fn without_root_every_command_says_how_to_become_it() {
 #[test]
 fn check_warns_of_a_port_that_the_daemon_does_not_listen_on() {
     let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
     let silent = site.ctl(&["check"]);
     assert!(!silent.err.contains("warning"), "{silent}");
     site.set(&site.config(), "port", "443");

@@ -167,6 +167,54 @@ fn a_long_list_of_grants_is_complete() {
 }
 
 #[test]
+fn reload_says_what_check_would_and_whether_invitations_are_out_of_date() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let _daemon = site.daemon();
+    let said = site.ctl(&["reload"]);
+    assert!(!said.err.contains("warning"), "{said}");
+    let out_of_date = "warning: invitations that were given out before say otherwise now: ";
+    site.set(&site.config(), "host", "\"elsewhere.lab\"");
+    oneknock_tests::sequence::configure(&site, &oneknock_tests::sequence::STEPS, "");
+    site.set(&site.key_file("laptop"), "signed_address", "true");
+    let said = site.ctl(&["reload"]);
+    assert!(
+        said.err.contains("key laptop: has no port sequence"),
+        "{said}"
+    );
+    let changed = format!("{out_of_date}host, the sequence\n");
+    assert!(said.err.contains(&changed), "{said}");
+    assert!(said.err.contains("key invite NAME"), "{said}");
+    // Once: from then on this is what is in force.
+    let said = site.ctl(&["reload"]);
+    assert!(!said.err.contains(out_of_date), "{said}");
+}
+
+#[test]
+fn a_mistake_in_a_keys_file_is_said_to_stop_the_next_start() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let daemon = site.daemon();
+    let fails = "the next start of oneknockd fails";
+    let asks = [&["check"][..], &["reload"], &["doctor"]];
+    let good = fs::read_to_string(site.config()).unwrap();
+    site.set(&site.config(), "mistake", "1");
+    for ask in asks {
+        let said = site.ctl(ask);
+        assert!(!said.err.contains(fails), "{said}");
+    }
+    fs::write(site.config(), good).unwrap();
+    site.set(&site.key_file("laptop"), "mistake", "1");
+    for ask in asks {
+        let said = site.ctl(ask);
+        assert!(said.err.contains(fails), "{said}");
+    }
+    // And so it is.
+    drop(daemon);
+    assert_eq!(site.daemon_unready().end().code(), Some(2));
+}
+
+#[test]
 fn reload_says_whether_the_daemon_took_it() {
     let site = Site::new(binaries!());
     site.key("laptop", &["ssh"]);
@@ -235,8 +283,9 @@ fn revoke_closes_a_keys_an_addresss_or_all_grants() {
         done.code == Some(0) && done.err.contains("closed: 0"),
         "{done}"
     );
-    let err = site.ctl(&["revoke", "frist"]).fails(1);
+    let err = site.ctl(&["revoke", "frist"]).fails(2);
     assert!(err.contains("there is no key frist"), "{err}");
+    assert!(err.contains("key list"), "{err}");
     assert_eq!(site.ctl(&["revoke"]).code, Some(2));
     assert_eq!(site.ctl(&["revoke", "first", "--all"]).code, Some(2));
     let history = site.ctl(&["history"]).ok();
@@ -445,8 +494,8 @@ fn of_a_key_that_is_not_there_it_is_said() {
     assert!(err.contains("there is no key nobody"), "{err}");
     assert!(err.contains("key list"), "{err}");
     site.ctl(&["why", "laptop"]).ok();
-    let done = site.ctl(&["history", "--key", "nobody"]);
-    assert!(done.err.contains("key nobody is not known"), "{done}");
+    let err = site.ctl(&["history", "--key", "nobody"]).fails(2);
+    assert!(err.contains("there is no key nobody"), "{err}");
     let done = site.ctl(&["history", "--key", "laptop"]);
     assert!(done.err.contains("key laptop opened nothing"), "{done}");
     let err = site.ctl(&["history", "--since", "7"]).fails(2);

@@ -329,8 +329,9 @@ fn without_a_daemon_root_alone_revokes_also_what_the_sequence_opened() {
     assert!(done.err.contains("closed: 1"), "{done}");
     done.ok();
     assert!(!is_open(&site, from));
-    let err = site.ctl(&["revoke", "nobody"]).fails(1);
+    let err = site.ctl(&["revoke", "nobody"]).fails(2);
     assert!(err.contains("there is no key nobody"), "{err}");
+    assert!(err.contains("key list"), "{err}");
     let dir = site.dir.to_str().unwrap();
     let bounded = [
         "setpriv",

@@ -13,7 +13,8 @@ use std::process;
 fn said(command: &Command, found: &mut Vec<String>) {
     let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
     for long in shown.filter_map(clap::Arg::get_long) {
-        if long != "version" {
+        // Of the program itself: its page says it once.
+        if long != "version" || command.get_version().is_some() {
             found.push(format!("\\fB\\-\\-{}\\fR", long.replace('-', "\\-")));
         }
     }

@@ -340,6 +340,23 @@ fn a_next_generation_that_the_server_does_not_know_any_more_is_replaced() {
     lab.is_complete(3);
 }
 
+#[test]
+fn a_door_whose_secret_has_ended_at_the_server_says_the_way_that_works() {
+    let lab = Fixture::new();
+    let line = lab.site.ctl(&["key", "rotate", "laptop", "--now"]).ok();
+    let done = lab.rotate();
+    assert!(!done.err.contains("opens as before"), "{done}");
+    let hint =
+        "bring over what \"oneknockctl key invite\" prints there, and: oneknock import --replace";
+    assert!(done.fails(1).contains(hint));
+    let laptop = &lab.site.lab.laptop;
+    let refused = laptop.run_with(&["oneknock", "import"], &line);
+    assert!(refused.fails(2).contains("hint: oneknock import --replace"));
+    let replaced = laptop.run_with(&["oneknock", "import", "--replace"], &line);
+    replaced.ok();
+    lab.is_complete(2);
+}
+
 /// A file system of its own, gone with the test.
 struct Mounted(PathBuf);
 

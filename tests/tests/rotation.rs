@@ -253,6 +253,48 @@ fn a_second_rotation_drops_what_nobody_used() {
 }
 
 #[test]
+fn a_rotation_that_is_retired_unused_leaves_the_key_as_it_was() {
+    let site = Site::new(binaries!());
+    let old = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    opens(&site, &mut daemon, &old);
+    rotate(&site, &[]);
+    let done = site.ctl(&["key", "retire", "laptop", "--generation", "2"]);
+    assert!(
+        done.err.contains("generation 1 goes on as before"),
+        "{done}"
+    );
+    done.ok();
+    assert_eq!(states(&site), [(1, "active".into()), (2, "expired".into())]);
+    // What is in force is what is given out.
+    let again = key_of(site.ctl(&["key", "invite", "laptop"]).ok());
+    assert_eq!(again.invitation.generation, 1);
+    let all = ["key", "retire", "laptop", "--generation", "1", "--force"];
+    site.ctl(&all).ok();
+    let err = site.ctl(&["key", "invite", "laptop"]).fails(2);
+    assert!(
+        err.contains("has ended") && err.contains("hint: make a new secret"),
+        "{err}"
+    );
+}
+
+#[test]
+fn to_retire_a_newest_that_was_used_says_that_the_one_before_ends_too() {
+    let site = Site::new(binaries!());
+    let old = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    opens(&site, &mut daemon, &old);
+    let new = rotate(&site, &[]);
+    opens(&site, &mut daemon, &new);
+    let done = site.ctl(&["key", "retire", "laptop", "--generation", "2"]);
+    let said = "at the most, and no newer one is left";
+    assert!(done.err.contains(said), "{done}");
+    assert!(!done.err.contains("goes on"), "{done}");
+    done.ok();
+    assert_eq!(states(&site), [(1, "active".into()), (2, "expired".into())]);
+}
+
+#[test]
 fn a_leaked_key_is_worthless_at_once_and_what_it_opened_is_closed() {
     let site = Site::new(binaries!());
     let leaked = site.key("laptop", &["ssh"]);
@@ -264,7 +306,10 @@ fn a_leaked_key_is_worthless_at_once_and_what_it_opened_is_closed() {
     daemon.expect("granted address=203.0.113.9");
     other.knock(&site.lab.laptop, v4(&site), &knock);
     daemon.expect("granted address=198.51.100.7 key=phone");
-    let new = rotate(&site, &["--now"]);
+    let done = site.ctl(&["key", "rotate", "laptop", "--now"]);
+    let said = "until it has imported that invitation, the client does not get in";
+    assert!(done.err.contains(said), "{done}");
+    let new = key_of(done.ok());
     let guests = site.guests("ssh");
     assert_eq!(guests.len(), 1, "{guests:?}");
     assert_eq!(guests[0].comment, "phone");

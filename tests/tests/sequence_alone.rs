@@ -46,6 +46,46 @@ fn rules_alone_open_with_no_daemon_and_no_configuration_on_the_machine() {
 }
 
 #[test]
+fn rules_alone_say_how_they_go_and_are_named_where_they_stand() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    configure(&site, &STEPS, "");
+    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
+    let mend = "nft delete table inet oneknock_sequence";
+    assert!(rules.contains(mend), "{rules}");
+    let _daemon = site.daemon();
+    site.lab.server.nft(&rules);
+    let said = site.ctl(&["status"]);
+    assert!(said.err.contains(mend), "{said}");
+    let said = site.ctl(&["doctor"]);
+    assert!(said.out.contains(&format!("do: {mend}\n")), "{said}");
+    let said = site.ctl(&["teardown"]);
+    assert!(said.err.contains(mend), "{said}");
+    // With neither daemon nor guard as well: that is what it is for.
+    let said = site.ctl(&["status"]).fails(1);
+    assert!(
+        said.contains(mend) && said.contains("but by the port sequence"),
+        "{said}"
+    );
+    site.lab.server.run(&["sh", "-c", mend]).ok();
+    let said = site.ctl(&["teardown"]);
+    assert!(!said.err.contains("sequence"), "{said}");
+}
+
+#[test]
+fn with_the_daemon_dead_it_is_said_that_the_sequence_lets_in_still() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    configure(&site, &STEPS, "");
+    drop(site.daemon());
+    let said = site.ctl(&["status"]).fails(1);
+    let but = "in but by the port sequence";
+    assert!(said.contains(but), "{said}");
+    let said = site.ctl(&["doctor"]);
+    assert!(said.out.contains(but), "{said}");
+}
+
+#[test]
 fn rules_alone_let_in_whoever_never_needs_to_knock() {
     let (site, rules) = site("[always]\nnetworks = [\"198.51.100.0/24\", \"2001:db8:0:2::/64\"]");
     site.lab.server.nft(&rules);

@@ -120,8 +120,9 @@ fn a_session_that_a_knock_has_let_in_keeps_the_guard_up() {
     let said = confirm_in_a_session(&site);
     assert_eq!(said.code, Some(0), "{said}");
     assert!(said.err.contains("confirmed by a session from"), "{said}");
-    let again = site.ctl(&["confirm"]).fails(1);
-    assert!(again.contains("there is no trial"), "{again}");
+    let again = site.ctl(&["confirm"]);
+    assert!(again.err.contains("is confirmed already"), "{again}");
+    again.ok();
     let elements = ["nft", "list", "set", "inet", "oneknock", "trial"];
     assert_ne!(site.lab.server.run(&elements).code, Some(0));
     daemon.signal(Signal::SIGTERM);
@@ -204,8 +205,7 @@ fn a_trial_whose_file_is_gone_can_be_confirmed_and_begun_anew() {
     std::fs::remove_file(&file).unwrap();
     let said = confirm_in_a_session(&site);
     assert_eq!(said.code, Some(0), "{said}");
-    let said = site.ctl(&["confirm"]).fails(1);
-    assert!(said.contains("there is no trial"), "{said}");
+    site.ctl(&["confirm"]).ok();
     let said = site.ctl(&["enable"]);
     assert!(said.err.contains("up already"), "{said}");
     assert_eq!(stranger(&site), Probe::Silent);
@@ -332,6 +332,21 @@ fn disabled_means_open_and_gone_until_it_is_enabled() {
 }
 
 #[test]
+fn a_guard_that_is_up_without_a_daemon_is_not_enabled() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    site.ctl(&["guard"]).ok();
+    let said = site.ctl(&["enable"]).fails(1);
+    let want = "no daemon answers at ";
+    assert!(
+        said.contains(want) && said.contains("hint: start oneknockd"),
+        "{said}"
+    );
+    let _daemon = site.daemon();
+    site.ctl(&["enable"]).ok();
+}
+
+#[test]
 fn nobody_is_locked_in_without_a_key_or_by_a_wrong_time() {
     let site = Site::new(binaries!());
     let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
@@ -339,6 +354,10 @@ fn nobody_is_locked_in_without_a_key_or_by_a_wrong_time() {
     for time in ["9s", "2h", "60", "10500ms"] {
         site.ctl(&["enable", "--confirm", time]).fails(2);
     }
+    let said = site.ctl(&["enable", "--confirm", "5"]).fails(2);
+    assert!(said.contains("it needs a unit: 5m or 5s"), "{said}");
+    let said = site.ctl(&["confirm"]).fails(1);
+    assert!(said.contains("there is no trial"), "{said}");
     assert!(!site.dir.join("on-trial").exists());
     assert_eq!(stranger(&site), Probe::Open);
 }

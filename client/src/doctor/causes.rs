@@ -70,8 +70,11 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Seen) -> Vec<String> {
             "this network swallows UDP: \"{command}\" goes without"
         ));
     }
+    if seen.clock.is_none() {
+        causes.push("this machine's clock is off: hold \"date --utc\" against one that is right; \"oneknockctl why\" at the server says by how much".into());
+    }
     causes.push("it arrives and is refused: \"oneknockctl why\" there says why".into());
-    causes.push("the key is not the server's any more: import its newest invitation".into());
+    causes.push("the key is not the server's any more: bring its newest invitation over (\"oneknockctl key invite\" there), and: oneknock import --replace".into());
     causes
 }
 
@@ -124,6 +127,12 @@ mod tests {
         let mut fallback = seen(online, Some(true), silent());
         fallback.by_sequence = Some("walk".into());
         assert!(causes(45123, any, &fallback)[1].contains("\"walk\" goes without"));
+        // Where nobody can say how the clock is it may be that; known to be right it is not.
+        let says_clock = |clock| {
+            let found = causes(45123, any, &seen(online, clock, silent()));
+            found.iter().any(|cause| cause.contains("clock is off"))
+        };
+        assert!(says_clock(None) && !says_clock(Some(true)));
         let dead = Shut {
             knock_refused: true,
             ..silent()

@@ -123,6 +123,25 @@ impl Config {
         warnings
     }
 
+    /// What clients know by their invitations and is otherwise than it was.
+    #[must_use]
+    pub fn changed_for_clients(&self, before: &Self) -> Vec<&'static str> {
+        let is_moved = |was: &Service| self.service(was.name).is_some_and(|s| s.ports != was.ports);
+        let steps = |of: &Self| of.sequence.as_ref().map(|s| (s.service, s.steps.clone()));
+        let changed = [
+            ("server_id", self.server_id != before.server_id),
+            ("host", self.host != before.host),
+            ("port", self.port != before.port),
+            (
+                "the ports of a service",
+                before.services.iter().any(is_moved),
+            ),
+            ("the sequence", steps(self) != steps(before)),
+        ];
+        let changed = changed.iter().filter(|(_, is_changed)| *is_changed);
+        changed.map(|(what, _)| *what).collect()
+    }
+
     /// The UDP ports that knocks are sent to, before and behind a router.
     #[must_use]
     pub fn knock_ports(&self) -> Vec<u16> {

@@ -46,7 +46,7 @@ impl From<NoAnswer> for Failure {
             NoAnswer::Failed(failure) => failure,
             NoAnswer::NoDaemon(path) => Self::Failed(
                 format!("no daemon answers at {}{}", path.display(), guard()),
-                Some("start oneknockd; where it ends at once, its log says why".into()),
+                Some(how_to_start().into()),
             ),
             NoAnswer::Refused { why, mistakes, .. } => {
                 for mistake in mistakes {
@@ -62,9 +62,39 @@ impl From<NoAnswer> for Failure {
 #[must_use]
 pub fn guard() -> &'static str {
     match Firewall::open().and_then(|mut firewall| firewall.is_in_force()) {
+        Ok(true) if walks_in() => {
+            "; the guard is up: nothing new is let in but by the port sequence"
+        }
         Ok(true) => "; the guard is up: nothing new is let in",
+        Ok(false) if stands_alone() => {
+            "; there is no guard but \"oneknockctl rules --sequence-only\": nothing new is let in to its service but by the port sequence"
+        }
         Ok(false) => "; there is no guard: every port is as open as without oneknock",
         Err(_) => "",
+    }
+}
+
+/// Whether somebody can still come in by the port sequence while no daemon runs.
+#[must_use]
+pub fn walks_in() -> bool {
+    let looked = Firewall::open().and_then(|mut firewall| firewall.has_fixed_sequence());
+    looked.unwrap_or(false)
+}
+
+/// Whether the rules that need no daemon are in force, where root can see it.
+#[must_use]
+pub fn stands_alone() -> bool {
+    let looked = Firewall::open().and_then(|mut firewall| firewall.has_sequence_alone());
+    looked.unwrap_or(false)
+}
+
+/// A daemon that is started by hand shuts the doors for good, tried or not.
+fn how_to_start() -> &'static str {
+    match Firewall::open().and_then(|mut firewall| firewall.is_in_force()) {
+        Ok(false) => {
+            "\"oneknockctl enable --confirm 10m\" puts the guard up, on trial at first, and starts oneknockd or says when to"
+        }
+        _ => "start oneknockd; where it ends at once, its log says why",
     }
 }
 

@@ -1,7 +1,8 @@
 //! `oneknockctl check`: every mistake at once, and what is no mistake and unwise.
 
 use super::listening::{self, Listening};
-use super::{Failure, check_readable, words};
+use super::{Failure, check_readable, say, words};
+use crate::clock::Clock;
 use crate::config::{self, Config, Key, Mistake, Settings};
 use crate::files;
 use crate::ledger;
@@ -30,6 +31,7 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
     for mistake in &found {
         eprintln!("{mistake}");
     }
+    warn_of_next_start(dir);
     if found.iter().any(|m| m.what.starts_with("sequence."))
         && let Some(proposal) = listening::proposal(dir, &listening)
     {
@@ -41,6 +43,18 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
         format!("mistakes found: {count}"),
         file.exists().then(|| hint.into()),
     ))
+}
+
+/// With a mistake in oneknockd.toml a daemon starts as it was, with one in a key's file none
+/// does: what was in force of that key is kept nowhere.
+pub fn warn_of_next_start(dir: &Path) {
+    if let Err(mistakes) = Settings::load_or_kept(dir)
+        && mistakes
+            .iter()
+            .any(|mistake| mistake.file.starts_with(files::key_folder(dir)))
+    {
+        say("warning: the next start of oneknockd fails: a key's file has a mistake");
+    }
 }
 
 /// Steps of the sequence that a service of this machine has.
@@ -67,6 +81,16 @@ fn warn_of_missteps(file: &Path, config: &Config, listening: &Listening) {
     }
 }
 
+/// After a reload: what `check` would say of what was taken. Who may reload need not be one
+/// who may read the keys.
+pub fn warn_of_what_is_in_force(dir: &Path) {
+    if let (Ok(settings), Ok(listening)) = (Settings::load(dir), Listening::read()) {
+        let file = files::config_file(dir);
+        warn(dir, &file, &settings);
+        warn_of_missteps(&file, &settings.config, &listening);
+    }
+}
+
 fn warn(dir: &Path, file: &Path, settings: &Settings) {
     let config = &settings.config;
     for warning in config.warnings() {
@@ -79,6 +103,9 @@ fn warn(dir: &Path, file: &Path, settings: &Settings) {
                 eprintln!("warning: key {}: {}", key.name, words::NO_SEQUENCE);
             }
         }
+    }
+    if !settings.has_key_at(Clock::start().now().wall) {
+        eprintln!("warning: {}", words::NO_KEY);
     }
     if config.on_trial {
         eprintln!("warning: {}", words::NOT_CONFIRMED);

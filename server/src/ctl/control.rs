@@ -1,8 +1,8 @@
 //! `oneknockctl status`, `grants`, `reload`, `why`, `metrics` and
 //! `teardown`: what a running daemon is asked.
 
-use super::ask::{NoAnswer, ask};
-use super::{Failure, clocks, print, say, words};
+use super::ask::{NoAnswer, ask, stands_alone};
+use super::{Failure, check, clocks, print, say, words};
 use crate::config::{self, Settings};
 use crate::control::answers::{Grant, Grants, Refusals, Reloaded, Status, TornDown, Walked};
 use crate::control::protocol::{Command, Who};
@@ -20,11 +20,23 @@ fn json(value: &impl Serialize) -> Result<(), Failure> {
 }
 
 pub fn status(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let status: Status = ask(dir, &Command::Status)?;
+    let answer = ask(dir, &Command::Status);
+    if matches!(answer, Err(NoAnswer::NoDaemon(_))) {
+        say_of_sequence_alone();
+    }
+    let status: Status = answer?;
     if as_json {
-        json(&status)
-    } else {
-        print(&words::status(&status))
+        return json(&status);
+    }
+    print(&words::status(&status))?;
+    say_of_sequence_alone();
+    Ok(())
+}
+
+/// Of other rules of this program's that no daemon keeps: root can see them.
+fn say_of_sequence_alone() {
+    if stands_alone() {
+        say(words::sequence_alone());
     }
 }
 
@@ -112,10 +124,30 @@ fn show(listed: &Listed, as_json: bool) -> Result<(), Failure> {
 }
 
 pub fn reload(dir: &Path) -> Result<(), Failure> {
-    let Reloaded { services, keys } = ask(dir, &Command::Reload)?;
+    // Root can see what was in force till now.
+    let before = config::kept_config(dir);
+    let answer = ask(dir, &Command::Reload);
+    if matches!(answer, Err(NoAnswer::Refused { .. })) {
+        check::warn_of_next_start(dir);
+    }
+    let Reloaded { services, keys } = answer?;
     say(format_args!(
         "the daemon has taken it: services {services}, keys {keys}"
     ));
+    check::warn_of_what_is_in_force(dir);
+    let after = config::load_config(dir, Owner::wanted()).ok();
+    let changed = before.zip(after);
+    let changed = changed.map(|(before, after)| after.changed_for_clients(&before));
+    if let Some(changed) = changed.filter(|changed| !changed.is_empty()) {
+        say(format_args!(
+            "warning: invitations that were given out before say otherwise now: {}",
+            changed.join(", ")
+        ));
+        say(format_args!(
+            "hint: every client needs a new one: {} key invite NAME",
+            config::ctl_command(dir)
+        ));
+    }
     Ok(())
 }
 
@@ -142,14 +174,7 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
             && known.is_empty()
             && !settings.keys.iter().any(|key| key.name == *name)
         {
-            let hint = format!(
-                "\"{} key list\" shows those there are",
-                config::ctl_command(dir)
-            );
-            return Err(Failure::Usage(
-                format!("there is no key {name}"),
-                Some(hint),
-            ));
+            return Err(super::no_key(dir, name));
         }
     } else if strangers > 0 {
         hint = Some("who can read the keys is told which of these have a wrong clock");
@@ -165,7 +190,7 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
     }
     if strangers > 0 {
         hint = hint.or(Some(
-            "a client looks like a stranger whose key was removed, or whose secret was rotated away with --now: import a fresh invitation there",
+            "a client looks like a stranger whose key was removed, or whose secret was rotated away with --now: bring a fresh invitation (key invite) there, and: oneknock import --replace",
         ));
     }
     if known.is_empty() && !refusals.waits_for_clock {
@@ -206,6 +231,7 @@ pub fn teardown(dir: &Path) -> Result<(), Failure> {
     } else {
         say(format_args!("there was no guard{who}"));
     }
+    say_of_sequence_alone();
     Ok(())
 }
 

@@ -157,7 +157,8 @@ impl Ends<'_> {
 pub fn revoke(dir: &Path, who: Option<&Who>, with_cut: bool) -> Result<(), Failure> {
     let revoked: Revoked = match ask(dir, &Command::Revoke(who.cloned())) {
         Err(NoAnswer::NoDaemon(_)) => return revoke_without_daemon(dir, who, with_cut),
-        other => other?,
+        Err(no) => return Err(refused(dir, who, no)),
+        Ok(revoked) => revoked,
     };
     told(&revoked);
     if with_cut {
@@ -172,6 +173,27 @@ fn revoke_by_daemon(dir: &Path, who: &Who) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Why the daemon has revoked nothing; of a key that it does not know there is more to say.
+fn refused(dir: &Path, who: Option<&Who>, no: NoAnswer) -> Failure {
+    match (who, &no) {
+        (Some(Who::Key(name)), NoAnswer::Refused { why, .. })
+            if *why == format!("there is no key {name}") =>
+        {
+            super::no_key(dir, name)
+        }
+        _ => no.into(),
+    }
+}
+
+/// The key that is meant, where it has no file.
+fn without_file<'w>(dir: &Path, who: Option<&'w Who>) -> Option<&'w KeyName> {
+    let Some(Who::Key(name)) = who else {
+        return None;
+    };
+    let file = files::key_file(dir, name.as_str());
+    file.symlink_metadata().is_err().then_some(name)
+}
+
 fn revoke_without_daemon(dir: &Path, who: Option<&Who>, with_cut: bool) -> Result<(), Failure> {
     say(format_args!("no daemon runs{}", guard()));
     let (config, mistakes) = load(dir)?;
@@ -180,14 +202,11 @@ fn revoke_without_daemon(dir: &Path, who: Option<&Who>, with_cut: bool) -> Resul
     }
     let mut alone = Alone::open(config)?;
     let revoked = alone.close(&Meant::these(who, None))?;
-    if let Some(Who::Key(name)) = who
+    if let Some(name) = without_file(dir, who)
         && revoked.closed == 0
         && !alone.knows(name)
-        && files::key_file(dir, name.as_str())
-            .symlink_metadata()
-            .is_err()
     {
-        return Err(Failure::Failed(format!("there is no key {name}"), None));
+        return Err(super::no_key(dir, name));
     }
     told(&revoked);
     if with_cut {

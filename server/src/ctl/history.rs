@@ -14,7 +14,7 @@ pub struct History {
     /// Of this key alone, also one that was removed.
     #[arg(long)]
     key: Option<KeyName>,
-    /// What had not ended so long ago, such as 12h or 7d [default: all].
+    /// Only what was open within this time, up to now, such as 12h or 7d [default: all].
     #[arg(long, value_name = "TIME", value_parser = super::span_of_time)]
     since: Option<Duration>,
     /// One JSON object a line.
@@ -33,18 +33,19 @@ impl History {
             Clock::start().now().wall.0.saturating_sub(since)
         });
         let folder = &settings.config.state;
-        let entries = ledger::history(folder, self.key.as_ref(), Timestamp(since))
-            .map_err(|error| Failure::new(folder.join("ledger.db").display(), error))?;
+        let read = |since| {
+            ledger::history(folder, self.key.as_ref(), Timestamp(since))
+                .map_err(|error| Failure::new(folder.join("ledger.db").display(), error))
+        };
+        let entries = read(since)?;
         if let Some(key) = &self.key
             && entries.is_empty()
         {
             let is_key = settings.keys.iter().any(|known| known.name == *key);
-            let what = if is_key {
-                "opened nothing in that time"
-            } else {
-                "is not known: there is no such key, and no history of one"
-            };
-            eprintln!("key {key} {what}");
+            if !is_key && read(0)?.is_empty() {
+                return Err(super::no_key(dir, key));
+            }
+            eprintln!("key {key} opened nothing in that time");
         }
         if self.json {
             let lines: Vec<String> = entries.iter().map(|e| json(e).to_string()).collect();

@@ -30,6 +30,7 @@ use crate::gateways;
 use clap::{Parser, Subcommand};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
+use oneknock_shared::name::KeyName;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -317,6 +318,13 @@ fn as_root() -> String {
         .chain(words)
         .collect();
     words.join(" ")
+}
+
+/// There is no such key.
+fn no_key(dir: &Path, name: &KeyName) -> Failure {
+    let ctl = config::ctl_command(dir);
+    let hint = format!("\"{ctl} key list\" shows those there are");
+    Failure::Usage(format!("there is no key {name}"), Some(hint))
 }
 
 /// Whether this user may read the configuration at all; what is wrong with it is looked

@@ -3,6 +3,7 @@
 use crate::control::answers::{
     Event, Grant, Happened, OnTrial, Refused, STAYS_WATCHED, Status, Walked,
 };
+use crate::firewall::ALONE;
 use crate::reasons;
 use humantime::{format_duration, format_rfc3339_seconds};
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ fn span(seconds: u64) -> String {
     format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-/// What is to be known and done while the daemon waits for the clock.
+/// What is to be known; and done, while the daemon waits for the clock.
 pub const WAITS: &str = "nothing is accepted yet, from any key: the state was lost, and until this machine's clock is synchronised no packet can be told from one that was accepted before; have the clock synchronised (timedatectl), or where it is right, stop oneknockd and vouch for it with \"oneknockctl new-state\"";
 
 /// What is to be known and done while the daemon has a configuration of before.
@@ -94,8 +95,19 @@ pub fn status(status: &Status) -> String {
     text
 }
 
+/// The rules that need no daemon stand on this machine; with the command that ends them.
+#[must_use]
+pub fn sequence_alone() -> String {
+    format!(
+        "\"oneknockctl rules --sequence-only\" is in force, and lets in by the port sequence alone, whatever a packet has opened: \"nft delete table inet {ALONE}\" takes it down"
+    )
+}
+
 /// Of a key that may open what the port sequence opens, and does not have it.
 pub const NO_SEQUENCE: &str = "has no port sequence: it is to sign its address, or may not open for as long as [sequence] does";
+
+/// Of a server without a key that opens.
+pub const NO_KEY: &str = "there is no key, or none whose time is not over: nobody can get in";
 
 /// What a guard is that was enabled on trial, while no trial goes on.
 pub const NOT_CONFIRMED: &str =

@@ -82,6 +82,9 @@ impl Daemon {
         daemon.sift();
         daemon.roll_first();
         daemon.hold(cli);
+        if !before.was_up && !daemon.settings.config.on_trial {
+            daemon.warn_of_no_key(cli, now);
+        }
         daemon.announce("ready");
         daemon.keep(cli);
         Ok(daemon)
@@ -94,6 +97,16 @@ impl Daemon {
             Err(error) => log::line(format_args!(
                 "where oneknockctl does not find the control socket it will not see that this runs: {error}"
             )),
+        }
+    }
+
+    /// The guard is up that was not before, and shuts everybody out.
+    fn warn_of_no_key(&self, cli: &Cli, now: Now) {
+        if !self.settings.has_key_at(now.wall) {
+            let ctl = config::ctl_command(&cli.config);
+            log::line(format_args!(
+                "warning: the guard is up now, and there is no key: nobody new can get in; \"{ctl} key add NAME\" makes one, \"{ctl} disable\" takes the guard down"
+            ));
         }
     }
 

@@ -46,7 +46,8 @@ impl Finding {
         }
     }
 
-    fn note(what: impl fmt::Display, mend: impl fmt::Display) -> Self {
+    /// It is as good to know.
+    pub fn note(what: impl fmt::Display, mend: impl fmt::Display) -> Self {
         Self {
             is_trouble: false,
             ..Self::trouble(what, mend)

@@ -3,7 +3,7 @@
 
 use super::Finding;
 use super::copy::{Copy, Pair};
-use crate::firewall::TABLE;
+use crate::firewall::{ALONE, TABLE};
 use crate::program;
 use oneknock_shared::port::Transport;
 use std::fs;
@@ -132,6 +132,9 @@ impl Other {
             let add = format!("--add-port={port}/{transport}");
             let mend = format!("firewall-cmd --permanent {add} && firewall-cmd --reload");
             ("of firewalld's", mend)
+        } else if name == ALONE {
+            let mend = format!("nft delete table inet {ALONE}");
+            ("of \"oneknockctl rules --sequence-only\"", mend)
         } else if *is_legacy {
             let program = if of == "ip" { "iptables" } else { "ip6tables" };
             let rule = format!("-p {transport} --dport {port} -j ACCEPT");

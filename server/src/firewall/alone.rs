@@ -7,8 +7,8 @@ use super::sequence::{self, ADMITTED, dport};
 use crate::config::{Config, Network, Service, Steps};
 use std::net::IpAddr;
 
-/// Its table.
-const ALONE: &str = "oneknock_sequence";
+/// Its table, of family inet.
+pub const ALONE: &str = "oneknock_sequence";
 /// Before routing, and where packets are delivered: a redirect leads past the first.
 const HOOKS: [(&str, &str); 2] = [
     (
@@ -67,7 +67,7 @@ pub fn alone(config: &Config, gateways: &[IpAddr]) -> Option<String> {
 # oneknock: a port sequence that opens {name}, with no daemon. For \"nft -f\"; loading it
 # again begins anew. Whoever is on the path can replay a sequence: a weak lock before sshd's.
 # For a minute after it was loaded segments that begin no connection pass, so that sessions
-# older than it live on.
+# older than it live on. \"nft delete table inet {ALONE}\" takes it down.
 {behind}add table inet {ALONE}
 delete table inet {ALONE}
 add table inet {ALONE}

@@ -19,7 +19,7 @@ mod sockets;
 mod standing;
 mod trial;
 
-pub use alone::alone as sequence_alone;
+pub use alone::{ALONE, alone as sequence_alone};
 pub use elements::AT_ONCE;
 pub use gateways::barred;
 pub use names::TABLE;
@@ -154,6 +154,17 @@ impl Firewall {
             return Ok(false);
         };
         Ok(!standing.is_on_trial() || self.trial()?.is_some())
+    }
+
+    /// Whether a port sequence lets people in that needs no daemon: a fixed one.
+    pub fn has_fixed_sequence(&mut self) -> Result<bool, FirewallError> {
+        let standing = Standing::read(&mut self.netlink)?;
+        Ok(standing.is_some_and(|standing| standing.has_fixed_sequence()))
+    }
+
+    /// Whether the table of `rules --sequence-only` is there, with or without the guard.
+    pub fn has_sequence_alone(&mut self) -> Result<bool, FirewallError> {
+        Ok(standing::is_there(&mut self.netlink, ALONE)?)
     }
 
     /// Whether a guard is up for good: no trial of it is to end, or has ended.

@@ -18,6 +18,8 @@ pub const KNOCK: &str = "knock";
 pub const SELECTORS: &str = "selectors";
 /// Sees what the guard has let by, and watches for the port sequence.
 pub const SEQUENCE: &str = "sequence";
+/// Where the daemon says the steps: looks for them.
+pub const ROLLING: &str = "rolling";
 /// Protocols whose connections may be older than the guard: for a minute.
 pub const GRACE: &str = "grace";
 /// Protocols whose doors are shut while the guard is on trial; in force or not, by its time.

@@ -182,7 +182,7 @@ impl Parts {
         );
         rules.push(format!("{} goto step1", found(1)));
         rules.extend((2..=last).map(|at| format!("{} goto early", found(at))));
-        self.chain("rolling", rules);
+        self.chain(super::names::ROLLING, rules);
     }
 
     /// After the guard, which has dropped what is not for everybody.

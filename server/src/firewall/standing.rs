@@ -1,7 +1,7 @@
 //! What the table holds, read from the kernel itself: nft 1.0.6 lists a persistent table
 //! that nobody owns wrongly as JSON, and starting it takes longer than all of this.
 
-use super::names::{GUARD, SELECTORS, TABLE, TRIAL, mark_of_another};
+use super::names::{GUARD, ROLLING, SELECTORS, SEQUENCE, TABLE, TRIAL, mark_of_another};
 use super::netlink::{Attribute, Netlink, attributes};
 use netlink_packet_netfilter::nftables::{
     ChainMessage, NfTablesMessage, SetAttribute, SetElementList, SetElementMessage, SetMessage,
@@ -100,12 +100,29 @@ impl Standing {
         self.sets.iter().any(|set| set == TRIAL)
     }
 
+    /// Whether it watches for a port sequence whose ports no daemon needs to say.
+    #[must_use]
+    pub fn has_fixed_sequence(&self) -> bool {
+        let has = |name| self.chains.iter().any(|chain| chain == name);
+        has(SEQUENCE) && !has(ROLLING)
+    }
+
     /// Whether this is the guard of a server other than this one.
     #[must_use]
     pub fn is_anothers(&self, server: ServerId) -> bool {
         self.chains
             .iter()
             .any(|chain| mark_of_another(chain, server))
+    }
+}
+
+/// Whether there is a table of family inet with this name.
+pub fn is_there(netlink: &mut Netlink, table: &str) -> io::Result<bool> {
+    let names = vec![TableAttribute::Name(table.into())];
+    let table = NfTablesMessage::GetTable(TableMessage { attributes: names });
+    match netlink.ask(table, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other.map(|_| true),
     }
 }
 

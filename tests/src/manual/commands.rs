@@ -23,7 +23,8 @@ pub fn page(mut program: Command, section: u8) -> String {
     paragraphs(&mut page, &rest.join("\n\n"));
     page.push_str(".SH OPTIONS\n");
     page.push_str(
-        ".TP\n\\fB\\-h\\fR, \\fB\\-\\-help\\fR\nSays what there is, in short and in full.\n",
+        ".TP\n\\fB\\-h\\fR, \\fB\\-\\-help\\fR\nSays what there is, in short and in full.\n\
+         .TP\n\\fB\\-V\\fR, \\fB\\-\\-version\\fR\nSays which version it is.\n",
     );
     // What every command takes is said once.
     arguments(&mut page, &program, |arg| !is_asking(arg));

@@ -55,6 +55,17 @@ fn build(version: &str) -> PathBuf {
     folder
 }
 
+#[test]
+fn a_program_that_is_not_built_is_named_with_the_command_that_builds_it() {
+    let nothing = tempfile::tempdir().unwrap();
+    let mut command = Command::new(dist("build-debs"));
+    let done = command.arg("--built").arg(nothing.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("there is no program oneknock in"), "{said}");
+    assert!(said.contains("hint: cargo build"), "{said}");
+}
+
 /// A package of this version.
 pub fn package(name: &str, version: &str) -> PathBuf {
     let files = fs::read_dir(folder(version)).unwrap();

@@ -36,6 +36,9 @@ pub struct Enable {
 }
 
 fn trial_time(text: &str) -> Result<Duration, String> {
+    if text.parse::<u64>().is_ok() {
+        return Err(format!("it needs a unit: {text}m or {text}s"));
+    }
     let time = span_of_time(text)?;
     if time.subsec_nanos() != 0 || !TRIAL.contains(&time.as_secs()) {
         return Err("must be whole seconds, from 10s to 1h".into());
@@ -58,6 +61,8 @@ impl Enable {
             eprintln!("the guard is up already");
             if systemd::is_in_charge(dir) {
                 systemd::start("the guard is up, and nobody new gets in")?;
+            } else {
+                let _: Status = ask(dir, &Command::Status)?;
             }
             return systemd::enable(dir);
         }
@@ -125,6 +130,10 @@ pub fn confirm(dir: &Path) -> Result<(), Failure> {
     let trial = firewall.trial().map_err(unseen)?;
     // A call that was killed over it may have removed the file already.
     if trial.is_none() && !config.on_trial {
+        if stays_up(config)? {
+            eprintln!("the guard is confirmed already: it stays up");
+            return systemd::enable(dir);
+        }
         let what = "there is no trial to confirm";
         return Err(Failure::Failed(what.into(), None));
     }

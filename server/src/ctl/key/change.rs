@@ -5,11 +5,13 @@ use super::life::{Life, Limit, NotRotated};
 use super::moment::Moment;
 use super::{give, invite};
 use crate::clock::date;
-use crate::config::{Generation, Key, ctl_command};
+use crate::config::{Generation, Key, Settings, ctl_command};
 use crate::ctl::end::{self, Ends, Generations};
-use crate::ctl::{Failure, say, span_of_time};
+use crate::ctl::{Failure, say, span_of_time, words};
 use crate::files::{self, Existing};
+use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::str::FromStr;
@@ -130,6 +132,11 @@ impl Rotate {
                 date(end)
             ));
         }
+        if self.now {
+            say(
+                "until it has imported that invitation, the client does not get in (oneknock import --replace)",
+            );
+        }
         // "oneknock rotate" brings it over by itself.
         if io::stdout().is_terminal() {
             say(
@@ -159,6 +166,14 @@ fn warn_of_sequence(folder: &Folder<'_>, name: &KeyName, key: Option<&Key>) {
         "hint: change ports in [sequence] of {}, then: {ctl} reload; then give every other client a new invitation: {ctl} key invite NAME",
         files::config_file(folder.dir).display()
     ));
+}
+
+/// The last key that opens may have gone.
+fn warn_of_no_key(dir: &Path) {
+    if Settings::load(dir).is_ok_and(|settings| !settings.has_key_at(Folder::now())) {
+        say(format_args!("{} any more", words::NO_KEY));
+        say(format_args!("hint: {} key add NAME", ctl_command(dir)));
+    }
 }
 
 fn write(folder: &Folder<'_>, turn: &Turn, key: &Key) -> Result<(), Failure> {
@@ -210,6 +225,7 @@ impl Retire {
             let hint = "use the newer one once, then again; or --force";
             return Err(Failure::Usage(what, Some(hint.into())));
         }
+        let goes_on = done.goes_on;
         let is_done = done.ended.is_empty();
         // What had ended by this clock may have an end that is still to come by another.
         let is_as_it_was = is_done && done.generations == life.generations();
@@ -246,15 +262,44 @@ impl Retire {
             generations: Some(Generations { numbers, ids }),
             cut: self.cut,
         });
-        end::tell(dir, &what, ends.as_ref())
+        let told = end::tell(dir, &what, ends.as_ref());
+        warn_of_no_key(dir);
+        if let Some(number) = goes_on {
+            say(format_args!(
+                "generation {number} goes on as before that rotation, which nobody is known to have used"
+            ));
+        } else if !is_done {
+            warn_of_last(&folder, &key, now);
+        }
+        told
     }
+}
+
+/// What is left may have been replaced by what has ended now.
+fn warn_of_last(folder: &Folder<'_>, key: &Key, now: Timestamp) {
+    let life = Life::of(key, &folder.config.server_id, &BTreeMap::new());
+    let Some((number, end)) = life.newest(now).and_then(|known| {
+        let generation = &known.generation;
+        Some((generation.number, generation.overlap_until?))
+    }) else {
+        return;
+    };
+    say(format_args!(
+        "generation {number} works until {} at the most, and no newer one is left",
+        date(end)
+    ));
+    say(format_args!(
+        "hint: {} key rotate {}",
+        ctl_command(folder.dir),
+        key.name
+    ));
 }
 
 /// What cannot be seen is no hindrance to who insists.
 fn life(folder: &Folder<'_>, key: &Key, force: bool) -> Result<Life, Failure> {
     let uses = match folder.uses() {
         Ok(uses) => uses,
-        Err(_) if force => std::collections::BTreeMap::new(),
+        Err(_) if force => BTreeMap::new(),
         Err(Failure::Failed(what, _)) => {
             return Err(Failure::Failed(
                 what,
@@ -306,6 +351,7 @@ impl Remove {
         };
         let told = end::tell(dir, &format!("removed key {name}"), Some(&ends));
         warn_of_sequence(&folder, name, key.as_ref());
+        warn_of_no_key(dir);
         told
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::{Failure, say};
 use crate::clock::Clock;
-use crate::config::{self, Config, Generation, Key, Policy, ctl_command, key_text};
+use crate::config::{self, Config, Generation, Key, Policy, key_text};
 use crate::files::{self, Existing, KEY_FILE_MODE, Owner};
 use crate::ledger::{self, Use};
 use nix::fcntl::OFlag;
@@ -153,10 +153,6 @@ impl<'d> Folder<'d> {
 
     /// There is no such key.
     pub fn no_key(&self, name: &KeyName) -> Failure {
-        let hint = format!(
-            "\"{} key list\" shows those there are",
-            ctl_command(self.dir)
-        );
-        Failure::Usage(format!("there is no key {name}"), Some(hint))
+        super::super::no_key(self.dir, name)
     }
 }

@@ -1,7 +1,8 @@
 //! A key's invitation: the line that brings it to a client.
 
 use super::folder::Folder;
-use crate::config::{Config, Key, Steps};
+use super::life::Life;
+use crate::config::{Config, Key, Steps, ctl_command};
 use crate::ctl::{Failure, print};
 use oneknock_shared::invitation::{AddressRule, Invitation, Service};
 use oneknock_shared::name::KeyName;
@@ -11,15 +12,27 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// Prints the newest generation's invitation again.
+/// Prints the invitation again of the newest generation that has not ended.
 pub fn invite(dir: &Path, name: &KeyName, with_qr: bool) -> Result<(), Failure> {
     let folder = Folder::open(dir)?;
-    let key = folder.load(name)?;
-    let line = line(&folder.config, &key)?;
+    let mut key = folder.load(name)?;
+    // Without a state the key's file still says when it ends.
+    let uses = folder.uses().unwrap_or_default();
+    let life = Life::of(&key, &folder.config.server_id, &uses);
+    let Some(newest) = life.newest(Folder::now()) else {
+        let what = format!("key {name} has ended: its invitation is worth nothing");
+        let hint = format!(
+            "make a new secret: {} key rotate {name} --not-after never, or a time",
+            ctl_command(dir)
+        );
+        return Err(Failure::Usage(what, Some(hint)));
+    };
+    key.generations = vec![newest.generation.clone()];
+    let printed = line(&folder.config, &key)?;
     if with_qr {
-        print(&qr(&line)?)?;
+        print(&qr(&printed)?)?;
     }
-    print(&line)
+    print(&printed)
 }
 
 /// The text as a QR code. On a terminal light is white and dark is black, whatever its own

@@ -115,14 +115,18 @@ impl Life {
     /// What is the case with the generation at this place of the list.
     #[must_use]
     pub fn state(&self, at: usize, now: Timestamp) -> State {
-        let Known { generation, used } = &self.0[at];
-        let end = end_of_generation(generation.end(), used.retires);
-        match (generation.not_before, end) {
+        let is_newest = || !(at + 1..self.0.len()).any(|newer| self.lasts(newer, now));
+        match (self.0[at].generation.not_before, self.end(at)) {
             (_, Some(end)) if now > end => State::Expired(end),
             (Some(from), _) if now < from => State::NotYet(from),
-            (_, Some(end)) if at + 1 < self.0.len() => State::Retiring(end),
+            (_, Some(end)) if !is_newest() => State::Retiring(end),
             (_, end) => State::Active(end),
         }
+    }
+
+    fn end(&self, at: usize) -> Option<Timestamp> {
+        let Known { generation, used } = &self.0[at];
+        end_of_generation(generation.end(), used.retires)
     }
 
     /// Whether a generation that works has been used: somebody counts on the key.
@@ -133,23 +137,42 @@ impl Life {
 
     /// Whether the generation at this place works, or will.
     fn lasts(&self, at: usize, now: Timestamp) -> bool {
-        !matches!(self.state(at, now), State::Expired(_))
+        self.end(at).is_none_or(|end| now <= end)
+    }
+
+    /// The newest that has not ended.
+    #[must_use]
+    pub fn newest(&self, now: Timestamp) -> Option<&Known> {
+        self.newest_that_lasts(now).map(|at| &self.0[at])
     }
 
     fn newest_that_lasts(&self, now: Timestamp) -> Option<usize> {
         (0..self.0.len()).rfind(|&at| self.lasts(at, now))
     }
 
-    /// Whether the newest is a rotation's that nobody has used yet, beside an older one
-    /// that works or will. A state that was lost knows nothing of a use; that the older ones
-    /// retire tells of it too.
-    fn has_unused_newest(&self, now: Timestamp) -> bool {
-        let Some((newest, older)) = self.0.split_last() else {
-            return false;
+    /// The place from which on nobody has used any, as far as the state tells.
+    fn never_used(&self) -> usize {
+        let used = self.0.iter().rposition(|known| known.used.last.is_some());
+        // One retires since a newer one was used: a state that was lost may not say which.
+        let since = &self.0[used.unwrap_or(0)..];
+        if since.iter().any(|known| known.used.retires.is_some()) {
+            return self.0.len();
+        }
+        used.map_or(0, |at| at + 1)
+    }
+
+    /// The place from which on all are of rotations that came to nothing, beside an older one
+    /// that works or will.
+    fn came_to_nothing(&self, now: Timestamp) -> usize {
+        let all = self.0.len();
+        let Some(oldest) = (0..all).find(|&at| self.lasts(at, now)) else {
+            return all;
         };
-        newest.used.last.is_none()
-            && older.iter().all(|known| known.used.retires.is_none())
-            && (0..older.len()).any(|at| self.lasts(at, now))
+        match self.never_used() {
+            // The state may have been lost, and any but the newest be in use.
+            0 => all.saturating_sub(1).max(oldest + 1),
+            from => from.max(oldest + 1),
+        }
     }
 
     /// When the key begins to open, where nothing of it does yet.
@@ -187,10 +210,9 @@ impl Life {
         let until = Timestamp(begins.0.saturating_add(ms(overlap)));
         let until = new.not_after.map_or(until, |limit| limit.min(until));
         // The rotation that came to nothing had given the others an end: this one begins anew.
-        let is_second = self.has_unused_newest(now);
-        if is_second {
-            self.0.pop();
-        }
+        let from = self.came_to_nothing(now);
+        let is_second = from < self.0.len();
+        self.0.truncate(from);
         let newest = self.newest_that_lasts(now);
         for at in 0..self.0.len() {
             let is_anew = is_second && newest == Some(at);
@@ -207,7 +229,8 @@ impl Life {
 
     /// Ends these generations; those that have not begun are dropped. Gives the others as
     /// they are, whether any ended, and whether the key goes on working for those who use
-    /// it: with a generation that has been used.
+    /// it: with a generation that has been used. Where by it a rotation comes to nothing that
+    /// nobody has used, its overlap is over too: the one before has its own end again.
     ///
     /// The end is when they were last used, or made: by a clock that is ahead the present
     /// would be an end that is still to come once the clock is right.
@@ -232,11 +255,29 @@ impl Life {
             generation.not_after = ends.into_iter().flatten().min();
             generation.not_before.is_none_or(|from| from <= before)
         });
+        let goes_on = self.give_back(&mut left, now);
         Retirement {
             locks_out: self.is_in_use(now) && !left.is_in_use(now),
             generations: left.0.into_iter().map(|known| known.generation).collect(),
             ended,
+            goes_on,
         }
+    }
+
+    /// Takes the overlap's end from the newest that is left, where all that were newer and
+    /// worked, or would have, were never used. Gives its number.
+    fn give_back(&self, left: &mut Self, now: Timestamp) -> Option<u32> {
+        let was = self.newest(now)?.generation.number;
+        let at = left.newest_that_lasts(now)?;
+        let generation = &mut left.0[at].generation;
+        let number = generation.number;
+        let used = &self.0[..self.never_used()];
+        let is_used = used.iter().any(|known| known.generation.number > number);
+        if number == was || is_used || generation.overlap_until.is_none() {
+            return None;
+        }
+        generation.overlap_until = None;
+        Some(number)
     }
 }
 
@@ -249,6 +290,8 @@ pub struct Retirement {
     pub ended: Vec<u32>,
     /// Whether whoever uses the key would be locked out.
     pub locks_out: bool,
+    /// Which goes on as if it had not been rotated.
+    pub goes_on: Option<u32>,
 }
 
 /// Why there is no new generation.

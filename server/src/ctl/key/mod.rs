@@ -51,7 +51,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print a key's invitation again: that of its newest generation.
+    /// Print a key's invitation again: that of its newest generation that has not ended.
     Invite {
         /// The key's name.
         name: KeyName,
@@ -65,8 +65,8 @@ pub enum Command {
     ///
     /// Both secrets open until the old one's time is over. When the new one is first used
     /// the old one's end is brought forward, to a day from then unless
-    /// oneknockd.toml says otherwise, for the owner's other devices. A rotation whose secret
-    /// was never used is dropped by the next one.
+    /// oneknockd.toml says otherwise, for the owner's other devices. Rotations whose secrets
+    /// were never used are dropped by the next one.
     ///
     /// With --now what the key has opened is closed too, also where no daemon runs.
     ///
@@ -80,6 +80,8 @@ pub enum Command {
     /// Refused where the key is in use and would be left without a generation that has been
     /// seen to work. A generation that has ended already is no mistake. Its end is set to when it
     /// was last used, or made, so that it has ended by a clock that is put right later too.
+    /// Where a rotation is ended that nobody has used, the generation before it goes on as if
+    /// there had been none.
     Retire(change::Retire),
     /// Remove a key, and close what it opened.
     ///

@@ -93,6 +93,34 @@ fn a_second_rotation_drops_what_was_never_used_and_nothing_else() {
 }
 
 #[test]
+fn a_rotation_drops_all_that_nobody_used_since_the_newest_that_somebody_did() {
+    // The client's rotation before has ended the first, which had begun to retire.
+    let life = || {
+        let mut first = known(1, Some(ago(1)), true);
+        first.used.retires = Some(after(9));
+        let mut second = known(2, None, true);
+        second.generation.overlap_until = Some(after(5));
+        let third = known(3, None, false);
+        vec![first, second, third, known(4, None, false)]
+    };
+    let want = |number| [(1, Some(ago(1))), (2, Some(after(168))), (number, None)];
+    assert_eq!(rotated(life(), 5), want(5));
+    let three = life().into_iter().take(3).collect();
+    assert_eq!(rotated(three, 4), want(4));
+    // The second retires, so that a newer one was used, and the state has lost which.
+    let mut lost = life();
+    lost[1].used.retires = Some(after(4));
+    assert_eq!(rotated(lost, 5).len(), 5);
+    // Where no use at all is known, the older may be in use as well.
+    let mut unknown = life();
+    for known in &mut unknown {
+        known.used = Use::default();
+    }
+    let numbers: Vec<u32> = rotated(unknown, 5).iter().map(|(n, _)| *n).collect();
+    assert_eq!(numbers, [1, 2, 3, 5]);
+}
+
+#[test]
 fn a_new_generation_outlives_no_limit_of_the_old_unless_it_is_said() {
     let limited = || vec![known(1, Some(after(50)), true)];
     let want = [(1, Some(after(50))), (2, Some(after(50)))];
@@ -239,4 +267,34 @@ fn what_is_retired_by_a_clock_a_year_ahead_has_ended_by_the_right_one_too() {
         life.0[0].generation = done.generations[0].clone();
         assert_eq!(life.retire(&[1], NOW).generations, done.generations);
     }
+}
+
+#[test]
+fn to_retire_what_nobody_used_gives_the_one_before_its_own_end_back() {
+    let life = |is_used| {
+        let mut old = known(1, Some(after(500)), true);
+        old.generation.overlap_until = Some(after(168));
+        Life(vec![old, known(2, None, is_used)])
+    };
+    let done = life(false).retire(&[2], NOW);
+    let ended = (2, Some(Timestamp(NOW.0 - 1)));
+    let want = [(1, Some(after(500))), ended];
+    assert_eq!(numbers_and_ends(&done.generations), want);
+    assert_eq!(done.goes_on, Some(1));
+    let left = done.generations.into_iter().map(|generation| Known {
+        generation,
+        used: Use::default(),
+    });
+    // It is the newest again.
+    let state = Life(left.collect()).state(0, NOW);
+    assert_eq!(state, State::Active(Some(after(500))));
+    // What was used has replaced it.
+    let done = life(true).retire(&[2], NOW);
+    assert_eq!(numbers_and_ends(&done.generations)[0].1, Some(after(168)));
+    assert_eq!(done.goes_on, None);
+    // That the older one retires says that somebody used the newer.
+    let mut lost = life(false);
+    lost.0[0].used.retires = Some(after(9));
+    assert_eq!(lost.retire(&[2], NOW).goes_on, None);
+    assert_eq!(life(false).retire(&[1], NOW).goes_on, None);
 }
