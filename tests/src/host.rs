@@ -225,7 +225,7 @@ fn ip(args: &[&str]) {
 
 /// Runs a program to its end, with `input` as its standard input.
 pub(crate) fn finish(command: Command, called: String, input: &str) -> Done {
-    finish_within(command, called, input, 2 * wait::DEADLINE)
+    finish_within(command, called, input, 4 * wait::DEADLINE)
 }
 
 fn finish_within(mut command: Command, called: String, input: &str, most: Duration) -> Done {
