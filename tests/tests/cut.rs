@@ -238,7 +238,7 @@ fn cut_ends_the_sessions_that_the_port_sequence_let_in() {
     sequence::configure(
         &site,
         &sequence::STEPS,
-        "step_time = \"5s\"\nopen_for = \"5s\"",
+        "step_time = \"5s\"\nopen_for = \"12s\"",
     );
     let _daemon = site.daemon();
     let (laptop, server) = (&site.lab.laptop, &site.lab.server);

@@ -108,7 +108,7 @@ fn a_first_step_that_comes_again_in_the_middle_of_a_slow_walk_does_no_harm() {
     let passes = |set: &str| {
         wait::until_true("some time passes", || {
             let all = site.guests(set);
-            all.iter().all(|guest| guest.expires <= 2)
+            all.iter().all(|guest| guest.expires <= 4)
         });
     };
     for from in both(1) {
@@ -135,7 +135,7 @@ fn whoever_begins_anew_when_his_first_step_has_ended_is_not_penalised() {
     }
     wait::until_true("some time passes", || {
         let all = site.guests("step1_v");
-        all.iter().all(|guest| guest.expires <= 1)
+        all.iter().all(|guest| guest.expires <= 4)
     });
     for from in both(1) {
         walk(&site, from, &STEPS[1..2]);

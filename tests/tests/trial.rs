@@ -146,7 +146,7 @@ fn a_session_through_a_guarded_port_that_is_redirected_confirms() {
         }",
     );
     let _daemon = waiting(&site);
-    site.ctl(&["enable", "--confirm", "20s"]).ok();
+    site.ctl(&["enable", "--confirm", "5m"]).ok();
     for to in site.lab.server.addresses() {
         assert_eq!(wire::probe(&site.lab.stranger, to, 2022), Probe::Silent);
     }

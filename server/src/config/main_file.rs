@@ -238,7 +238,7 @@ fn knock_ports(port: Option<u32>, listen: &[SocketAddr]) -> Vec<u16> {
 /// Where the daemon is asked where the configuration in `folder` does not say.
 #[must_use]
 pub fn default_control(folder: &Path, state: &Path) -> PathBuf {
-    if std::path::absolute(folder).is_ok_and(|folder| folder == Path::new("/etc/oneknock")) {
+    if super::is_default(folder) {
         "/run/oneknock/control".into()
     } else {
         state.join("control")

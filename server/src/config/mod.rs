@@ -70,10 +70,16 @@ fn mistake(file: &Path, what: impl fmt::Display) -> Mistake {
     }
 }
 
+/// Whether it is the folder that the units and packages mean, however it is written.
+#[must_use]
+pub fn is_default(dir: &Path) -> bool {
+    std::path::absolute(dir).is_ok_and(|dir| dir == Path::new("/etc/oneknock"))
+}
+
 /// How a person calls oneknockctl for a configuration folder.
 #[must_use]
 pub fn ctl_command(dir: &Path) -> String {
-    if dir == Path::new("/etc/oneknock") {
+    if is_default(dir) {
         "oneknockctl".into()
     } else {
         format!("oneknockctl --config {}", files::shell_word(dir))
@@ -126,7 +132,7 @@ impl Settings {
     #[must_use]
     pub fn has_key_at(&self, now: Timestamp) -> bool {
         let mut generations = self.keys.iter().flat_map(|key| &key.generations);
-        generations.any(|g| g.not_after.is_none_or(|end| now <= end))
+        generations.any(|g| g.end().is_none_or(|end| now <= end))
     }
 
     fn load_for(dir: &Path, owner: Owner) -> Result<Self, Vec<Mistake>> {
@@ -217,7 +223,7 @@ fn is_absent(path: &Path) -> bool {
 /// Where the state is unless the configuration says otherwise.
 #[must_use]
 pub fn default_state(dir: &Path) -> PathBuf {
-    if std::path::absolute(dir).is_ok_and(|dir| dir == Path::new("/etc/oneknock")) {
+    if is_default(dir) {
         "/var/lib/oneknock".into()
     } else {
         dir.join("state")

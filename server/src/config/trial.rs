@@ -28,7 +28,7 @@ impl Until {
     fn file(self, dir: &Path) -> PathBuf {
         match self {
             // Another configuration's guard does not go up by itself.
-            Self::NextStart if dir == Path::new("/etc/oneknock") => "/run/oneknock.on-trial".into(),
+            Self::NextStart if super::is_default(dir) => "/run/oneknock.on-trial".into(),
             _ => dir.join("on-trial"),
         }
     }

@@ -6,6 +6,7 @@
 //! its last member is refused: an older daemon must not do half of what a newer
 //! oneknockctl asked for.
 
+use crate::config::Config;
 use crate::gate::Place;
 use oneknock_shared::name::KeyName;
 use serde_json::{Map, Value};
@@ -32,6 +33,42 @@ pub enum Who {
     Key(KeyName),
     /// An admitted or refused address, never an IPv4-mapped one.
     Address(IpAddr),
+}
+
+impl Who {
+    /// Whether what the port sequence has opened for an address is meant by it, or by all
+    /// without; no key has a part in that.
+    #[must_use]
+    pub fn means_walked(who: Option<&Self>, address: IpAddr) -> bool {
+        match who {
+            None => true,
+            Some(Self::Address(of)) => *of == address,
+            Some(Self::Key(_)) => false,
+        }
+    }
+
+    /// Where the port sequence may have let in connections that are to be cut: nothing is
+    /// recorded of it. An address that is meant is one; of all it is those that were
+    /// `turned_away`.
+    #[must_use]
+    pub fn walked_places(
+        who: Option<&Self>,
+        config: &Config,
+        turned_away: &[IpAddr],
+    ) -> Vec<Place> {
+        let addresses = match who {
+            None => turned_away,
+            Some(Self::Address(address)) => std::slice::from_ref(address),
+            Some(Self::Key(_)) => &[],
+        };
+        let service = config.sequence.iter().map(|sequence| sequence.service);
+        let places = |service| {
+            addresses
+                .iter()
+                .map(move |&address| Place { service, address })
+        };
+        service.flat_map(places).collect()
+    }
 }
 
 impl FromStr for Who {

@@ -59,6 +59,10 @@ pub struct Alone {
     ledger: Result<Ledger, String>,
     claims: Vec<Claim>,
     standing: Vec<Surviving>,
+    /// The guard that is up is another configuration's: nothing of it is touched.
+    is_anothers: bool,
+    /// Whom the port sequence had admitted when that was ended.
+    turned_away: Vec<IpAddr>,
     now: Now,
 }
 
@@ -84,13 +88,17 @@ impl Alone {
             }
             Err(error) => (Err(error.to_string()), Vec::new()),
         };
-        let standing = match firewall.check_free(&config) {
-            // Nothing of this configuration's is open then.
-            Err(FirewallError::Anothers) => Ok(Vec::new()),
+        // Nothing of this configuration's is open then.
+        let free = firewall.check_free(&config);
+        let is_anothers = matches!(free, Err(FirewallError::Anothers));
+        let standing = match free {
+            _ if is_anothers => Ok(Vec::new()),
             other => other.and_then(|()| firewall.admitted(&config)),
         };
         Ok(Self {
             standing: standing.map_err(failed)?,
+            is_anothers,
+            turned_away: Vec::new(),
             config,
             firewall,
             ledger,
@@ -122,35 +130,41 @@ impl Alone {
 
     /// Ends what the port sequence has opened; no key has a part in that.
     fn turn_away(&mut self, meant: &Meant<'_>) -> Result<usize, FirewallError> {
+        if self.is_anothers {
+            return Ok(0);
+        }
         let walked = match self.firewall.walked(&self.config) {
             Err(FirewallError::Netlink(error)) if error.kind() == io::ErrorKind::NotFound => {
                 Vec::new()
             }
             other => other?,
         };
-        let is_meant = |address: &IpAddr| match meant.who {
-            None => true,
-            Some(Who::Address(of)) => of == address,
-            Some(Who::Key(_)) => false,
-        };
+        let is_meant = |address: &IpAddr| Who::means_walked(meant.who, *address);
         let walked = walked.into_iter().map(|(address, _)| address);
         let walked: Vec<IpAddr> = walked.filter(is_meant).collect();
         self.firewall.turn_away(&self.config, &walked)?;
-        Ok(walked.len())
+        let count = walked.len();
+        self.turned_away = walked;
+        Ok(count)
     }
 
-    /// Ends the connections that grants have let in, live or past ones.
+    /// Ends the connections that grants, or walks of the port sequence, have let in, live or
+    /// past ones.
     pub fn cut(&mut self, who: Option<&Who>, generation: Option<u32>) -> Result<Cut, Failure> {
         let (key, address) = match who {
             None => (None, None),
             Some(Who::Key(key)) => (Some(key), None),
             Some(&Who::Address(address)) => (None, Some(address)),
         };
+        if self.is_anothers {
+            return Ok(Cut { ended: 0 });
+        }
         let live_on = "connections live on";
         let ledger = self.ledger.as_ref();
         let ledger = ledger.map_err(|why| Failure::new(live_on, why))?;
         let places = ledger.places(key, generation, address);
-        let places = places.map_err(|error| Failure::new(live_on, error))?;
+        let mut places = places.map_err(|error| Failure::new(live_on, error))?;
+        places.extend(Who::walked_places(who, &self.config, &self.turned_away));
         let meant = |service, address| places.contains(&Place { service, address });
         let ended = self.firewall.end(&self.config, meant);
         let ended = ended.map_err(|error| Failure::new(live_on, error))?;

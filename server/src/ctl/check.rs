@@ -25,17 +25,21 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
         let (services, keys) = (settings.config.services.len(), settings.keys.len());
         warn(dir, &file, &settings);
         warn_of_missteps(&file, &settings.config, &listening);
-        eprintln!("no mistake found: services {services}, keys {keys}");
+        say(format_args!(
+            "no mistake found: services {services}, keys {keys}"
+        ));
         return Ok(());
     }
     for mistake in &found {
-        eprintln!("{mistake}");
+        say(format_args!("{mistake}"));
     }
     warn_of_next_start(dir);
     if found.iter().any(|m| m.what.starts_with("sequence."))
         && let Some(proposal) = listening::proposal(dir, &listening)
     {
-        eprintln!("hint: a good sequence, drawn at random just now: {proposal}");
+        say(format_args!(
+            "hint: a good sequence, drawn at random just now: {proposal}"
+        ));
     }
     let count = found.len();
     let hint = "a running daemon goes on with what it last read without a mistake";
@@ -45,15 +49,11 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
     ))
 }
 
-/// With a mistake in oneknockd.toml a daemon starts as it was, with one in a key's file none
-/// does: what was in force of that key is kept nowhere.
+/// With a mistake in oneknockd.toml alone a daemon starts as it was, as far as that was kept;
+/// with one in a key's file none does: what was in force of that key is kept nowhere.
 pub fn warn_of_next_start(dir: &Path) {
-    if let Err(mistakes) = Settings::load_or_kept(dir)
-        && mistakes
-            .iter()
-            .any(|mistake| mistake.file.starts_with(files::key_folder(dir)))
-    {
-        say("warning: the next start of oneknockd fails: a key's file has a mistake");
+    if Settings::load_or_kept(dir).is_err() {
+        say("warning: the next start of oneknockd fails, as long as this is not mended");
     }
 }
 
@@ -73,11 +73,11 @@ fn taken(file: &Path, config: &Config, listening: &Listening) -> Vec<Mistake> {
 fn warn_of_missteps(file: &Path, config: &Config, listening: &Listening) {
     let missteps = listening.missteps(config, &listening::outgoing());
     if !missteps.is_empty() {
-        eprintln!(
+        say(format_args!(
             "warning: {}: sequence.public: something here listens on {}: whoever connects there cannot walk the sequence for a while after; what is for everybody belongs into public",
             file.display(),
             missteps.join(", ")
-        );
+        ));
     }
 }
 
@@ -94,27 +94,31 @@ pub fn warn_of_what_is_in_force(dir: &Path) {
 fn warn(dir: &Path, file: &Path, settings: &Settings) {
     let config = &settings.config;
     for warning in config.warnings() {
-        eprintln!("warning: {}: {warning}", file.display());
+        say(format_args!("warning: {}: {warning}", file.display()));
     }
     if let Some(sequence) = &config.sequence {
         let may = |key: &&Key| key.policy.services.contains(&sequence.service);
         for key in settings.keys.iter().filter(may) {
             if !sequence.is_for(&key.policy) {
-                eprintln!("warning: key {}: {}", key.name, words::NO_SEQUENCE);
+                say(format_args!(
+                    "warning: key {}: {}",
+                    key.name,
+                    words::NO_SEQUENCE
+                ));
             }
         }
     }
     if !settings.has_key_at(Clock::start().now().wall) {
-        eprintln!("warning: {}", words::NO_KEY);
+        say(format_args!("warning: {}", words::NO_KEY));
     }
     if config.on_trial {
-        eprintln!("warning: {}", words::NOT_CONFIRMED);
+        say(format_args!("warning: {}", words::NOT_CONFIRMED));
     }
     for stray in config::strays(dir) {
         let name = config::one_line(&stray.display().to_string());
-        eprintln!(
+        say(format_args!(
             "warning: {name}: is never read: a key file's name ends in .toml; it may hold a secret"
-        );
+        ));
     }
     for loose in ledger::loose(&config.state) {
         let mend = format!(
@@ -123,6 +127,8 @@ fn warn(dir: &Path, file: &Path, settings: &Settings) {
             files::shell_word(&loose.path)
         );
         let (path, what) = (loose.path.display(), loose.what());
-        eprintln!("warning: {path}: {what}; mend it with: {mend}");
+        say(format_args!(
+            "warning: {path}: {what}; mend it with: {mend}"
+        ));
     }
 }

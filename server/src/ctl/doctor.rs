@@ -2,7 +2,7 @@
 
 use super::ask::{NoAnswer, ask, walks_in};
 use super::key::Folder;
-use super::{Failure, check, print, words};
+use super::{Failure, check, print, say, words};
 use crate::config::{self, Config, Settings, ctl_command};
 use crate::control::answers::Status;
 use crate::control::protocol::Command;
@@ -53,7 +53,7 @@ pub fn examine(dir: &Path) -> Result<(), Failure> {
     if troubles > 0 {
         return Err(Failure::Failed(format!("troubles found: {troubles}"), None));
     }
-    eprintln!("no trouble found");
+    say("no trouble found");
     Ok(())
 }
 
@@ -61,7 +61,10 @@ fn daemon(dir: &Path, is_down: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     match ask::<Status>(dir, &Command::Status) {
         Ok(status) => {
-            eprintln!("the daemon runs, and its guard is {}", status.guard);
+            say(format_args!(
+                "the daemon runs, and its guard is {}",
+                status.guard
+            ));
             findings.extend(status.waits_for_clock.then(|| {
                 let (what, mend) = words::WAITS.split_once("; ").unwrap_or_default();
                 Finding::trouble(what, mend)

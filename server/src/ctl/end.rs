@@ -72,9 +72,10 @@ pub fn tell(dir: &Path, what: &str, ends: Option<&Ends<'_>>) -> Result<(), Failu
             say(format_args!("{what}, but the daemon could not be told"));
             if let Some(ends) = ends {
                 say(format_args!(
-                    "hint: until it has taken it, key {} may open as before: {} reload",
+                    "hint: until it has taken it, key {} may open as before: {} reload{}",
                     ends.key,
-                    ctl_command(dir)
+                    ctl_command(dir),
+                    ends.again(dir)
                 ));
             }
             Err(failure)
@@ -105,6 +106,15 @@ impl Ends<'_> {
         }
     }
 
+    /// What is to be done after a reload that is made later.
+    fn again(&self, dir: &Path) -> String {
+        if self.cut {
+            format!(" && {} revoke {} --cut", ctl_command(dir), self.key)
+        } else {
+            String::new()
+        }
+    }
+
     /// A mistake elsewhere keeps the key in force: what it has opened ends all the same.
     fn although_refused(&self, dir: &Path, what: String, hint: &str) -> Failure {
         let key = self.key;
@@ -114,11 +124,7 @@ impl Ends<'_> {
                 failure.say();
             }
         }
-        let again = if self.cut {
-            format!(" && {} revoke {key} --cut", ctl_command(dir))
-        } else {
-            String::new()
-        };
+        let again = self.again(dir);
         let hint = format!("until it has, key {key} opens as before: {hint}{again}");
         Failure::Failed(what, Some(hint))
     }

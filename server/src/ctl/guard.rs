@@ -1,8 +1,8 @@
 //! `oneknockctl guard`: the guard without the daemon.
 
-use super::Failure;
 use super::ask::ask;
 use super::words;
+use super::{Failure, say};
 use crate::config::{self, Config};
 use crate::control::answers::{OnTrial, Status, whole_seconds};
 use crate::control::protocol::Command;
@@ -36,8 +36,8 @@ fn put_up_as(dir: &Path, config: &Config) -> Result<(), Failure> {
     // One that does not answer may hang: then the kernel says below whether it has the guard.
     if let Ok(status) = ask::<Status>(dir, &Command::Status) {
         match status.on_trial {
-            Some(trial) => eprintln!("{}", words::on_trial(&trial)),
-            None => eprintln!("a running oneknockd keeps the guard up"),
+            Some(trial) => say(format_args!("{}", words::on_trial(&trial))),
+            None => say("a running oneknockd keeps the guard up"),
         }
         return Ok(());
     }
@@ -52,7 +52,7 @@ fn put_up_as(dir: &Path, config: &Config) -> Result<(), Failure> {
     match before {
         // Nobody else can have taken it down; by itself it goes down where it is on trial.
         None if firewall.stays_up().map_err(failed)? => {
-            eprintln!("a running oneknockd owns the guard: it is up");
+            say("a running oneknockd owns the guard: it is up");
         }
         None if !config.on_trial => {
             return Err(on_trial_still(
@@ -62,10 +62,13 @@ fn put_up_as(dir: &Path, config: &Config) -> Result<(), Failure> {
         _ if config.on_trial => {
             let left = firewall.trial().map_err(failed)?;
             let left_seconds = left.map_or(0, |trial| whole_seconds(trial.left));
-            eprintln!("{}", words::on_trial(&OnTrial { left_seconds }));
+            say(format_args!(
+                "{}",
+                words::on_trial(&OnTrial { left_seconds })
+            ));
         }
-        Some(before) if before.was_up => eprintln!("the guard was up, and is as configured"),
-        _ => eprintln!("the guard is up"),
+        Some(before) if before.was_up => say("the guard was up, and is as configured"),
+        _ => say("the guard is up"),
     }
     Ok(())
 }

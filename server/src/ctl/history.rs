@@ -1,6 +1,6 @@
 //! `oneknockctl history`.
 
-use super::{Failure, print};
+use super::{Failure, print, say};
 use crate::clock::{Clock, date};
 use crate::config::Settings;
 use crate::ledger::{self, Entry};
@@ -45,7 +45,7 @@ impl History {
             if !is_key && read(0)?.is_empty() {
                 return Err(super::no_key(dir, key));
             }
-            eprintln!("key {key} opened nothing in that time");
+            say(format_args!("key {key} opened nothing in that time"));
         }
         if self.json {
             let lines: Vec<String> = entries.iter().map(|e| json(e).to_string()).collect();

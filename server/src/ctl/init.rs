@@ -1,6 +1,6 @@
 //! `oneknockctl init`.
 
-use super::Failure;
+use super::{Failure, say};
 use crate::config::{Config, Service, default_control, default_state, forget_kept, main_text};
 use crate::files::{self, Existing, KEY_FOLDER_MODE, Owner};
 use crate::ledger::Ledger;
@@ -84,11 +84,15 @@ impl Init {
         // Last, so that a configuration never stands without what it needs.
         files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, e))?;
         let ctl = crate::config::ctl_command(dir);
-        eprintln!("wrote {}: knocks on udp/{}", path.display(), config.port);
-        eprintln!(
+        say(format_args!(
+            "wrote {}: knocks on udp/{}",
+            path.display(),
+            config.port
+        ));
+        say(format_args!(
             "hint: make a key with \"{ctl} key add laptop\", let udp/{} through this machine's own firewall and pass it on in your router, then: {ctl} enable --confirm 10m",
             config.port
-        );
+        ));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! `oneknockctl new-state`.
 
-use super::Failure;
+use super::{Failure, say};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::files::Owner;
@@ -39,9 +39,9 @@ pub fn new(dir: &Path) -> Result<(), Failure> {
     let failed = |error| Failure::new("there is no new state", error);
     ledger.begin(&gate.forgotten(now), floor).map_err(failed)?;
     ledger.close().map_err(failed)?;
-    eprintln!(
+    say(format_args!(
         "{why}; a new state is made: knocks of the next {} s are refused",
         skew / 1000
-    );
+    ));
     Ok(())
 }

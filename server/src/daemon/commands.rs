@@ -236,7 +236,11 @@ impl Daemon {
             |why: &dyn std::fmt::Display| Failed::new(format_args!("connections live on: {why}"));
         let places = self.ledger.places(key, generation, address);
         let mut places = places.map_err(|error| failed(&error))?;
-        places.extend(self.walked_places(who));
+        places.extend(Who::walked_places(
+            who,
+            &self.settings.config,
+            &self.turned_away,
+        ));
         let meant = |service, address| places.contains(&Place { service, address });
         let ended = self.firewall.end(&self.settings.config, meant);
         let ended = ended.map_err(|error| failed(&error))?;

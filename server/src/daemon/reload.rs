@@ -37,6 +37,8 @@ impl Daemon {
             Err(why @ Stopped::Grants(_)) => {
                 self.announce("reloaded");
                 log::line(why);
+                self.keep(cli);
+                self.hold(cli);
             }
             Err(why) => log::line(format_args!("not reloaded: {why}")),
         }
@@ -86,9 +88,11 @@ impl Daemon {
         let lost: Vec<Change> = lost.changes.into_iter().filter(is_there).collect();
         let changed = self.change(&lost).map_err(Stopped::Grants);
         self.remember(false);
-        changed?;
         if mistakes.is_empty() {
-            return Ok(());
+            return changed;
+        }
+        if let Err(why) = changed {
+            log::line(why);
         }
         Err(Stopped::MainFile(mistakes))
     }

@@ -4,7 +4,7 @@
 use super::Daemon;
 use super::sift::is_step;
 use crate::config::{Settings, Steps};
-use crate::firewall::RollingStep;
+use crate::firewall::{FirewallError, RollingStep};
 use crate::gate::Now;
 use crate::log;
 use oneknock_shared::knock::Timestamp;
@@ -31,6 +31,9 @@ pub struct Rolling {
     /// The clocks when it was begun.
     begun: Option<Now>,
     is_failing: bool,
+    /// Whether what was opened by sequences that nobody has any more is ended: not when a run
+    /// begins, since a key may have been removed while no daemon ran.
+    is_settled: bool,
 }
 
 impl Rolling {
@@ -50,6 +53,7 @@ impl Rolling {
             in_force,
             begun: Some(now),
             is_failing: self.is_failing,
+            is_settled: self.is_settled,
             ..Self::default()
         };
     }
@@ -113,36 +117,25 @@ impl Daemon {
         sequence.is_some_and(|s| s.steps == Steps::Rolling)
     }
 
-    /// As [`Daemon::roll`], for the first time: a key may have been removed while no daemon
-    /// ran.
-    pub(super) fn roll_first(&mut self) {
-        if self.rolls() {
-            self.end_walked();
-        }
-        self.roll();
-    }
-
     /// Tells the kernel what it lacks. To be called about once a second.
     pub(super) fn roll(&mut self) {
-        // Without a clock to be relied on nothing is accepted.
-        if !self.rolls() || self.waiting.is_some() {
+        if !self.rolls() {
             return;
         }
-        let now = self.clock.now();
-        let all = keys(&self.settings, now.wall);
-        let in_force = self.gate.in_force(now);
-        let ids: BTreeSet<_> = all.iter().map(Subkeys::id).collect();
-        let ids = ids
-            .into_iter()
-            .filter(|id| in_force.contains_key(id))
-            .collect();
-        let has_lost = self.rolling.has_lost(&ids);
-        let anew = self.rolling.is_stale(&ids, now);
-        if anew {
-            self.rolling.begin(all, ids, now);
-        }
-        match self.firewall.roll(&self.rolling.next(now), anew) {
-            Ok(()) => self.rolling.is_failing = false,
+        let told = if self.waiting.is_some() {
+            // Without a clock to be relied on nothing is accepted.
+            self.firewall.roll(&[], !self.rolling.is_settled)
+        } else {
+            self.roll_on()
+        };
+        match told {
+            Ok(()) => {
+                self.rolling.is_failing = false;
+                // Not before: until then somebody could still walk it.
+                if !self.rolling.is_settled {
+                    self.rolling.is_settled = self.end_walked();
+                }
+            }
             Err(error) => {
                 self.rolling.begun = None;
                 if !std::mem::replace(&mut self.rolling.is_failing, true) {
@@ -152,20 +145,40 @@ impl Daemon {
                 }
             }
         }
-        if has_lost {
-            self.end_walked();
+    }
+
+    fn roll_on(&mut self) -> Result<(), FirewallError> {
+        let now = self.clock.now();
+        let all = keys(&self.settings, now.wall);
+        let in_force = self.gate.in_force(now);
+        let ids: BTreeSet<_> = all.iter().map(Subkeys::id).collect();
+        let ids = ids
+            .into_iter()
+            .filter(|id| in_force.contains_key(id))
+            .collect();
+        self.rolling.is_settled &= !self.rolling.has_lost(&ids);
+        let anew = self.rolling.is_stale(&ids, now);
+        if anew {
+            self.rolling.begin(all, ids, now);
         }
+        self.firewall.roll(&self.rolling.next(now), anew)
     }
 
     /// Ends what rolling sequences have opened, since a key has none any more: whose has
-    /// opened it nobody knows, and who still has one can walk it again.
-    fn end_walked(&mut self) {
+    /// opened it nobody knows, and who still has one can walk it again. Whether that is done.
+    fn end_walked(&mut self) -> bool {
         match self.turn_away(None) {
-            Ok(0) => {}
-            Ok(count) => log::line(format_args!(
-                "a key may have no rolling port sequence any more: closed what such have opened: grants={count}"
-            )),
-            Err(failed) => log::line(failed.error),
+            Ok(0) => true,
+            Ok(count) => {
+                log::line(format_args!(
+                    "a key may have no rolling port sequence any more: closed what such have opened: grants={count}"
+                ));
+                true
+            }
+            Err(failed) => {
+                log::line(failed.error);
+                false
+            }
         }
     }
 

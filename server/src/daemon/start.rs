@@ -80,7 +80,7 @@ impl Daemon {
         daemon.take_up_trial()?;
         daemon.remember(true);
         daemon.sift();
-        daemon.roll_first();
+        daemon.roll();
         daemon.hold(cli);
         if !before.was_up && !daemon.settings.config.on_trial {
             daemon.warn_of_no_key(cli, now);

@@ -5,7 +5,6 @@ use crate::config::Config;
 use crate::control::answers::{Failed, MOST_LISTED, Walked};
 use crate::control::protocol::Who;
 use crate::firewall::FirewallError;
-use crate::gate::Place;
 use crate::log;
 use oneknock_shared::name::ServiceName;
 use std::collections::BTreeSet;
@@ -27,11 +26,7 @@ impl Daemon {
     /// Ends what it has opened for an address, or for all; a key has none of it. Returns for
     /// how many.
     pub(super) fn turn_away(&mut self, who: Option<&Who>) -> Result<usize, Failed> {
-        let is_meant = |address: &IpAddr| match who {
-            None => true,
-            Some(Who::Address(of)) => of == address,
-            Some(Who::Key(_)) => false,
-        };
+        let is_meant = |address: &IpAddr| Who::means_walked(who, *address);
         let failed = |error: FirewallError| {
             Failed::new(format_args!(
                 "what the port sequence has opened stays open: {error}"
@@ -45,23 +40,6 @@ impl Daemon {
         let count = meant.len();
         self.turned_away = meant;
         Ok(count)
-    }
-
-    /// Where the port sequence may have let in connections that are to be cut: nothing is
-    /// recorded of it. An address that is meant is one; of all it is those who were admitted
-    /// still when that was ended.
-    pub(super) fn walked_places(&self, who: Option<&Who>) -> Vec<Place> {
-        let Some(sequence) = &self.settings.config.sequence else {
-            return Vec::new();
-        };
-        let addresses = match who {
-            None => self.turned_away.clone(),
-            Some(Who::Address(address)) => vec![*address],
-            Some(Who::Key(_)) => Vec::new(),
-        };
-        let service = sequence.service;
-        let places = addresses.into_iter();
-        places.map(|address| Place { service, address }).collect()
     }
 
     /// Where the guard is watched: sees who is admitted by the port sequence, and takes note

@@ -150,6 +150,15 @@ impl Connections {
         ended.result.map(|()| ended.all.len())
     }
 
+    /// Takes up which exchanges of datagrams an earlier run has cut: who is admitted again is
+    /// to have them again.
+    pub fn take_up(&mut self, netlink: &mut Netlink) -> io::Result<()> {
+        let cut = elements::cut_now(netlink)?;
+        let udp = cut.into_iter().filter(|c| c.transport == Transport::Udp);
+        self.cut.extend(udp);
+        Ok(())
+    }
+
     /// Whoever is admitted now may use again what was cut.
     pub fn forgive(
         &mut self,

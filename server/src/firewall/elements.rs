@@ -7,7 +7,8 @@
 
 use super::connection::Connection;
 use super::names::{TABLE, cut_name, set_name};
-use super::netlink::{Netlink, Step};
+use super::netlink::{Attribute, Netlink, Step, attributes};
+use super::standing;
 use crate::gate::{Change, Place};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList,
@@ -89,10 +90,49 @@ pub fn remove(netlink: &mut Netlink, set: &str, addresses: &[IpAddr]) -> io::Res
     Ok(())
 }
 
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// The connections whose packets are dropped; none where there are no such sets.
+pub fn cut_now(netlink: &mut Netlink) -> io::Result<Vec<Connection>> {
+    let mut found = Vec::new();
+    for is_ipv6 in [false, true] {
+        match standing::list(netlink, cut_name(is_ipv6)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            listed => found.extend(listed?.iter().filter_map(|one| cut_connection(one))),
+        }
+    }
+    Ok(found)
+}
+
+/// What [`cut_step`] has made: its key is the first attribute, and in that the first.
+fn cut_connection(one: &[Attribute]) -> Option<Connection> {
+    let of = |all: &[Attribute]| Some(all.iter().find(|(kind, _)| *kind == 1)?.1.clone());
+    let key = of(&attributes(&of(one)?))?;
+    let (address, more) = key.split_at(key.len().checked_sub(12)?);
+    let remote = match address.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
+    };
+    let &[protocol, _, _, _, a, b, _, _, c, d, _, _] = more else {
+        return None;
+    };
+    Some(Connection {
+        transport: match protocol {
+            TCP => Transport::Tcp,
+            UDP => Transport::Udp,
+            _ => return None,
+        },
+        remote,
+        remote_port: u16::from_be_bytes([a, b]),
+        port: u16::from_be_bytes([c, d]),
+    })
+}
+
 fn cut_step(connection: &Connection, is_cut: bool) -> Step {
     let protocol = match connection.transport {
-        Transport::Tcp => 6,
-        Transport::Udp => 17,
+        Transport::Tcp => TCP,
+        Transport::Udp => UDP,
     };
     // Each field at a multiple of four.
     let (from, to) = (connection.remote_port, connection.port);

@@ -105,6 +105,7 @@ impl Firewall {
         let is_whole = whole.is_some();
         // One that is not whole must not be taken for what it should be.
         (self.shape, self.generation) = whole.unwrap_or_default();
+        self.connections.take_up(&mut self.netlink)?;
         // As they are now: what another program did meanwhile is in it.
         let standing = Standing::read(&mut self.netlink)?.unwrap_or_default();
         let (services, kept) = (&config.services, standing.elements.iter());

@@ -196,9 +196,19 @@ fn read(bytes: &[u8], boot: &str) -> Option<Noted> {
         .chunks(PAGE)
         .take(2)
         .filter_map(|page| note(page, boot));
-    notes
-        .max_by_key(|(number, _)| *number)
-        .map(|(_, noted)| noted)
+    let last = notes.max_by_key(|(number, _)| *number);
+    last.map_or_else(|| note_2(bytes, boot), |(_, noted)| Some(noted))
+}
+
+/// The note as it was in version 2: one, written anew each time.
+fn note_2(bytes: &[u8], boot: &str) -> Option<Noted> {
+    let text = str::from_utf8(bytes).ok()?;
+    let text = text.strip_prefix("oneknock lease 2\n")?;
+    let lines: Vec<&str> = text.strip_suffix('\n')?.split('\n').collect();
+    let &[until, of_boot, state] = &lines[..] else {
+        return None;
+    };
+    noted(Timestamp(decimal(until)?), of_boot, state, boot)
 }
 
 /// The note that a page begins with. What follows it is nothing.
@@ -215,17 +225,21 @@ fn note(page: &[u8], boot: &str) -> Option<(u64, Noted)> {
     let mut lines = rest.split_terminator('\n');
     let (number, until) = (decimal(lines.next()?)?, Timestamp(decimal(lines.next()?)?));
     let (of_boot, state) = (lines.next()?, lines.next()?);
+    let noted = noted(until, of_boot, state, boot)?;
+    (sum == self::sum(body)).then_some((number, noted))
+}
+
+fn noted(until: Timestamp, of_boot: &str, state: &str, boot: &str) -> Option<Noted> {
     let clean = match state {
         "clean" => true,
         "running" => false,
         _ => return None,
     };
-    let noted = Noted::Run {
+    Some(Noted::Run {
         until,
         clean,
         same_boot: of_boot == boot && boot != "unknown",
-    };
-    (sum == self::sum(body)).then_some((number, noted))
+    })
 }
 
 fn decimal(text: &str) -> Option<u64> {
@@ -269,6 +283,20 @@ mod tests {
             other.replace_range(at..=at, "~");
             assert_eq!(read(other.as_bytes(), "boot"), None, "{at}");
         }
+    }
+
+    #[test]
+    fn a_note_of_version_2_is_taken_up() {
+        let old = |boot| read(b"oneknock lease 2\n1800\nthat\nclean\n", boot);
+        let until = Timestamp(1800);
+        let want = |same_boot| Noted::Run {
+            until,
+            clean: true,
+            same_boot,
+        };
+        assert_eq!(old("that"), Some(want(true)));
+        assert_eq!(old("this"), Some(want(false)));
+        assert_eq!(read(b"oneknock lease 2\n12", "that"), None);
     }
 
     fn until(path: &Path) -> Option<(Timestamp, bool)> {

@@ -11,7 +11,7 @@ mod systemd;
 pub use self_knock::NAME as OWN_KEY;
 
 use super::ask::{NoAnswer, ask};
-use super::{Failure, control, span_of_time, words};
+use super::{Failure, control, say, span_of_time, words};
 use crate::clock::Clock;
 use crate::config::trial::{self, Until};
 use crate::config::{self, Config, Settings, ctl_command};
@@ -58,7 +58,7 @@ impl Enable {
                 let what = "the guard is up already: nothing is left to try";
                 return Err(Failure::Failed(what.into(), Some(hint)));
             }
-            eprintln!("the guard is up already");
+            say("the guard is up already");
             if systemd::is_in_charge(dir) {
                 systemd::start("the guard is up, and nobody new gets in")?;
             } else {
@@ -84,10 +84,10 @@ impl Enable {
         if shut.is_err() && comes_up {
             // As it was: what would be shut after the machine's next start still is then.
             end(dir)?;
-            eprintln!(
+            say(format_args!(
                 "after a reload, or the machine's next start, the guard is up all the same, as it was enabled before; \"{} disable\" keeps it down",
                 ctl_command(dir)
-            );
+            ));
         }
         shut
     }
@@ -96,27 +96,27 @@ impl Enable {
     fn shut(&self, dir: &Path) -> Result<(), Failure> {
         start(dir)?;
         let took = self_knock::knock(dir)?;
-        eprintln!(
+        say(format_args!(
             "this machine has knocked at itself: the grant was there after {} ms",
             took.as_millis()
-        );
+        ));
         let _: Revoked = ask(dir, &Command::Revoke(None))?;
         let time = self.confirm.unwrap_or(Duration::from_secs(*TRIAL.start()));
         let _: TriedOut = ask(dir, &Command::TryOut(time))?;
         if self.confirm.is_some() {
             begin(dir, Until::Confirmed)?;
-            eprintln!(
+            say(format_args!(
                 "the guard is up, on trial, for {}: sessions that are open live on",
                 format_duration(time)
-            );
-            eprintln!(
+            ));
+            say(format_args!(
                 "hint: open a new session from the client, and there, before that time is over: sudo {} confirm",
                 ctl_command(dir)
-            );
+            ));
             return Ok(());
         }
         keep_up(dir)?;
-        eprintln!("the guard is up: sessions that are open live on");
+        say("the guard is up: sessions that are open live on");
         systemd::enable(dir)
     }
 }
@@ -131,7 +131,7 @@ pub fn confirm(dir: &Path) -> Result<(), Failure> {
     // A call that was killed over it may have removed the file already.
     if trial.is_none() && !config.on_trial {
         if stays_up(config)? {
-            eprintln!("the guard is confirmed already: it stays up");
+            say("the guard is confirmed already: it stays up");
             return systemd::enable(dir);
         }
         let what = "there is no trial to confirm";
@@ -152,10 +152,10 @@ pub fn confirm(dir: &Path) -> Result<(), Failure> {
         return Err(Failure::Failed(what, Some(session::HINT.into())));
     }
     keep_up(dir)?;
-    eprintln!(
+    say(format_args!(
         "confirmed by a session from {}: the guard stays up",
         session.address
-    );
+    ));
     systemd::enable(dir)
 }
 
@@ -195,9 +195,9 @@ pub fn disable(dir: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::new("what was last in force is still kept", error))?;
     end(dir)?;
     if !systemd::is_in_charge(dir) {
-        eprintln!(
+        say(format_args!(
             "hint: let neither \"oneknockctl guard\" nor oneknockd be run at the machine's start: each puts the guard up"
-        );
+        ));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The units, where systemd runs this machine and they are this configuration's.
 
-use crate::ctl::Failure;
+use crate::config;
+use crate::ctl::{Failure, say};
 use std::path::Path;
 use std::process::Command;
 
@@ -9,7 +10,7 @@ const GUARD: &str = "oneknock-guard.service";
 
 /// Whether the units are of this configuration, and systemd is there to run them.
 pub fn is_in_charge(dir: &Path) -> bool {
-    dir == Path::new("/etc/oneknock") && Path::new("/run/systemd/system").is_dir()
+    config::is_default(dir) && Path::new("/run/systemd/system").is_dir()
 }
 
 /// Starts the daemon, and returns when it is ready; where it fails, `what` is so.
@@ -29,7 +30,7 @@ pub fn is_enabled(dir: &Path) -> bool {
 /// Has the guard go up, and the daemon start, at each start of the machine.
 pub fn enable(dir: &Path) -> Result<(), Failure> {
     if !is_in_charge(dir) {
-        eprintln!("hint: at the machine's start: oneknockctl guard, then oneknockd");
+        say("hint: at the machine's start: oneknockctl guard, then oneknockd");
         return Ok(());
     }
     let what = "the guard is up, and will not be after the machine's next start";

@@ -328,6 +328,16 @@ impl Remove {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
         let (name, folder) = (&self.name, Folder::open_to_end(dir)?);
         let turn = folder.turn()?;
+        let ends = Ends {
+            key: name,
+            generations: None,
+            cut: self.cut,
+        };
+        if self.force && folder.path(name).symlink_metadata().is_err() {
+            // An earlier call may have removed it, and told nobody.
+            end::tell(dir, &format!("key {name} is gone"), Some(&ends))?;
+            return Err(folder.no_key(name));
+        }
         let key = match folder.load(name) {
             Err(_) if self.force => None,
             loaded => Some(loaded?),
@@ -344,11 +354,6 @@ impl Remove {
         }
         folder.remove(&turn, name)?;
         drop(turn);
-        let ends = Ends {
-            key: name,
-            generations: None,
-            cut: self.cut,
-        };
         let told = end::tell(dir, &format!("removed key {name}"), Some(&ends));
         warn_of_sequence(&folder, name, key.as_ref());
         warn_of_no_key(dir);
