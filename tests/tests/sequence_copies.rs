@@ -12,8 +12,13 @@ use std::time::Duration;
 /// A site whose steps take the shortest time that there is, which is shorter than the seven
 /// seconds after which TCP sends a SYN for the fourth time.
 fn site() -> (Site, Running) {
+    site_with("5s")
+}
+
+fn site_with(step_time: &str) -> (Site, Running) {
     let site = Site::new(binaries!());
-    configure(&site, &STEPS, "step_time = \"5s\"\nopen_for = \"5s\"");
+    let more = format!("step_time = \"{step_time}\"\nopen_for = \"{step_time}\"");
+    configure(&site, &STEPS, &more);
     let daemon = site.daemon();
     (site, daemon)
 }
@@ -103,12 +108,12 @@ fn a_step_that_was_never_done_is_a_misstep_beside_copies_of_others() {
 
 #[test]
 fn a_first_step_that_comes_again_in_the_middle_of_a_slow_walk_does_no_harm() {
-    let (site, _daemon) = site();
+    let (site, _daemon) = site_with("12s");
     let [a, b, c, d] = STEPS;
     let passes = |set: &str| {
         wait::until_true("some time passes", || {
             let all = site.guests(set);
-            all.iter().all(|guest| guest.expires <= 4)
+            all.iter().all(|guest| guest.expires <= 6)
         });
     };
     for from in both(1) {
@@ -129,13 +134,13 @@ fn a_first_step_that_comes_again_in_the_middle_of_a_slow_walk_does_no_harm() {
 
 #[test]
 fn whoever_begins_anew_when_his_first_step_has_ended_is_not_penalised() {
-    let (site, _daemon) = site();
+    let (site, _daemon) = site_with("12s");
     for from in both(1) {
         walk(&site, from, &STEPS[..1]);
     }
     wait::until_true("some time passes", || {
         let all = site.guests("step1_v");
-        all.iter().all(|guest| guest.expires <= 4)
+        all.iter().all(|guest| guest.expires <= 6)
     });
     for from in both(1) {
         walk(&site, from, &STEPS[1..2]);
