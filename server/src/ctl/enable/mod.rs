@@ -8,8 +8,6 @@ mod self_knock;
 mod session;
 mod systemd;
 
-pub use self_knock::NAME as OWN_KEY;
-
 use super::ask::{NoAnswer, ask};
 use super::{Failure, control, say, span_of_time, words};
 use crate::clock::Clock;

@@ -6,7 +6,7 @@ use crate::control::answers::Reloaded;
 use crate::control::protocol::Command;
 use crate::ctl::Failure;
 use crate::ctl::ask::ask;
-use crate::ctl::key::Folder;
+use crate::ctl::key::{Folder, OWN_KEY};
 use crate::files::{self, Existing};
 use crate::firewall::Firewall;
 use oneknock_shared::knock::{Action, Knock, Timestamp};
@@ -20,8 +20,6 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// No other key may have this name.
-pub const NAME: &str = "oneknockctl-enable";
 /// Whom it admits: an address for documentation (RFC 5737, section 3), which is nobody's.
 const WHO: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 251);
 const OPEN_FOR: Duration = Duration::from_secs(10);
@@ -36,7 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// took from the first packet.
 pub fn knock(dir: &Path) -> Result<Duration, Failure> {
     let folder = Folder::open(dir)?;
-    let name: KeyName = NAME.parse().map_err(|e| Failure::new(NAME, e))?;
+    let name: KeyName = OWN_KEY.parse().map_err(|e| Failure::new(OWN_KEY, e))?;
     let services = folder.config.services.iter().map(|s| s.name).collect();
     let mut policy = Policy::new(services);
     policy.max_open_for = Some(OPEN_FOR);
@@ -65,7 +63,7 @@ pub fn knock(dir: &Path) -> Result<Duration, Failure> {
 
 /// Removes the key that a call has left which was killed.
 pub fn clean_up(dir: &Path) -> Result<(), Failure> {
-    let path = files::key_file(dir, NAME);
+    let path = files::key_file(dir, OWN_KEY);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(&path, &error)),
         _ => Ok(()),

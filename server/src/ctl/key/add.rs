@@ -1,10 +1,9 @@
 //! `oneknockctl key add`.
 
-use super::folder::Folder;
+use super::folder::{Folder, OWN_KEY};
 use super::moment::Moment;
 use super::{give, invite};
 use crate::config::{Generation, Key, Policy, ctl_command};
-use crate::ctl::enable::OWN_KEY;
 use crate::ctl::{Failure, end, say, span_of_time};
 use crate::files::Existing;
 use oneknock_shared::name::{KeyName, ServiceName};

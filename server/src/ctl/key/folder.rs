@@ -15,6 +15,9 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// The key by which "enable" knocks at this machine itself; nobody else's has its name.
+pub const OWN_KEY: &str = "oneknockctl-enable";
+
 /// Who holds this file's lock changes keys; beside the configuration.
 const LOCK: &str = ".lock";
 

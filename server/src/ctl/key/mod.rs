@@ -8,7 +8,7 @@ mod life;
 mod list;
 mod moment;
 
-pub use folder::Folder;
+pub use folder::{Folder, OWN_KEY};
 
 use super::{Failure, print};
 use crate::config::ctl_command;
