@@ -1,6 +1,7 @@
 //! Ending the connections that a key's grants have let in.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use nix::sys::signal::Signal;
 use oneknock_tests::sequence;
 use oneknock_tests::ssh::Sshd;
 use oneknock_tests::wire::{self, until_open, until_silent};
@@ -257,4 +258,30 @@ fn cut_ends_the_sessions_that_the_port_sequence_let_in() {
     lives(&mut over);
     cuts(site.ctl(&["revoke", &laptop.v4.to_string(), "--cut"]));
     assert_ne!(over.end().code(), Some(0));
+}
+
+#[test]
+fn cut_ends_walked_sessions_without_a_daemon_too() {
+    let site = Site::new(binaries!());
+    sequence::configure(
+        &site,
+        &sequence::STEPS,
+        "step_time = \"5s\"\nopen_for = \"1m\"",
+    );
+    let mut daemon = site.daemon();
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    let (laptop, server) = (&site.lab.laptop, &site.lab.server);
+    let walked = |to: IpAddr, family: &str| {
+        let from = laptop.address_like(to);
+        sequence::walk(&site, from, &sequence::STEPS);
+        until_open(laptop, to, 22);
+        site.session(&["ssh", family, "server.lab"])
+    };
+    let mut first = walked(server.v4.into(), "-4");
+    cuts(site.ctl(&["revoke", "--all", "--cut"]));
+    assert_ne!(first.end().code(), Some(0));
+    let mut second = walked(server.v6.into(), "-6");
+    cuts(site.ctl(&["revoke", &laptop.v6.to_string(), "--cut"]));
+    assert_ne!(second.end().code(), Some(0));
 }

@@ -349,6 +349,26 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_is_cut_is_read_back_and_garbage_is_none() {
+        let more = [17, 0, 0, 0, 0x1f, 0x90, 0, 0, 0, 53, 0, 0];
+        for address in ["192.0.2.7", "2001:db8::7"] {
+            let remote: IpAddr = address.parse().unwrap();
+            let key = [octets(remote), more.to_vec()].concat();
+            let length = u16::try_from(4 + key.len()).unwrap().to_ne_bytes();
+            let listed = [&length[..], &1_u16.to_ne_bytes(), &key].concat();
+            let want = Connection {
+                transport: Transport::Udp,
+                remote,
+                remote_port: 8080,
+                port: 53,
+            };
+            assert_eq!(cut_connection(&[(1, listed)]), Some(want));
+        }
+        assert_eq!(cut_connection(&[(1, vec![0; 8])]), None);
+        assert_eq!(cut_connection(&[]), None);
+    }
+
+    #[test]
     fn a_grant_is_never_permanent() {
         let (bytes, _) = encode(1, &[admit(Duration::from_nanos(1))]);
         let timeout = [0, 0, 0, 0, 0, 0, 0, 1, 9];
