@@ -416,3 +416,19 @@ fn a_key_that_was_removed_is_gone_for_good_when_the_command_returns() {
     // A name is gone on disk only when its folder was synced.
     assert!(calls[removed..].contains("/keys>)"), "{calls}");
 }
+
+#[test]
+fn to_remove_again_tells_the_daemon_what_nobody_has_told_it() {
+    let site = Site::new(binaries!());
+    let key = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let server = site.lab.server.v4.into();
+    key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 600));
+    daemon.expect("granted address=");
+    // As a call that was killed in its middle leaves it.
+    fs::remove_file(site.key_file("laptop")).unwrap();
+    let said = site.ctl(&["key", "remove", "laptop", "--force"]).fails(2);
+    assert!(said.contains("there is no key laptop"), "{said}");
+    assert!(said.contains("the daemon has taken it"), "{said}");
+    assert_eq!(site.guests("ssh"), []);
+}
