@@ -108,7 +108,7 @@ fn cut_reaches_what_a_generation_let_in_that_is_gone_from_the_keys_file() {
         site.ctl(&["key", "rotate", "laptop", "--now"]).ok();
         lives(&mut of_laptop);
         if is_alone {
-            daemon.signal(nix::sys::signal::Signal::SIGKILL);
+            daemon.signal(Signal::SIGKILL);
             daemon.end();
         }
         cuts(site.ctl(&["key", "retire", "laptop", "--generation", "1", "--cut"]));
@@ -146,7 +146,7 @@ fn cut_ends_sessions_without_a_daemon_too() {
     for way in ways {
         let site = Site::new(binaries!());
         let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
-        daemon.signal(nix::sys::signal::Signal::SIGKILL);
+        daemon.signal(Signal::SIGKILL);
         daemon.end();
         cuts(site.ctl(way));
         assert_ne!(of_laptop.end().code(), Some(0), "{way:?}");
