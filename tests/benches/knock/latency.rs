@@ -1,6 +1,7 @@
 //! How long a single knock takes.
 
-use crate::probe::{self, Set};
+use crate::courier::with_courier;
+use crate::probe::{self, PATIENCE, Set};
 use crate::site::{BULK, Measured, own};
 use crate::stats::Samples;
 use std::net::{IpAddr, SocketAddrV4, TcpListener, UdpSocket};
@@ -58,15 +59,12 @@ pub fn to_set(
 ) -> Samples {
     let keys = measured.subkeys();
     let mut set = Set::of(&measured.site.lab.server, "ssh", who(0));
-    measured.near.enter(|| {
-        let sender = measured.sender_for(who(0));
+    with_courier(measured, who(0), |courier| {
         let trial = |number: usize| {
             let from = who(number);
             sleep(pause);
             let packet = measured.knock(&keys, from, 600);
-            let start = Instant::now();
-            sender.send(&packet).unwrap();
-            probe::until_in_set(&mut set, from, start)
+            courier.time(packet, || probe::until_in_set(&mut set, from))
         };
         (0..trials).map(trial).collect()
     })
@@ -81,8 +79,7 @@ pub fn to_answer(measured: &Measured, trials: usize) -> Samples {
     let to = SocketAddrV4::new(measured.server(), BULK);
     let listener = server.enter(|| TcpListener::bind(to).unwrap());
     listener.set_nonblocking(true).unwrap();
-    measured.near.enter(|| {
-        let sender = measured.sender();
+    with_courier(measured, measured.server().into(), |courier| {
         let trial = |number: usize| {
             let from = own(number);
             while set.has(from.into()) {
@@ -92,9 +89,9 @@ pub fn to_answer(measured: &Measured, trials: usize) -> Samples {
             while listener.accept().is_ok() {}
             let packet = measured.knock_for("bulk", &keys, from.into(), 1);
             sleep(PAUSE);
-            let start = Instant::now();
-            sender.send(&packet).unwrap();
-            probe::until_answered(from, to, start, Duration::from_micros(20))
+            courier.time(packet, || {
+                probe::until_answered(from, to, Duration::from_micros(20), PATIENCE)
+            })
         };
         (0..trials).map(trial).collect()
     })

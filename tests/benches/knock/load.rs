@@ -1,5 +1,6 @@
 //! Many knocks, and much junk.
 
+use crate::courier::on_network_core;
 use crate::site::{Measured, other};
 use oneknock_tests::packets::Sender;
 use oneknock_tests::wait::meanwhile;
@@ -117,6 +118,7 @@ pub fn during<T>(
 ) -> (f64, T) {
     let flood = |stop: &AtomicBool| {
         from.enter(|| {
+            on_network_core();
             let begun = Instant::now();
             let sent = send_at(&measured.sender(), packets, rate, stop);
             sent as f64 / begun.elapsed().as_secs_f64()

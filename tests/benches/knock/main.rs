@@ -7,6 +7,7 @@
 #![allow(missing_docs)]
 
 mod client;
+mod courier;
 mod flood;
 mod junk;
 mod latency;

@@ -179,7 +179,17 @@ pub fn many(report: &mut Report, _: &Path) {
     report.times("packet sent to address in the set", &set, "");
 }
 
+/// A server with so many keys, and what its knocks take.
+struct Counted {
+    count: usize,
+    measured: Measured,
+    /// The processor's time for a knock, by round.
+    used: Samples,
+    set: Samples,
+}
+
 pub fn keys(report: &mut Report, _: &Path) {
+    const KNOCKS: usize = 500;
     let head = [
         "keys",
         "ready after",
@@ -190,26 +200,42 @@ pub fn keys(report: &mut Report, _: &Path) {
         "junk a second that the sender is rid of",
     ];
     report.section("Many keys", &head);
-    for count in [1, 100, 10_000] {
-        let mut measured = Measured::new(binaries!(), count);
-        let starts: Samples = (0..7).map(|_| Some(measured.start())).collect();
-        // What the start needed once is given back, or not, after a while.
-        std::thread::sleep(Duration::from_secs(2));
-        let memory = measured.daemon.as_ref().unwrap().memory();
-        let (used, _, set) =
-            measured.processor(|| latency::to_set(&measured, 1_000, latency::PAUSE, other));
-        let junk = crate::junk::packets(&measured, crate::junk::Kind::Junk, 50_000);
-        let from = &measured.site.lab.stranger;
-        let (rate, ()) = load::during(&measured, from, &junk, 0, || {
+    let mut all = [1, 100, 10_000].map(|count| Counted {
+        count,
+        measured: Measured::new(binaries!(), count),
+        used: Samples::default(),
+        set: Samples::default(),
+    });
+    let starts: Vec<Samples> = (all.iter_mut())
+        .map(|one| (0..7).map(|_| Some(one.measured.start())).collect())
+        .collect();
+    // What the start needed once is given back, or not, after a while.
+    std::thread::sleep(Duration::from_secs(2));
+    let memory = |one: &Counted| one.measured.daemon.as_ref().unwrap().memory();
+    let memory: Vec<_> = all.iter().map(memory).collect();
+    // In turn, since the machine is not alike from minute to minute.
+    for round in 0..5 {
+        let who = |number| other(KNOCKS * round + number);
+        for one in &mut all {
+            let (used, _, set) = (one.measured)
+                .processor(|| latency::to_set(&one.measured, KNOCKS, latency::PAUSE, who));
+            one.used.extend([Some(used.div_f64(KNOCKS as f64))]);
+            one.set.extend(set.all());
+        }
+    }
+    for ((one, starts), memory) in all.iter().zip(starts).zip(memory) {
+        let junk = crate::junk::packets(&one.measured, crate::junk::Kind::Junk, 50_000);
+        let from = &one.measured.site.lab.stranger;
+        let (rate, ()) = load::during(&one.measured, from, &junk, 0, || {
             std::thread::sleep(Duration::from_secs(2));
         });
         report.row(&[
-            count.to_string(),
+            one.count.to_string(),
             time(starts.median()),
             format!("{:.1} MiB", memory as f64 / 1024.0),
-            time(set.median()),
-            time(set.percentile(99)),
-            time(Some(used / 1_000)),
+            time(one.set.median()),
+            time(one.set.percentile(99)),
+            time(one.used.median()),
             format!("{rate:.0}"),
         ]);
     }

@@ -1,6 +1,6 @@
 //! Other knockers, as Debian packages them and their manuals set them up, in the same lab.
 
-use crate::probe;
+use crate::probe::{self, PATIENCE};
 use crate::site::{Measured, own};
 use crate::stats::Samples;
 use nix::sys::socket::{
@@ -162,7 +162,7 @@ impl Watch {
     fn until(&self, protocol: u8, port: u16) -> Option<Instant> {
         let (mut bytes, begun) = ([0; 2048], Instant::now());
         // In a flood there is always something.
-        while begun.elapsed() < 2 * probe::PATIENCE {
+        while begun.elapsed() < 2 * PATIENCE {
             let flags = MsgFlags::empty();
             let length = recv(self.socket.as_raw_fd(), &mut bytes, flags).ok()?;
             let is_it = length >= 24
@@ -197,10 +197,9 @@ impl Peer {
                 let watch = Watch::start(measured);
                 let mut client = knock.output_later();
                 let start = watch.until(self.protocol, self.port);
-                let answered =
-                    start.and_then(|s| probe::until_answered(from, measured.ssh(), s, EVERY));
+                let answered = probe::until_answered(from, measured.ssh(), EVERY, PATIENCE);
                 client.wait().unwrap();
-                answered
+                Some(answered?.duration_since(start?))
             })
         };
         (0..trials).map(trial).collect()
@@ -228,9 +227,8 @@ impl Peer {
 /// Waits until what was open is shut again.
 fn until_shut(measured: &Measured, from: Ipv4Addr) {
     let shut = || {
-        let now = Instant::now();
         let soon = Duration::from_millis(100);
-        probe::answered_within(from, measured.ssh(), now, EVERY, soon).is_none()
+        probe::until_answered(from, measured.ssh(), EVERY, soon).is_none()
     };
     wait::until_true("it is shut again", shut);
 }

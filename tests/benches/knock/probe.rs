@@ -131,11 +131,12 @@ fn give_way() {
     std::thread::yield_now();
 }
 
-/// How long until the address is in the set, from `start`.
-pub fn until_in_set(set: &mut Set, address: IpAddr, start: Instant) -> Option<Duration> {
-    while start.elapsed() < PATIENCE {
+/// When the address is seen in the set.
+pub fn until_in_set(set: &mut Set, address: IpAddr) -> Option<Instant> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
         if set.has(address) {
-            return Some(start.elapsed());
+            return Some(Instant::now());
         }
         give_way();
     }
@@ -163,31 +164,21 @@ impl Attempt {
     }
 }
 
-/// How long until a SYN is answered, from `start`, by a new attempt every so often. To be
+/// When a SYN is answered, by a new attempt every so often, for so long at the most. To be
 /// called inside a host that has the address `from`.
 pub fn until_answered(
     from: Ipv4Addr,
     to: SocketAddrV4,
-    start: Instant,
-    every: Duration,
-) -> Option<Duration> {
-    answered_within(from, to, start, every, PATIENCE)
-}
-
-/// As [`until_answered`], for so long at the most.
-pub fn answered_within(
-    from: Ipv4Addr,
-    to: SocketAddrV4,
-    start: Instant,
     every: Duration,
     patience: Duration,
-) -> Option<Duration> {
+) -> Option<Instant> {
+    let start = Instant::now();
     while start.elapsed() < patience {
         let begun = Instant::now();
         let attempt = Attempt::new(from, to);
         loop {
             if attempt.is_answered() {
-                return Some(start.elapsed());
+                return Some(Instant::now());
             }
             if begun.elapsed() >= every {
                 break;

@@ -13,14 +13,20 @@ pub struct Samples {
 impl FromIterator<Option<Duration>> for Samples {
     fn from_iter<I: IntoIterator<Item = Option<Duration>>>(all: I) -> Self {
         let mut samples = Self::default();
+        samples.extend(all);
+        samples
+    }
+}
+
+impl Extend<Option<Duration>> for Samples {
+    fn extend<I: IntoIterator<Item = Option<Duration>>>(&mut self, all: I) {
         for one in all {
             match one {
-                Some(time) => samples.sorted.push(time),
-                None => samples.failed += 1,
+                Some(time) => self.sorted.push(time),
+                None => self.failed += 1,
             }
         }
-        samples.sorted.sort_unstable();
-        samples
+        self.sorted.sort_unstable();
     }
 }
 
@@ -38,6 +44,12 @@ impl Samples {
 
     pub fn sorted(&self) -> &[Duration] {
         &self.sorted
+    }
+
+    /// Every trial, as it can be put together with others.
+    pub fn all(&self) -> impl Iterator<Item = Option<Duration>> + '_ {
+        let ended = self.sorted.iter().copied().map(Some);
+        ended.chain(std::iter::repeat_n(None, self.failed))
     }
 
     pub fn len(&self) -> usize {
