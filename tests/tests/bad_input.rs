@@ -310,10 +310,6 @@ fn a_broken_key_file_is_named_and_nothing_is_loaded() {
         assert!(!said.contains(&secret[1..40]), "{said}");
     }
     fs::write(&file, &good).unwrap();
-    // The same secret under two names.
-    fs::copy(&file, site.key_file("twin")).unwrap();
-    let said = daemon_refuses(&site);
-    assert!(said.contains("twin") && said.contains("laptop"), "{said}");
 }
 
 /// The command that a message says will mend it.

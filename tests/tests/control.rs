@@ -191,30 +191,6 @@ fn reload_says_what_check_would_and_whether_invitations_are_out_of_date() {
 }
 
 #[test]
-fn a_mistake_in_a_keys_file_is_said_to_stop_the_next_start() {
-    let site = Site::new(binaries!());
-    site.key("laptop", &["ssh"]);
-    let daemon = site.daemon();
-    let fails = "the next start of oneknockd fails";
-    let asks = [&["check"][..], &["reload"], &["doctor"]];
-    let good = fs::read_to_string(site.config()).unwrap();
-    site.set(&site.config(), "mistake", "1");
-    for ask in asks {
-        let said = site.ctl(ask);
-        assert!(!said.err.contains(fails), "{said}");
-    }
-    fs::write(site.config(), good).unwrap();
-    site.set(&site.key_file("laptop"), "mistake", "1");
-    for ask in asks {
-        let said = site.ctl(ask);
-        assert!(said.err.contains(fails), "{said}");
-    }
-    // And so it is.
-    drop(daemon);
-    assert_eq!(site.daemon_unready().end().code(), Some(2));
-}
-
-#[test]
 fn reload_says_whether_the_daemon_took_it() {
     let site = Site::new(binaries!());
     site.key("laptop", &["ssh"]);

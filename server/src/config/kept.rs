@@ -8,9 +8,7 @@
 //! Whoever has taken the daemon over can write it. He gains nothing by that: where there is
 //! none, a mistake means no guard at all.
 
-use super::{
-    Config, Settings, default_state, is_absent, load_config, main_file, path_in_pieces, trial,
-};
+use super::{Config, default_state, is_absent, load_config, main_file, path_in_pieces, trial};
 use crate::files::{self, Access, Existing, Owner, Unsafe};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,11 +69,6 @@ pub(super) fn mend(dir: &Path) -> Option<String> {
     Some(format!(
         "cp {kept} {main} && chown {owner} {main} && chmod 0640 {main}"
     ))
-}
-
-/// With the keys as they are, where these fit.
-pub(super) fn settings(dir: &Path) -> Option<Settings> {
-    Settings::under(dir, config(dir)?)
 }
 
 /// The folder of the state, also where the main file is in pieces.

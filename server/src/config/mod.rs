@@ -11,6 +11,7 @@ mod sequence;
 mod service;
 mod steps;
 pub mod trial;
+mod usable;
 
 pub use always::Network;
 pub use kept::{config as kept_config, forget as forget_kept, keep, state_folder};
@@ -20,6 +21,7 @@ pub use reach::unreachable;
 pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text};
 pub use service::Service;
 pub use steps::propose as propose_sequence;
+pub use usable::Usable;
 
 use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner, Unsafe};
 use oneknock_shared::knock::Timestamp;
@@ -100,32 +102,6 @@ impl Settings {
     /// Reads a configuration folder. Where anything is wrong, all that is wrong.
     pub fn load(dir: &Path) -> Result<Self, Vec<Mistake>> {
         Self::load_for(dir, Owner::wanted())
-    }
-
-    /// As [`Settings::load`]; with mistakes that are none of the keys' own, what was last in
-    /// force, and the mistakes.
-    pub fn load_or_kept(dir: &Path) -> Result<(Self, Vec<Mistake>), Vec<Mistake>> {
-        match Self::load(dir) {
-            Ok(settings) => Ok((settings, Vec::new())),
-            Err(mistakes) => match kept::settings(dir) {
-                Some(kept) => Ok((kept, mistakes)),
-                None => Err(mistakes),
-            },
-        }
-    }
-
-    /// The keys as they are, under a main file that is in force, where they fit that.
-    #[must_use]
-    pub fn under(dir: &Path, config: Config) -> Option<Self> {
-        let mut mistakes = Vec::new();
-        let keys = load_keys(dir, Owner::wanted(), &mut mistakes);
-        let known = config.services.iter().map(|s| s.name.to_string());
-        check_services(&known.collect::<Vec<_>>(), &keys, &mut mistakes);
-        check_secrets(&keys, &mut mistakes);
-        check_group(dir, Some(&config), &mut mistakes);
-        check_rolling(dir, Some(&config), &keys, &mut mistakes);
-        let keys = keys.into_iter().map(|(_, key)| key).collect();
-        mistakes.is_empty().then_some(Self { config, keys })
     }
 
     /// Whether there is a key whose time is not over.

@@ -112,6 +112,10 @@ pub struct Status {
     /// before is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_before: bool,
+    /// Keys that are not in force since their files had mistakes when the daemon started; by
+    /// these files' names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// When configuration and keys were last read and taken, by the clock of files; in
     /// milliseconds since 1970-01-01 UTC.
     #[serde(default)]

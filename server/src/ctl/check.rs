@@ -3,7 +3,7 @@
 use super::listening::{self, Listening};
 use super::{Failure, check_readable, say, words};
 use crate::clock::Clock;
-use crate::config::{self, Config, Key, Mistake, Settings};
+use crate::config::{self, Config, Key, Mistake, Settings, Usable};
 use crate::files;
 use crate::ledger;
 use std::path::Path;
@@ -50,10 +50,15 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
 }
 
 /// With a mistake in oneknockd.toml alone a daemon starts as it was, as far as that was kept;
-/// with one in a key's file none does: what was in force of that key is kept nowhere.
+/// with one in a key's file without that key: what was in force of it is kept nowhere.
 pub fn warn_of_next_start(dir: &Path) {
-    if Settings::load_or_kept(dir).is_err() {
-        say("warning: the next start of oneknockd fails, as long as this is not mended");
+    match Usable::load(dir) {
+        Err(_) => say("warning: the next start of oneknockd fails, as long as this is not mended"),
+        Ok(usable) if usable.left_out.is_empty() => {}
+        Ok(usable) => say(format_args!(
+            "warning: the next start of oneknockd leaves these keys out, and nobody gets in by them, as long as this is not mended: {}",
+            usable.left_out.join(", ")
+        )),
     }
 }
 

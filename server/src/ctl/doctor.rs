@@ -69,6 +69,13 @@ fn daemon(dir: &Path, is_down: bool) -> Vec<Finding> {
                 let (what, mend) = words::WAITS.split_once("; ").unwrap_or_default();
                 Finding::trouble(what, mend)
             }));
+            findings.extend((!status.left_out.is_empty()).then(|| {
+                let files = status.left_out.join(", ");
+                Finding::trouble(
+                    format!("nobody gets in by the keys of {files}: these had mistakes when the daemon started"),
+                    "where \"oneknockctl check\" finds none any more: oneknockctl reload",
+                )
+            }));
             findings.extend(status.stays_watched.then(|| {
                 Finding::trouble(
                     "the guard is watched, and not owned as configured: it was put up so, and stays so until it is taken down; another program's \"flush ruleset\" takes it down for a moment",

@@ -30,6 +30,14 @@ pub const WAITS: &str = "nothing is accepted yet, from any key: the state was lo
 /// What is to be known and done while the daemon has a configuration of before.
 const AS_BEFORE: &str = "oneknockd.toml had mistakes when it was last read: in force is what was before; \"oneknockctl check\" says them, and \"oneknockctl reload\" takes it when they are mended";
 
+/// What is to be known and done about keys that a start has left out.
+fn left_out(files: &[String]) -> String {
+    format!(
+        "left out, since their files had mistakes when the daemon started: {}: nobody gets in by these keys; \"oneknockctl check\" says the mistakes, and \"oneknockctl reload\" takes the keys when they are mended",
+        files.join(", ")
+    )
+}
+
 /// Several lines, without the last one's end.
 #[must_use]
 pub fn status(status: &Status) -> String {
@@ -64,6 +72,10 @@ pub fn status(status: &Status) -> String {
     if status.as_before {
         text.push('\n');
         text.push_str(AS_BEFORE);
+    }
+    if !status.left_out.is_empty() {
+        text.push('\n');
+        text.push_str(&left_out(&status.left_out));
     }
     // Writing to a String cannot fail.
     for service in &status.services {
@@ -366,6 +378,7 @@ mod tests {
             grants: 2,
             waits_for_clock: false,
             as_before: false,
+            left_out: Vec::new(),
             read_ms: 0,
             counters: Counted {
                 accepted: 7,

@@ -199,6 +199,8 @@ struct Daemon {
     trial_until: Option<Duration>,
     /// Whether the main file is one that was in force before, since it had mistakes.
     as_before: bool,
+    /// Keys that the start left out, since their files had mistakes; by these files' names.
+    left_out: Vec<String>,
     /// When the settings in force were read, by the clock that files are dated with.
     read_ms: u64,
     /// Tells oneknockctl that a daemon runs, where its socket is not found.

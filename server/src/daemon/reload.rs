@@ -65,6 +65,7 @@ impl Daemon {
         }
         self.read_ms = read_ms;
         self.as_before = !mistakes.is_empty();
+        self.left_out.clear();
         // All that there are were let in by the guard as it was, or are older than a service
         // that is guarded from now on.
         self.remember(true);

@@ -3,7 +3,7 @@
 use super::sift::Sifting;
 use super::{Cli, Daemon, Stopped, TIDY_EVERY};
 use crate::clock::{Clock, Synchronised};
-use crate::config::{self, Settings};
+use crate::config::{self, Usable};
 use crate::control::Control;
 use crate::control::answers::STAYS_WATCHED;
 use crate::files;
@@ -19,18 +19,29 @@ use oneknock_shared::knock::Timestamp;
 /// Instead of a configuration with mistakes.
 const KEPT: &str = "in force stays what was before these mistakes were made: mend them, then \"oneknockctl reload\"";
 
+/// What is wrong, and what becomes of it.
+fn say_mistakes(usable: &Usable) {
+    usable.mistakes.iter().for_each(log::line);
+    if usable.as_before {
+        log::line(KEPT);
+    }
+    if !usable.left_out.is_empty() {
+        log::line(format_args!(
+            "left out, and nobody gets in by them: {}: mend them, then \"oneknockctl reload\"",
+            usable.left_out.join(", ")
+        ));
+    }
+}
+
 impl Daemon {
     pub(super) fn start(cli: &Cli, clock: Clock) -> Result<Self, Stopped> {
-        let load = || Settings::load_or_kept(&cli.config).map_err(Stopped::Mistakes);
-        let (settings, _) = load()?;
-        let control = Control::bind(&settings.config, clock.now());
+        let load = || Usable::load(&cli.config).map_err(Stopped::Mistakes);
+        let control = Control::bind(&load()?.settings.config, clock.now());
         // Whoever changed a key since then found no daemon to tell.
         let read_ms = files::clock_ms();
-        let (settings, mistakes) = load()?;
-        if !mistakes.is_empty() {
-            mistakes.iter().for_each(log::line);
-            log::line(KEPT);
-        }
+        let usable = load()?;
+        say_mistakes(&usable);
+        let settings = usable.settings;
         let mut firewall = Firewall::open()?;
         // A guard that is up may be that of a daemon that runs: not to be touched.
         let control = match control {
@@ -69,7 +80,8 @@ impl Daemon {
             rolling: super::rolling::Rolling::default(),
             control,
             trial_until: None,
-            as_before: !mistakes.is_empty(),
+            as_before: usable.as_before,
+            left_out: usable.left_out,
             read_ms,
             held: None,
         };
