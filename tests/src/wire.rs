@@ -1,6 +1,7 @@
 //! Knocks as nobody's client would send them, plain datagrams, and probes of a port.
 
 use crate::host::Host;
+use crate::process::Running;
 use crate::wait;
 use oneknock_shared::invitation::Invitation;
 use oneknock_shared::knock::{Action, Knock, Timestamp};
@@ -56,6 +57,13 @@ impl Key {
         let bytes = self.seal(knock);
         send(host, (server, self.invitation.port).into(), &bytes);
         bytes
+    }
+
+    /// Knocks for ssh from `host`, and waits until the daemon has granted it.
+    pub fn opens(&self, daemon: &mut Running, host: &Host, server: IpAddr) {
+        self.knock(host, server, &open(Some("ssh"), 600));
+        let name = &self.invitation.key;
+        daemon.expect(&format!("granted address={} key={name}", host.v4));
     }
 }
 

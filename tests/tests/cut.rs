@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use oneknock_tests::sequence;
 use oneknock_tests::ssh::Sshd;
 use oneknock_tests::wire::{self, until_open, until_silent};
-use oneknock_tests::{Done, Host, Running, Site, binaries};
+use oneknock_tests::{Done, Host, Running, Site, binaries, wait};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -200,10 +200,8 @@ fn cut_ends_a_forwarded_session() {
     assert_ne!(of_laptop.end().code(), Some(0));
 }
 
-#[test]
-fn cut_ends_an_exchange_of_datagrams() {
-    let site = Site::with_services(binaries!(), &["ssh=tcp/22", "echo=udp/7"]);
-    let key = site.key("laptop", &["echo"]);
+/// A service of datagrams that sends each one back.
+fn echo(site: &Site) -> SocketAddr {
     let server = &site.lab.server;
     let echo = server.enter(|| UdpSocket::bind("0.0.0.0:7").unwrap());
     std::thread::spawn(move || {
@@ -212,25 +210,39 @@ fn cut_ends_an_exchange_of_datagrams() {
             let _ = echo.send_to(&bytes[..length], from);
         }
     });
-    let to = SocketAddr::new(server.v4.into(), 7);
-    let mut daemon = site.daemon();
-    key.knock(&site.lab.laptop, to.ip(), &wire::open(None, 60));
-    daemon.expect("key=laptop service=echo");
-    let socket = site
-        .lab
-        .laptop
-        .enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    SocketAddr::new(server.v4.into(), 7)
+}
+
+#[test]
+fn cut_ends_an_exchange_of_datagrams_until_the_next_grant_also_after_a_restart() {
+    let site = Site::with_services(binaries!(), &["ssh=tcp/22", "echo=udp/7"]);
+    let key = site.key("laptop", &["echo"]);
+    let to = echo(&site);
+    let laptop = &site.lab.laptop;
+    let socket = laptop.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     let patience = Some(Duration::from_millis(700));
     socket.set_read_timeout(patience).unwrap();
+    // From one port, as some send for ever.
     let answers = || {
         socket.send_to(b"x", to).unwrap();
         socket.recv(&mut [0; 100]).is_ok()
     };
-    assert!(answers());
-    site.ctl(&["revoke", "laptop"]).ok();
-    assert!(answers());
-    site.ctl(&["revoke", "laptop", "--cut"]).ok();
-    assert!(!answers());
+    let mut daemon = site.daemon();
+    for is_killed in [false, true, false] {
+        key.knock(laptop, to.ip(), &wire::open(None, 60));
+        daemon.expect("key=laptop service=echo");
+        wait::until_true("it is answered", answers);
+        site.ctl(&["revoke", "laptop"]).ok();
+        assert!(answers());
+        site.ctl(&["revoke", "laptop", "--cut"]).ok();
+        assert!(!answers());
+        if is_killed {
+            daemon.signal(Signal::SIGKILL);
+            daemon.end();
+            daemon = site.daemon();
+            assert!(!answers());
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
-use oneknock_tests::sequence::{STEPS, configure, is_open, somebody, walk};
+use oneknock_tests::sequence::{STEPS, configure};
 use oneknock_tests::wire::{self, Key, until_open};
 use oneknock_tests::{Host, Running, Site, binaries, wait};
 use std::fs;
@@ -13,18 +13,12 @@ fn server(site: &Site) -> IpAddr {
     site.lab.server.v4.into()
 }
 
-/// Knocks, and waits until the daemon has granted it.
-fn opens(site: &Site, daemon: &mut Running, host: &Host, (name, key): (&str, &Key)) {
-    key.knock(host, server(site), &wire::open(Some("ssh"), 600));
-    daemon.expect(&format!("granted address={} key={name}", host.v4));
-}
-
 /// A knock of this key is not accepted; that of the other is, which came after it.
-fn is_refused(site: &Site, daemon: &mut Running, key: &Key, other: (&str, &Key)) {
+fn is_refused(site: &Site, daemon: &mut Running, key: &Key, other: &Key) {
     let before = daemon.count("granted ");
     let knock = wire::open(Some("ssh"), 600);
     key.knock(&site.lab.laptop, server(site), &knock);
-    opens(site, daemon, &site.lab.laptop, other);
+    other.opens(daemon, &site.lab.laptop, server(site));
     assert_eq!(daemon.count("granted "), before + 1);
 }
 
@@ -64,12 +58,12 @@ fn to_retire_again_tells_the_daemon_what_it_has_not_taken() {
     let phone = site.key("phone", &["ssh"]);
     let mut daemon = site.daemon();
     let stranger = &site.lab.stranger;
-    opens(&site, &mut daemon, stranger, ("phone", &phone));
-    opens(&site, &mut daemon, &site.lab.laptop, ("laptop", &old));
+    phone.opens(&mut daemon, stranger, server(&site));
+    old.opens(&mut daemon, &site.lab.laptop, server(&site));
     let line = site.ctl(&["key", "rotate", "laptop"]).ok();
     let invitation = line.parse().unwrap();
     let new = Key { line, invitation };
-    opens(&site, &mut daemon, &site.lab.laptop, ("laptop", &new));
+    new.opens(&mut daemon, &site.lab.laptop, server(&site));
     let mistake = mistake(&site);
     let retire = ["key", "retire", "laptop"];
     let err = site.ctl(&retire).fails(1);
@@ -86,7 +80,7 @@ fn to_retire_again_tells_the_daemon_what_it_has_not_taken() {
         assert!(done.err.contains(part), "{done}");
     }
     done.ok();
-    is_refused(&site, &mut daemon, &old, ("laptop", &new));
+    is_refused(&site, &mut daemon, &old, &new);
 }
 
 #[test]
@@ -96,14 +90,14 @@ fn a_reader_who_is_gone_keeps_no_leaked_secret_in_force() {
     let other = site.key("phone", &["ssh"]);
     let mut daemon = site.daemon();
     let stranger = &site.lab.stranger;
-    opens(&site, &mut daemon, stranger, ("laptop", &leaked));
+    leaked.opens(&mut daemon, stranger, server(&site));
     let mut in_session = session(&site, stranger);
     // Neither the invitation nor what is said reaches anybody.
     let into = ">/dev/full 2>/dev/full";
     ctl_into(&site, "key rotate laptop --now --cut", into).fails(1);
     assert_eq!(site.guests("ssh"), []);
     assert_ne!(in_session.end().code(), Some(0));
-    is_refused(&site, &mut daemon, &leaked, ("phone", &other));
+    is_refused(&site, &mut daemon, &leaked, &other);
     // And where what is said does, it says how to have the invitation.
     for call in ["key add tablet", "key rotate laptop"] {
         let done = ctl_into(&site, call, ">/dev/full");
@@ -115,7 +109,7 @@ fn a_reader_who_is_gone_keeps_no_leaked_secret_in_force() {
     let line = site.ctl(&["key", "invite", "tablet"]).ok();
     let invitation = line.parse().unwrap();
     let tablet = Key { line, invitation };
-    opens(&site, &mut daemon, &site.lab.laptop, ("tablet", &tablet));
+    tablet.opens(&mut daemon, &site.lab.laptop, server(&site));
 }
 
 #[test]
@@ -139,9 +133,9 @@ fn a_mistake_elsewhere_keeps_a_key_in_force_and_not_what_it_has_opened() {
         let other = site.key("phone", &["ssh"]);
         let mut daemon = site.daemon();
         let [laptop, stranger] = [&site.lab.laptop, &site.lab.stranger];
-        opens(&site, &mut daemon, stranger, ("laptop", &leaked));
+        leaked.opens(&mut daemon, stranger, server(&site));
         let mut of_leaked = session(&site, stranger);
-        opens(&site, &mut daemon, laptop, ("phone", &other));
+        other.opens(&mut daemon, laptop, server(&site));
         let mut of_other = session(&site, laptop);
         let mistake = mistake(&site);
         let done = site.ctl(call);
@@ -162,11 +156,11 @@ fn a_mistake_elsewhere_keeps_a_key_in_force_and_not_what_it_has_opened() {
         assert_eq!(guests.len(), 1, "{guests:?}");
         assert_eq!(guests[0].comment, "phone");
         // It is as was said.
-        opens(&site, &mut daemon, stranger, ("laptop", &leaked));
+        leaked.opens(&mut daemon, stranger, server(&site));
         fs::remove_file(mistake).unwrap();
         site.ctl(&["reload"]).ok();
         assert_eq!(site.guests("ssh").len(), 1);
-        is_refused(&site, &mut daemon, &leaked, ("phone", &other));
+        is_refused(&site, &mut daemon, &leaked, &other);
     }
 }
 
@@ -187,7 +181,7 @@ fn a_mistake_in_the_main_file_keeps_no_leaked_key_in_force() {
         let other = site.key("phone", &["ssh"]);
         let mut daemon = site.daemon();
         let stranger = &site.lab.stranger;
-        opens(&site, &mut daemon, stranger, ("laptop", &leaked));
+        leaked.opens(&mut daemon, stranger, server(&site));
         let good = fs::read_to_string(site.config()).unwrap();
         fs::write(site.config(), format!("{good}\nskew = = 3\n")).unwrap();
         let done = site.ctl(call);
@@ -200,7 +194,7 @@ fn a_mistake_in_the_main_file_keeps_no_leaked_key_in_force() {
         }
         assert_eq!((done.code, &*done.out), (Some(code), ""), "{done}");
         assert_eq!(site.guests("ssh"), []);
-        is_refused(&site, &mut daemon, &leaked, ("phone", &other));
+        is_refused(&site, &mut daemon, &leaked, &other);
         // Of the main file all is as it was, and it is said as long as it is so.
         let status = site.ctl(&["status"]);
         assert!(
@@ -238,110 +232,7 @@ fn a_key_of_a_service_that_is_not_in_force_is_not_taken_beside_a_mistake_in_the_
     let done = site.ctl(&["reload"]);
     assert!(!done.err.contains("the keys are reloaded"), "{done}");
     done.fails(1);
-    opens(&site, &mut daemon, &site.lab.laptop, ("laptop", &laptop));
-}
-
-#[test]
-fn without_a_daemon_what_a_key_has_opened_is_closed_and_stays_so() {
-    let calls: [&[&str]; 6] = [
-        &["key", "rotate", "laptop", "--now"],
-        &["key", "remove", "laptop", "--force"],
-        &["key", "retire", "laptop", "--generation", "1", "--force"],
-        &["revoke", "laptop"],
-        &["revoke", "203.0.113.9"],
-        &["revoke", "--all"],
-    ];
-    for (number, call) in calls.iter().enumerate() {
-        let site = Site::new(binaries!());
-        // Owned and watched by turns.
-        let guard = ["\"owned\"", "\"watched\""][number % 2];
-        site.set(&site.config(), "guard", guard);
-        let keys = ["laptop", "phone"].map(|name| site.key(name, &["ssh"]));
-        let mut daemon = site.daemon();
-        let [laptop, stranger] = [&site.lab.laptop, &site.lab.stranger];
-        // The laptop's address is admitted by both keys, and named after the first.
-        let knock = wire::open(Some("ssh"), 300);
-        keys[1].knock(laptop, server(&site), &knock);
-        daemon.expect("key=phone");
-        opens(&site, &mut daemon, laptop, ("laptop", &keys[0]));
-        opens(&site, &mut daemon, stranger, ("laptop", &keys[0]));
-        daemon.signal(Signal::SIGKILL);
-        daemon.end();
-        // The kernel lists them still.
-        let listed = site.ctl(&["grants"]);
-        for part in ["laptop ", "198.51.100.7", "203.0.113.9"] {
-            assert!(listed.out.contains(part), "{listed}");
-        }
-        listed.fails(1);
-        let done = site.ctl(call);
-        assert!(done.err.contains("no daemon runs"), "{done}");
-        assert!(done.err.contains("closed: "), "{done}");
-        done.ok();
-        let guests = || {
-            let guests = site.guests("ssh").into_iter();
-            let mut names: Vec<String> = guests.map(|guest| guest.comment).collect();
-            names.sort();
-            names
-        };
-        let left: &[&str] = match call {
-            ["revoke", "--all"] => &[],
-            ["revoke", "203.0.113.9"] => &["laptop"],
-            _ => &["phone"],
-        };
-        assert_eq!(guests(), left, "{call:?}");
-        // A start does not open again what the state had.
-        let _daemon = site.daemon();
-        assert_eq!(guests(), left, "{call:?}");
-    }
-}
-
-#[test]
-fn without_a_daemon_and_without_a_state_the_kernels_word_counts() {
-    let site = Site::new(binaries!());
-    let keys = ["laptop", "phone"].map(|name| site.key(name, &["ssh"]));
-    let mut daemon = site.daemon();
-    let [laptop, stranger] = [&site.lab.laptop, &site.lab.stranger];
-    opens(&site, &mut daemon, laptop, ("phone", &keys[1]));
-    opens(&site, &mut daemon, stranger, ("laptop", &keys[0]));
-    daemon.signal(Signal::SIGKILL);
-    daemon.end();
-    fs::remove_dir_all(site.state()).unwrap();
-    let done = site.ctl(&["key", "rotate", "laptop", "--now"]);
-    assert!(done.err.contains("closed: 1"), "{done}");
-    assert!(done.err.contains("the state cannot be read"), "{done}");
-    done.ok();
-    let guests = site.guests("ssh");
-    assert_eq!(guests.len(), 1, "{guests:?}");
-    assert_eq!(guests[0].comment, "phone");
-}
-
-#[test]
-fn without_a_daemon_root_alone_revokes_also_what_the_sequence_opened() {
-    let site = Site::new(binaries!());
-    configure(&site, &STEPS, "");
-    let mut daemon = site.daemon();
-    daemon.signal(Signal::SIGKILL);
-    daemon.end();
-    let from = somebody(1, false);
-    walk(&site, from, &STEPS);
-    wait::until_true("it opens", || is_open(&site, from));
-    let done = site.ctl(&["revoke", &from.to_string()]);
-    assert!(done.err.contains("closed: 1"), "{done}");
-    done.ok();
-    assert!(!is_open(&site, from));
-    let err = site.ctl(&["revoke", "nobody"]).fails(2);
-    assert!(err.contains("there is no key nobody"), "{err}");
-    assert!(err.contains("key list"), "{err}");
-    let dir = site.dir.to_str().unwrap();
-    let bounded = [
-        "setpriv",
-        "--bounding-set=-net_admin",
-        "--inh-caps=-net_admin",
-    ];
-    let call = ["oneknockctl", "--config", dir, "revoke", "--all"];
-    let done = site.lab.server.run(&[&bounded[..], &call].concat());
-    assert!(done.err.contains("root alone can end grants"), "{done}");
-    done.fails(1);
+    laptop.opens(&mut daemon, &site.lab.laptop, server(&site));
 }
 
 #[test]

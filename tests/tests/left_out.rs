@@ -2,16 +2,14 @@
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
-use oneknock_tests::wire::{self, Key};
-use oneknock_tests::{Host, Running, Site, binaries};
+use oneknock_tests::wire;
+use oneknock_tests::{Running, Site, binaries};
 use std::fs::{self, Permissions};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
-/// Knocks for a minute, and waits until it is granted.
-fn opens(site: &Site, daemon: &mut Running, host: &Host, (name, key): (&str, &Key)) {
-    let server = site.lab.server.v4.into();
-    key.knock(host, server, &wire::open(Some("ssh"), 60));
-    daemon.expect(&format!("granted address={} key={name}", host.v4));
+fn server(site: &Site) -> IpAddr {
+    site.lab.server.v4.into()
 }
 
 fn stop(mut daemon: Running) {
@@ -52,8 +50,8 @@ fn a_key_with_a_mistake_is_left_out_by_a_start_and_every_other_gets_in() {
         let (at_home, abroad) = (&site.lab.laptop, &site.lab.stranger);
         let is_in = || [at_home, abroad].map(|host| site.admits("ssh", host.v4.into()));
         let mut daemon = site.daemon();
-        opens(&site, &mut daemon, at_home, ("laptop", &laptop));
-        opens(&site, &mut daemon, abroad, ("phone", &phone));
+        laptop.opens(&mut daemon, at_home, server(&site));
+        phone.opens(&mut daemon, abroad, server(&site));
         let file = site.key_file("phone");
         let good = fs::read_to_string(&file).unwrap();
         spoil(&site, &good);
@@ -64,7 +62,7 @@ fn a_key_with_a_mistake_is_left_out_by_a_start_and_every_other_gets_in() {
             assert!(said.err.contains("phone.toml"), "{said}");
         }
         // As long as the daemon runs nothing has changed.
-        opens(&site, &mut daemon, abroad, ("phone", &phone));
+        phone.opens(&mut daemon, abroad, server(&site));
         assert!(!site.ctl(&["status"]).ok().contains("left out"));
         stop(daemon);
 
@@ -77,12 +75,8 @@ fn a_key_with_a_mistake_is_left_out_by_a_start_and_every_other_gets_in() {
         assert!(daemon.count("keys=1") > 0);
         // What it has opened is closed, and it opens nothing.
         assert_eq!(is_in(), [true, false]);
-        phone.knock(
-            abroad,
-            site.lab.server.v4.into(),
-            &wire::open(Some("ssh"), 60),
-        );
-        opens(&site, &mut daemon, at_home, ("laptop", &laptop));
+        phone.knock(abroad, server(&site), &wire::open(Some("ssh"), 60));
+        laptop.opens(&mut daemon, at_home, server(&site));
         assert_eq!(is_in(), [true, false]);
         let said = site.ctl(&["status"]).ok();
         assert!(
@@ -106,7 +100,7 @@ fn a_key_with_a_mistake_is_left_out_by_a_start_and_every_other_gets_in() {
             "{said}"
         );
         site.ctl(&["reload"]).ok();
-        opens(&site, &mut daemon, abroad, ("phone", &phone));
+        phone.opens(&mut daemon, abroad, server(&site));
         assert!(!site.ctl(&["status"]).ok().contains("left out"));
     }
 }
@@ -125,7 +119,7 @@ fn beside_a_mistake_in_the_main_file_too_a_key_with_one_is_left_out() {
         daemon.count("left out, and nobody gets in by them: phone.toml"),
         1
     );
-    opens(&site, &mut daemon, &site.lab.laptop, ("laptop", &laptop));
+    laptop.opens(&mut daemon, &site.lab.laptop, server(&site));
 }
 
 #[test]
