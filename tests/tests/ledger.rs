@@ -6,6 +6,7 @@ use oneknock_tests::process::Running;
 use oneknock_tests::site::PORT;
 use oneknock_tests::wire::{self, send};
 use oneknock_tests::{Site, binaries, wait};
+use oneknock_tests::{rolling, sequence};
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -93,6 +94,38 @@ fn a_lost_state_waits_for_the_clock_and_then_refuses_what_was_made_before() {
         });
         assert!(!site.admits("ssh", site.lab.stranger.v4.into()));
     }
+}
+
+#[test]
+fn while_the_state_is_lost_nobody_walks_a_rolling_sequence() {
+    let site = Site::new(binaries!());
+    rolling::configure(&site, "");
+    let key = site.key("laptop", &["ssh"]);
+    let (folder, says) = timedatectl(&site);
+    let walks = |number| {
+        let from = sequence::somebody(number, false);
+        rolling::walk(&site, from, &rolling::steps(&key, 0));
+        from
+    };
+    let mut daemon = site.daemon();
+    rolling::early_in_a_minute();
+    let first = walks(1);
+    wait::until_true("it opens", || sequence::is_open(&site, first));
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    fs::remove_file(state(&site).join("ledger.db")).unwrap();
+    let mut daemon = daemon_that_asks(&site, &folder);
+    // What it opened before is closed, and what were steps a moment ago are missteps.
+    assert!(!sequence::is_open(&site, first));
+    let second = walks(2);
+    let penalty = || site.guests("penalty_v").into_iter();
+    wait::until_true("it is judged", || {
+        penalty().any(|guest| guest.address == second)
+    });
+    assert!(!sequence::is_open(&site, second));
+    fs::write(&says, "yes\n").unwrap();
+    daemon.expect("nothing is accepted for ");
+    wait::until_true("it opens", || sequence::is_open(&site, walks(3)));
 }
 
 #[test]

@@ -185,6 +185,26 @@ fn a_key_file_is_read_back_as_it_was_written() {
 }
 
 #[test]
+fn a_key_whose_time_or_overlap_is_over_is_none() {
+    let (dir, _) = folder();
+    let mut settings = Settings::load_for(dir.path(), me()).unwrap();
+    for (not_after, overlap_until, last) in [
+        (None, None, u64::MAX),
+        (Some(2000), None, 2000),
+        (None, Some(1000), 1000),
+        (Some(2000), Some(1000), 1000),
+        (Some(1000), Some(2000), 1000),
+    ] {
+        let generation = &mut settings.keys[0].generations[0];
+        generation.not_after = not_after.map(Timestamp);
+        generation.overlap_until = overlap_until.map(Timestamp);
+        assert!(settings.has_key_at(Timestamp(last)));
+        let after = last.checked_add(1).map(Timestamp);
+        assert!(after.is_none_or(|after| !settings.has_key_at(after)));
+    }
+}
+
+#[test]
 fn everything_that_a_key_file_can_say_is_written_and_read_back() {
     let mut policy = Policy::new(vec!["ssh".parse().unwrap(), "web".parse().unwrap()]);
     policy.max_open_for = Some(std::time::Duration::from_secs(5400));
