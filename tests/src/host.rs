@@ -34,6 +34,12 @@ impl Done {
         self.out
     }
 
+    /// What it printed, as JSON; it must have ended well.
+    #[track_caller]
+    pub fn json(self) -> serde_json::Value {
+        serde_json::from_str(&self.ok()).unwrap()
+    }
+
     /// It must have failed with this status; gives its standard error.
     #[track_caller]
     pub fn fails(self, code: i32) -> String {

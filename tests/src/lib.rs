@@ -24,6 +24,7 @@
 //! | [`chance`] | random choices that a seed repeats |
 //! | [`sequence`], [`rolling`] | port sequences, single packets from any address |
 //! | [`weather`] | a link that loses and reorders |
+//! | [`control`] | the daemon's socket, for bytes that oneknockctl would not send |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
 //! | [`packets`] | fragments, extension headers and segments that no system would send |
 //! | [`manual`] | the manual's pages, from the definitions of the command lines |
@@ -38,6 +39,7 @@ pub mod boot;
 pub mod capture;
 pub mod chance;
 pub mod clock;
+pub mod control;
 pub mod host;
 pub mod lab;
 pub mod manual;

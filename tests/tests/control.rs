@@ -1,53 +1,14 @@
-//! The control socket: every verb against a real daemon, and peers that mean no good.
+//! The control socket: every verb against a real daemon.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
+use oneknock_tests::control::{say, socket, status};
 use oneknock_tests::wire::{self, Key, Probe, until_open, until_silent};
-use oneknock_tests::{Done, Running, Site, binaries, wait};
+use oneknock_tests::{Running, Site, binaries, wait};
 use serde_json::{Value, json};
-use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-
-fn socket(site: &Site) -> PathBuf {
-    site.dir.join("state/control")
-}
-
-fn connect(site: &Site) -> UnixStream {
-    let stream = UnixStream::connect(socket(site)).unwrap();
-    stream.set_read_timeout(Some(wait::DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(wait::DEADLINE)).unwrap();
-    stream
-}
-
-/// Sends bytes as they are; gives the first line that comes back, if one does.
-fn say(site: &Site, bytes: &[u8]) -> String {
-    let mut stream = connect(site);
-    // The daemon may have had enough before all is sent.
-    let _ = stream.write_all(bytes);
-    let mut line = String::new();
-    let _ = BufReader::new(stream).read_line(&mut line);
-    line
-}
-
-fn json_of(done: Done) -> Value {
-    serde_json::from_str(&done.ok()).unwrap()
-}
-
-fn status(site: &Site) -> Value {
-    json_of(site.ctl(&["status", "--json"]))
-}
-
-/// The daemon serves: it answers, and a knock opens.
-fn serves(site: &Site, key: &Key, daemon: &mut Running) {
-    assert_eq!(status(site)["keys"], 1);
-    let server: IpAddr = site.lab.server.v4.into();
-    key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 0));
-    daemon.expect("granted address=198.51.100.7 key=laptop service=ssh");
-}
+use std::path::Path;
 
 #[test]
 fn status_tells_how_the_daemon_is() {
@@ -94,14 +55,14 @@ fn grants_tells_who_from_where_to_what_and_how_long_still() {
     let key = site.key("laptop", &["ssh"]);
     let mut daemon = site.daemon();
     assert_eq!(
-        json_of(site.ctl(&["grants", "--json"])),
+        site.ctl(&["grants", "--json"]).json(),
         json!({"grants": []})
     );
     for server in site.lab.server.addresses() {
         key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 600));
         daemon.expect("granted");
     }
-    let all = json_of(site.ctl(&["grants", "--json"]));
+    let all = site.ctl(&["grants", "--json"]).json();
     let all = all["grants"].as_array().unwrap();
     let brief: Vec<_> = all
         .iter()
@@ -118,7 +79,7 @@ fn grants_tells_who_from_where_to_what_and_how_long_still() {
     let left = |grant: &Value| grant["seconds"].as_u64().unwrap();
     assert!(all.iter().all(|g| (1..=600).contains(&left(g))), "{all:?}");
     wait::until_true("it counts down", || {
-        let now = json_of(site.ctl(&["grants", "--json"]));
+        let now = site.ctl(&["grants", "--json"]).json();
         left(&now["grants"][0]) < left(&all[0])
     });
     let table = site.ctl(&["grants"]).ok();
@@ -156,7 +117,7 @@ fn a_long_list_of_grants_is_complete() {
     watch.expect("(left out: 344)");
     assert_eq!(watch.count(" open laptop 198.18."), 256);
     drop(watch);
-    let all = json_of(site.ctl(&["grants", "--json"]));
+    let all = site.ctl(&["grants", "--json"]).json();
     let all = all["grants"].as_array().unwrap();
     let mut addresses: Vec<&str> = all.iter().map(|g| g["address"].as_str().unwrap()).collect();
     addresses.sort_unstable();
@@ -324,7 +285,7 @@ fn why_says_what_was_the_matter_and_what_to_do() {
     assert_eq!(site.ctl(&["why", "phone"]).ok(), format!("{}\n", lines[0]));
     let of_address = site.ctl(&["why", "198.51.100.7"]).ok();
     assert_eq!(of_address, format!("{}\n", lines[1]));
-    let of_address = json_of(site.ctl(&["why", "198.51.100.7", "--json"]));
+    let of_address = site.ctl(&["why", "198.51.100.7", "--json"]).json();
     let unknown = of_address["unknown"].as_array().unwrap();
     assert_eq!((unknown.len(), &unknown[0]["times"]), (1, &json!(2)));
     assert_eq!(site.ctl(&["why", "192.0.2.99"]).ok(), "");
@@ -435,7 +396,7 @@ fn a_key_file_that_is_newer_than_what_the_daemon_has_read_is_marked() {
     site.key("laptop", &["ssh"]);
     let _daemon = site.daemon();
     let in_force = |site: &Site| {
-        let keys = json_of(site.ctl(&["key", "list", "--json"]));
+        let keys = site.ctl(&["key", "list", "--json"]).json();
         let keys = keys["keys"].as_array().unwrap().iter();
         keys.map(|key| key["in_force"].as_bool())
             .collect::<Vec<_>>()
@@ -526,224 +487,4 @@ fn a_close_is_told_once_though_it_is_sent_twice() {
         daemon.expect("closed address=198.51.100.7 key=laptop service=ssh");
         assert_eq!(daemon.count("closed address="), closed);
     }
-}
-
-#[test]
-fn what_is_no_command_is_answered_with_why_and_does_nothing() {
-    let site = Site::new(binaries!());
-    let key = site.key("laptop", &["ssh"]);
-    let mut daemon = site.daemon();
-    let bad: [(&[u8], &str); 8] = [
-        (b"\n", "not a JSON object"),
-        (b"hello\n", "not a JSON object"),
-        (b"\xff\xfe\n", "not a JSON object"),
-        (b"{\"v\":2,\"command\":\"status\"}\n", "v must be 1"),
-        (b"{\"v\":1,\"command\":\"open\"}\n", "no such command"),
-        (b"{\"v\":1,\"command\":\"revoke\"}\n", "key, address or all"),
-        (
-            b"{\"v\":1,\"command\":\"revoke\",\"all\":true,\"soon\":true}\n",
-            "unknown member",
-        ),
-        (&[b'['; 5000], "longer than 4096 bytes"),
-    ];
-    for (bytes, want) in bad {
-        let line = say(&site, bytes);
-        let answer: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(answer["v"], 1);
-        assert!(answer["error"].as_str().unwrap().contains(want), "{line}");
-    }
-    // One line is one command; what follows is not looked at.
-    let two = b"{\"v\":1,\"command\":\"status\"}\n{\"v\":1,\"command\":\"teardown\"}\n";
-    assert!(say(&site, two).contains("\"ok\""));
-    serves(&site, &key, &mut daemon);
-}
-
-#[test]
-fn ten_megabytes_without_an_end_are_cut_off() {
-    let site = Site::new(binaries!());
-    let key = site.key("laptop", &["ssh"]);
-    let mut daemon = site.daemon();
-    let line = say(&site, &vec![b'x'; 10 << 20]);
-    assert!(line.contains("longer than 4096 bytes"), "{line}");
-    serves(&site, &key, &mut daemon);
-}
-
-#[test]
-fn a_watcher_that_never_reads_holds_nothing_up_and_learns_what_it_missed() {
-    let site = Site::new(binaries!());
-    let key = site.key("laptop", &["ssh"]);
-    let mut daemon = site.daemon();
-    let mut stream = connect(&site);
-    stream
-        .write_all(b"{\"v\":1,\"command\":\"watch\"}\n")
-        .unwrap();
-    let server: IpAddr = site.lab.server.v4.into();
-    let packet = key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
-    daemon.expect("granted");
-    let to = (server, key.invitation.port).into();
-    let seen = || status(&site)["counters"]["ignored"]["replayed"].as_u64();
-    // More than the daemon keeps for it and the kernel does together.
-    wait::until_true("many replays were seen", || {
-        for _ in 0..500 {
-            wire::send(&site.lab.stranger, to, &packet);
-        }
-        seen() > Some(4000)
-    });
-    serves(&site, &key, &mut daemon);
-    let total = seen().unwrap();
-    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
-    assert!(lines.next().unwrap().contains("\"ok\""));
-    let (mut events, mut lost) = (0, 0);
-    for line in lines.by_ref() {
-        let line: Value = serde_json::from_str(&line).unwrap();
-        match line["lost"].as_u64() {
-            Some(number) => lost += number,
-            None => events += 1,
-        }
-        if lost > 0 {
-            break;
-        }
-        // What was kept is read: room for the note, which the next event brings.
-        if events % 500 == 0 {
-            wire::send(&site.lab.stranger, to, &packet);
-        }
-        if events > 300 {
-            wire::send(&site.lab.stranger, to, &packet);
-        }
-    }
-    assert!(lost > 0 && events < total, "{lost} of {total}");
-}
-
-#[test]
-fn connections_that_say_nothing_are_let_go_and_too_many_are_turned_away() {
-    let site = Site::new(binaries!());
-    let key = site.key("laptop", &["ssh"]);
-    let mut daemon = site.daemon();
-    let mut idle: Vec<UnixStream> = (0..16).map(|_| connect(&site)).collect();
-    wait::until_true("a further one is turned away", || {
-        let line = say(&site, b"{\"v\":1,\"command\":\"status\"}\n");
-        line.contains("too many connections")
-    });
-    let server: IpAddr = site.lab.server.v4.into();
-    key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 0));
-    daemon.expect("granted address=198.51.100.7");
-    wait::until_true("the idle ones are gone", || {
-        site.ctl(&["status"]).code == Some(0)
-    });
-    // The end, not an answer.
-    assert_eq!(idle[0].read(&mut [0; 1]).unwrap(), 0);
-    drop(idle);
-    serves(&site, &key, &mut daemon);
-}
-
-fn may_pass(folders: &[&Path]) {
-    for folder in folders {
-        fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
-    }
-}
-
-/// Runs `oneknockctl` as another user and group.
-fn ctl_as(site: &Site, user: &str, group: &str, args: &[&str]) -> Done {
-    let program = site.lab.dir().join("program");
-    if !program.exists() {
-        fs::copy(binaries!().oneknockctl, &program).unwrap();
-    }
-    may_pass(&[site.lab.dir(), &site.lab.server.home, &site.dir]);
-    let (user, group) = (format!("--reuid={user}"), format!("--regid={group}"));
-    let setpriv = ["setpriv", &user, &group, "--clear-groups"];
-    let call = [
-        program.to_str().unwrap(),
-        "--config",
-        site.dir.to_str().unwrap(),
-    ];
-    site.lab.server.run(&[&setpriv, &call[..], args].concat())
-}
-
-#[test]
-fn another_user_is_turned_away_also_where_the_mode_would_let_him_in() {
-    let site = Site::new(binaries!());
-    let key = site.key("laptop", &["ssh"]);
-    let mut daemon = site.daemon();
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(mode(&socket(&site)), 0o600);
-    may_pass(&[&site.dir.join("state")]);
-    let err = ctl_as(&site, "65534", "65534", &["status"]).fails(1);
-    assert!(
-        err.contains("Permission denied") && err.contains("sudo oneknockctl"),
-        "{err}"
-    );
-    fs::set_permissions(socket(&site), Permissions::from_mode(0o666)).unwrap();
-    for ask in [&["status"][..], &["teardown"], &["revoke", "--all"]] {
-        let err = ctl_as(&site, "65534", "65534", ask).fails(1);
-        assert!(err.contains("may not use the control socket"), "{err}");
-    }
-    daemon.expect("turned away from the control socket: uid=65534");
-    serves(&site, &key, &mut daemon);
-}
-
-#[test]
-fn a_group_that_is_named_may_ask_and_no_other() {
-    let site = Site::new(binaries!());
-    let key = site.key("laptop", &["ssh"]);
-    let path = site.lab.server.home.join("run/control");
-    site.set(
-        &site.config(),
-        "control",
-        &format!("\"{}\"", path.display()),
-    );
-    site.set(&site.config(), "control_group", "\"nonesuch\"");
-    let err = site.ctl(&["check"]).fails(1);
-    assert!(err.contains("there is no group nonesuch"), "{err}");
-    site.set(&site.config(), "control_group", "\"daemon\"");
-    fs::set_permissions(site.config(), Permissions::from_mode(0o644)).unwrap();
-    let mut daemon = site.daemon();
-    let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap();
-    let gid = group.gid.to_string();
-    let answer = ctl_as(&site, "65534", &gid, &["status"]).ok();
-    assert!(answer.contains("live grants 0"), "{answer}");
-    let err = ctl_as(&site, "65534", "65534", &["status"]).fails(1);
-    assert!(err.contains("Permission denied"), "{err}");
-    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
-    let err = ctl_as(&site, "65534", "65534", &["status"]).fails(1);
-    assert!(err.contains("may not use the control socket"), "{err}");
-    serves(&site, &key, &mut daemon);
-}
-
-#[test]
-fn what_a_killed_daemon_left_is_replaced() {
-    let site = Site::new(binaries!());
-    site.key("laptop", &["ssh"]);
-    let mut daemon = site.daemon();
-    daemon.signal(Signal::SIGKILL);
-    daemon.end();
-    assert!(socket(&site).exists());
-    let err = site.ctl(&["status"]).fails(1);
-    assert!(err.contains("no daemon answers"), "{err}");
-    let _daemon = site.daemon();
-    assert_eq!(status(&site)["keys"], 1);
-}
-
-#[test]
-fn a_second_daemon_does_not_take_the_socket() {
-    let site = Site::new(binaries!());
-    site.key("laptop", &["ssh"]);
-    let _daemon = site.daemon();
-    let pid = status(&site)["pid"].clone();
-    let mut second = site.daemon_unready();
-    assert_eq!(second.end().code(), Some(1));
-    assert_eq!(second.count("another oneknockd has it"), 1);
-    // Also one of another configuration.
-    let other = site.lab.server.home.join("other");
-    let config = ["oneknockctl", "--config", other.to_str().unwrap()];
-    let init = ["init", "--host", "other.lab", "--port", "45999"];
-    site.lab.server.run(&[&config[..], &init].concat()).ok();
-    let place = format!("\"{}\"", socket(&site).display());
-    site.set(&other.join("oneknockd.toml"), "control", &place);
-    let err = site
-        .lab
-        .server
-        .run(&["oneknockd", "--config", config[2]])
-        .fails(1);
-    assert!(err.contains("another oneknockd has it"), "{err}");
-    assert_eq!(status(&site)["pid"], pid);
 }

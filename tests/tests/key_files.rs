@@ -12,13 +12,9 @@ fn rotate(site: &Site, more: &[&str]) {
         .ok();
 }
 
-fn json_of(done: oneknock_tests::Done) -> Value {
-    serde_json::from_str(&done.ok()).unwrap()
-}
-
 /// State and number of each generation.
 fn states(site: &Site) -> Vec<(u64, String)> {
-    let shown = json_of(site.ctl(&["key", "show", "laptop", "--json"]));
+    let shown = site.ctl(&["key", "show", "laptop", "--json"]).json();
     let generations = shown["generations"].as_array().unwrap().iter();
     let state = |g: &Value| {
         let state = g["state"].as_str().unwrap();
@@ -47,7 +43,7 @@ fn concurrent_calls_lose_no_update() {
         states(&site),
         [(1, "retiring".into()), (9, "active".into())]
     );
-    let status = json_of(site.ctl(&["status", "--json"]));
+    let status = site.ctl(&["status", "--json"]).json();
     assert_eq!(status["keys"], 9);
 }
 

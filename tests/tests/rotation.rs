@@ -4,7 +4,7 @@
 use oneknock_shared::knock::Timestamp;
 use oneknock_tests::clock::{DAY, HOUR, SECOND, WallClock};
 use oneknock_tests::wire::{self, Key, until_silent};
-use oneknock_tests::{Done, Running, Site, binaries, wait};
+use oneknock_tests::{Running, Site, binaries, wait};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -25,13 +25,9 @@ fn rotate(site: &Site, more: &[&str]) -> Key {
     )
 }
 
-fn json_of(done: Done) -> Value {
-    serde_json::from_str(&done.ok()).unwrap()
-}
-
 /// State and number of each generation.
 fn states(site: &Site) -> Vec<(u64, String)> {
-    let shown = json_of(site.ctl(&["key", "show", "laptop", "--json"]));
+    let shown = site.ctl(&["key", "show", "laptop", "--json"]).json();
     let generations = shown["generations"].as_array().unwrap().iter();
     let state = |g: &Value| {
         let state = g["state"].as_str().unwrap();
@@ -63,7 +59,7 @@ fn a_key_is_made_with_every_limit_and_shown_with_its_use() {
     site.ctl(&soon).ok();
     assert_eq!(key.invitation.address.as_str(), "signed");
     let mut daemon = site.daemon();
-    let listed = json_of(site.ctl(&["key", "list", "--json"]));
+    let listed = site.ctl(&["key", "list", "--json"]).json();
     let [laptop, later] = &listed["keys"].as_array().unwrap()[..] else {
         panic!("{listed}");
     };
@@ -82,7 +78,7 @@ fn a_key_is_made_with_every_limit_and_shown_with_its_use() {
     key.knock(&site.lab.laptop, v4(&site), &knock);
     daemon.expect("granted address=198.51.100.7 key=laptop service=ssh seconds=3600");
     let check = |site: &Site| {
-        let shown = json_of(site.ctl(&["key", "show", "laptop", "--json"]));
+        let shown = site.ctl(&["key", "show", "laptop", "--json"]).json();
         assert_eq!(shown["generations"][0]["used_from"], "198.51.100.7");
         assert!(shown["generations"][0]["used"].is_string());
     };
@@ -185,7 +181,7 @@ fn the_overlap_is_as_long_as_was_said() {
     let site = Site::new(binaries!());
     site.key("laptop", &["ssh"]);
     let done = site.ctl(&["key", "rotate", "laptop", "--overlap", "2h"]);
-    let shown = json_of(site.ctl(&["key", "show", "laptop", "--json"]));
+    let shown = site.ctl(&["key", "show", "laptop", "--json"]).json();
     let date = |generation: usize, name: &str| {
         let text = shown["generations"][generation][name].as_str().unwrap();
         humantime::parse_rfc3339(text).unwrap()
@@ -402,7 +398,7 @@ fn no_knock_fails_while_a_key_is_rotated_under_use() {
             new
         },
     );
-    let accepted = || json_of(site.ctl(&["status", "--json"]))["counters"]["accepted"].as_u64();
+    let accepted = || site.ctl(&["status", "--json"]).json()["counters"]["accepted"].as_u64();
     let want = knocks + 2;
     wait::until_true("every knock is accepted", || accepted() == Some(want));
     assert_eq!(daemon.count("retiring key=laptop generation=1"), 1);

@@ -159,7 +159,6 @@ impl Measured {
     }
 
     pub fn status(&self) -> serde_json::Value {
-        let status = self.site.ctl(&["status", "--json"]).ok();
-        serde_json::from_str(&status).unwrap()
+        oneknock_tests::control::status(&self.site)
     }
 }
