@@ -149,6 +149,19 @@ impl Site {
         Running::start("oneknockd", command)
     }
 
+    /// Starts the daemon, which must refuse and load nothing; gives what it said.
+    #[track_caller]
+    pub fn daemon_refuses(&self) -> String {
+        let mut daemon = self.daemon_unready();
+        let status = daemon.end();
+        let said = daemon.lines().join("\n");
+        assert_eq!(status.code(), Some(2), "{said}");
+        assert_eq!(daemon.count("ready"), 0, "{said}");
+        let tables = self.lab.server.run(&["nft", "list", "tables"]).ok();
+        assert_eq!(tables, "", "{said}");
+        said
+    }
+
     /// Starts the daemon.
     pub fn daemon_unready(&self) -> Running {
         let command = self.lab.server.command(&self.daemon_command());

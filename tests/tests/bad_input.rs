@@ -3,7 +3,7 @@
 
 use oneknock_tests::{Done, Host, Site, binaries};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// The error without its hints must be one line that begins with the program's name.
@@ -147,18 +147,6 @@ fn an_unknown_door_or_service_is_a_usage_error() {
     assert!(one_line("oneknock", &err).contains("web"));
 }
 
-/// Starts the daemon, which must refuse; gives what it said.
-fn daemon_refuses(site: &Site) -> String {
-    let mut daemon = site.daemon_unready();
-    let status = daemon.end();
-    let said = daemon.lines().join("\n");
-    assert_eq!(status.code(), Some(2), "{said}");
-    assert_eq!(daemon.count("ready"), 0, "{said}");
-    let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
-    assert_eq!(tables, "", "{said}");
-    said
-}
-
 #[test]
 fn a_broken_configuration_is_named_and_nothing_is_loaded() {
     let site = Site::new(binaries!());
@@ -179,7 +167,7 @@ fn a_broken_configuration_is_named_and_nothing_is_loaded() {
         assert_ne!(bad, good);
         fs::write(site.config(), &bad).unwrap();
         let before = tree(&site.dir);
-        let said = daemon_refuses(&site);
+        let said = site.daemon_refuses();
         assert!(said.contains("oneknockd.toml"), "{said}\n{bad}");
         let check = site.ctl(&["check"]);
         assert_eq!(check.code, Some(1), "{check}");
@@ -226,30 +214,6 @@ fn check_lists_every_mistake_at_once_and_is_silent_about_none() {
 }
 
 #[test]
-fn what_is_no_key_file_is_warned_of_and_never_read() {
-    let site = Site::new(binaries!());
-    site.key("laptop", &["ssh"]);
-    let file = site.key_file("laptop");
-    for name in ["laptop.toml~", ".laptop.toml.swp", "laptop.toml.off"] {
-        fs::copy(&file, site.dir.join("keys").join(name)).unwrap();
-    }
-    let done = site.ctl(&["check"]);
-    for name in ["laptop.toml~", ".laptop.toml.swp", "laptop.toml.off"] {
-        let want = format!("keys/{name}: is never read");
-        assert!(done.err.contains(&want), "{done}");
-    }
-    assert!(
-        done.err.contains("no mistake found: services 1, keys 1"),
-        "{done}"
-    );
-    done.ok();
-    let _daemon = site.daemon();
-    // One that calls itself a key stays a mistake.
-    fs::copy(&file, site.dir.join("keys/copy.toml")).unwrap();
-    site.ctl(&["check"]).fails(1);
-}
-
-#[test]
 fn the_file_in_the_folders_place_is_said() {
     let site = Site::new(binaries!());
     let (file, server) = (site.config(), &site.lab.server);
@@ -285,92 +249,6 @@ fn a_state_that_others_could_get_at_is_warned_of() {
         "chmod 0600",
     ] {
         assert!(done.err.contains(part), "{done}");
-    }
-}
-
-#[test]
-fn a_broken_key_file_is_named_and_nothing_is_loaded() {
-    let site = Site::new(binaries!());
-    let secret = site.key("laptop", &["ssh"]).invitation.secret.to_base64();
-    let file = site.key_file("laptop");
-    let good = fs::read_to_string(&file).unwrap();
-    let edits = [
-        good[..good.len() - 5].to_string(),
-        good.replace(secret.as_str(), &secret[1..]),
-        good.replace("\"ssh\"", "\"web\""),
-        format!("nonsense = 1\n{good}"),
-        format!("grants = -1\n{good}"),
-        String::new(),
-    ];
-    for bad in edits {
-        assert_ne!(bad, good);
-        fs::write(&file, &bad).unwrap();
-        let said = daemon_refuses(&site);
-        assert!(said.contains("keys/laptop.toml"), "{said}\n{bad}");
-        assert!(!said.contains(&secret[1..40]), "{said}");
-    }
-    fs::write(&file, &good).unwrap();
-}
-
-/// The command that a message says will mend it.
-#[track_caller]
-fn mending(said: &str) -> &str {
-    let places = ["mend it with: ", "hint: "];
-    let command = places.iter().find_map(|p| said.split_once(p));
-    let (_, command) = command.unwrap_or_else(|| panic!("no way to mend it: {said}"));
-    command.lines().next().unwrap()
-}
-
-#[test]
-fn a_key_file_that_others_could_touch_is_refused_with_the_command_that_mends_it() {
-    let site = Site::new(binaries!());
-    site.key("laptop", &["ssh"]);
-    let file = site.key_file("laptop");
-    let (path, keys) = (
-        file.display().to_string(),
-        file.parent().unwrap().display().to_string(),
-    );
-    let spoils = [
-        format!("chmod 0644 {path}"),
-        format!("chmod 0660 {path}"),
-        format!("chmod 0750 {path}"),
-        format!("chmod 4640 {path}"),
-        format!("chown nobody {path}"),
-        format!("chgrp nogroup {path}"),
-        format!("chmod 0777 {keys}"),
-        format!("chown nobody {keys}"),
-    ];
-    for spoil in spoils {
-        site.lab.server.run(&["sh", "-c", &spoil]).ok();
-        let said = daemon_refuses(&site);
-        assert!(said.contains(&keys), "{spoil}: {said}");
-        let command = mending(&said);
-        site.lab.server.run(&["sh", "-c", command]).ok();
-        let daemon = site.daemon();
-        drop(daemon);
-        site.ctl(&["teardown"]).ok();
-    }
-}
-
-#[test]
-fn a_key_file_that_is_a_link_is_refused_with_the_command_that_mends_it() {
-    let site = Site::new(binaries!());
-    site.key("laptop", &["ssh"]);
-    let file = site.key_file("laptop");
-    let elsewhere = site.lab.server.home.join("elsewhere");
-    let links: [fn(&Path, &Path); 2] = [
-        |from, to| symlink(from, to).unwrap(),
-        |from, to| fs::hard_link(from, to).unwrap(),
-    ];
-    for link in links {
-        fs::rename(&file, &elsewhere).unwrap();
-        link(&elsewhere, &file);
-        let said = daemon_refuses(&site);
-        assert!(said.contains("keys/laptop.toml"), "{said}");
-        site.lab.server.run(&["sh", "-c", mending(&said)]).ok();
-        drop(site.daemon());
-        site.ctl(&["teardown"]).ok();
-        fs::remove_file(&elsewhere).unwrap();
     }
 }
 

@@ -1,0 +1,117 @@
+//! What is wrong with a key's file is said with where and how to mend it.
+#![allow(clippy::unwrap_used)] // A test's panic is its verdict.
+
+use oneknock_tests::{Site, binaries};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+#[test]
+fn what_is_no_key_file_is_warned_of_and_never_read() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let file = site.key_file("laptop");
+    for name in ["laptop.toml~", ".laptop.toml.swp", "laptop.toml.off"] {
+        fs::copy(&file, site.dir.join("keys").join(name)).unwrap();
+    }
+    let done = site.ctl(&["check"]);
+    for name in ["laptop.toml~", ".laptop.toml.swp", "laptop.toml.off"] {
+        let want = format!("keys/{name}: is never read");
+        assert!(done.err.contains(&want), "{done}");
+    }
+    assert!(
+        done.err.contains("no mistake found: services 1, keys 1"),
+        "{done}"
+    );
+    done.ok();
+    let _daemon = site.daemon();
+    // One that calls itself a key stays a mistake.
+    fs::copy(&file, site.dir.join("keys/copy.toml")).unwrap();
+    site.ctl(&["check"]).fails(1);
+}
+
+#[test]
+fn a_broken_key_file_is_named_and_nothing_is_loaded() {
+    let site = Site::new(binaries!());
+    let secret = site.key("laptop", &["ssh"]).invitation.secret.to_base64();
+    let file = site.key_file("laptop");
+    let good = fs::read_to_string(&file).unwrap();
+    let edits = [
+        good[..good.len() - 5].to_string(),
+        good.replace(secret.as_str(), &secret[1..]),
+        good.replace("\"ssh\"", "\"web\""),
+        format!("nonsense = 1\n{good}"),
+        format!("grants = -1\n{good}"),
+        String::new(),
+    ];
+    for bad in edits {
+        assert_ne!(bad, good);
+        fs::write(&file, &bad).unwrap();
+        let said = site.daemon_refuses();
+        assert!(said.contains("keys/laptop.toml"), "{said}\n{bad}");
+        assert!(!said.contains(&secret[1..40]), "{said}");
+    }
+    fs::write(&file, &good).unwrap();
+}
+
+/// The command that a message says will mend it.
+#[track_caller]
+fn mending(said: &str) -> &str {
+    let places = ["mend it with: ", "hint: "];
+    let command = places.iter().find_map(|p| said.split_once(p));
+    let (_, command) = command.unwrap_or_else(|| panic!("no way to mend it: {said}"));
+    command.lines().next().unwrap()
+}
+
+#[test]
+fn a_key_file_that_others_could_touch_is_refused_with_the_command_that_mends_it() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let file = site.key_file("laptop");
+    let (path, keys) = (
+        file.display().to_string(),
+        file.parent().unwrap().display().to_string(),
+    );
+    let spoils = [
+        format!("chmod 0644 {path}"),
+        format!("chmod 0660 {path}"),
+        format!("chmod 0750 {path}"),
+        format!("chmod 4640 {path}"),
+        format!("chown nobody {path}"),
+        format!("chgrp nogroup {path}"),
+        format!("chmod 0777 {keys}"),
+        format!("chown nobody {keys}"),
+    ];
+    for spoil in spoils {
+        site.lab.server.run(&["sh", "-c", &spoil]).ok();
+        let said = site.daemon_refuses();
+        assert!(said.contains(&keys), "{spoil}: {said}");
+        let command = mending(&said);
+        site.lab.server.run(&["sh", "-c", command]).ok();
+        let daemon = site.daemon();
+        drop(daemon);
+        site.ctl(&["teardown"]).ok();
+    }
+}
+
+#[test]
+fn a_key_file_that_is_a_link_is_refused_with_the_command_that_mends_it() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let file = site.key_file("laptop");
+    let elsewhere = site.lab.server.home.join("elsewhere");
+    let links: [fn(&Path, &Path); 2] = [
+        |from, to| symlink(from, to).unwrap(),
+        |from, to| fs::hard_link(from, to).unwrap(),
+    ];
+    for link in links {
+        fs::rename(&file, &elsewhere).unwrap();
+        link(&elsewhere, &file);
+        let said = site.daemon_refuses();
+        assert!(said.contains("keys/laptop.toml"), "{said}");
+        site.lab.server.run(&["sh", "-c", mending(&said)]).ok();
+        drop(site.daemon());
+        site.ctl(&["teardown"]).ok();
+        fs::remove_file(&elsewhere).unwrap();
+    }
+}
