@@ -102,8 +102,9 @@ enum Command {
         /// Its members: version, pid, `up_seconds`, `clock_ms`, `skew_seconds`, port, listen, guard
         /// (owned or watched), `stays_watched` where it is to be owned and has to be
         /// taken down for it, `on_trial` (`left_seconds`) where it is, services (name, ports, grants),
-        /// keys, grants, `waits_for_clock`, `read_ms` (when it last read its configuration),
-        /// and counters (accepted and waiting; junk, ignored, refused and failed by reason).
+        /// keys, grants, `waits_for_clock`, `as_before` where oneknockd.toml has mistakes,
+        /// `left_out` (files of keys that a start left out for theirs), `read_ms` (when it last
+        /// read its configuration), and counters (accepted and waiting; junk, ignored, refused and failed by reason).
         /// What ends in `_ms` is in milliseconds since 1970.
         #[arg(long)]
         json: bool,

@@ -268,6 +268,9 @@ pub fn metrics(status: Option<&Status>) -> String {
     lines.push(format!("oneknock_uptime_seconds {}", status.up_seconds));
     lines.extend(head("keys", "gauge", "Keys in force."));
     lines.push(format!("oneknock_keys {}", status.keys));
+    let help = "Keys not in force, since their files had mistakes when the daemon started.";
+    lines.extend(head("keys_left_out", "gauge", help));
+    lines.push(format!("oneknock_keys_left_out {}", status.left_out.len()));
     lines.extend(head("grants", "gauge", "Live grants."));
     for service in &status.services {
         let (name, grants) = (&service.name, service.grants);
@@ -378,7 +381,7 @@ mod tests {
             grants: 2,
             waits_for_clock: false,
             as_before: false,
-            left_out: Vec::new(),
+            left_out: vec!["phone.toml".into()],
             read_ms: 0,
             counters: Counted {
                 accepted: 7,
@@ -390,6 +393,7 @@ mod tests {
         for line in [
             "oneknock_up 1",
             "oneknock_keys 3",
+            "oneknock_keys_left_out 1",
             "oneknock_grants{service=\"ssh\"} 2",
             "oneknock_packets_total{outcome=\"accepted\",reason=\"\"} 7",
             "oneknock_packets_total{outcome=\"ignored\",reason=\"stale\"} 1",
