@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
-use oneknock_tests::wire;
+use oneknock_tests::site::PORT;
+use oneknock_tests::wire::{self, Key, Probe};
 use oneknock_tests::{Running, Site, binaries};
 use std::fs::{self, Permissions};
 use std::net::IpAddr;
@@ -29,7 +30,7 @@ const SPOILS: [Spoil; 6] = [
     },
     |site, text| fs::write(site.key_file("phone"), text.replace("\"ssh\"", "\"web\"")).unwrap(),
     |site, _| {
-        // One secret under two names: the first is in force.
+        // A mere copy of another key: that one is in force.
         let file = site.key_file("phone");
         fs::remove_file(&file).unwrap();
         fs::copy(site.key_file("laptop"), &file).unwrap();
@@ -67,10 +68,7 @@ fn a_key_with_a_mistake_is_left_out_by_a_start_and_every_other_gets_in() {
         stop(daemon);
 
         let mut daemon = site.daemon();
-        assert_eq!(
-            daemon.count("left out, and nobody gets in by them: phone.toml"),
-            1
-        );
+        daemon.expect("left out, and nobody gets in by these keys: phone.toml");
         assert!(daemon.count("keys/phone.toml") > 0);
         assert!(daemon.count("keys=1") > 0);
         // What it has opened is closed, and it opens nothing.
@@ -115,10 +113,154 @@ fn beside_a_mistake_in_the_main_file_too_a_key_with_one_is_left_out() {
     site.set(&site.config(), "mistake", "1");
     let mut daemon = site.daemon();
     assert_eq!(daemon.count("in force stays what was before"), 1);
-    assert_eq!(
-        daemon.count("left out, and nobody gets in by them: phone.toml"),
-        1
+    daemon.expect("left out, and nobody gets in by these keys: phone.toml");
+    laptop.opens(&mut daemon, &site.lab.laptop, server(&site));
+}
+
+/// Copies a key's file under a name that comes before it.
+fn copy_before(site: &Site) {
+    let [from, to] = ["laptop", "a-copy"].map(|name| site.key_file(name).display().to_string());
+    site.lab.server.run(&["cp", "-a", &from, &to]).ok();
+}
+
+/// A knock of the first key, which opens nothing: one of the second does, that came after it.
+fn is_shut(site: &Site, daemon: &mut Running, key: &Key, other: &Key) {
+    let before = daemon.count("granted ");
+    key.knock(
+        &site.lab.stranger,
+        server(site),
+        &wire::open(Some("ssh"), 60),
     );
+    other.opens(daemon, &site.lab.laptop, server(site));
+    assert_eq!(daemon.count("granted "), before + 1);
+}
+
+#[test]
+fn of_two_files_with_one_secret_that_differ_none_is_in_force_in_whatever_order() {
+    for (name, line) in [
+        ("laptop", "not_after = 2020-01-01T00:00:00Z"),
+        ("a-copy", "made = 2020-01-01T00:00:00Z"),
+    ] {
+        let site = Site::new(binaries!());
+        let [laptop, phone] = ["laptop", "phone"].map(|name| site.key(name, &["ssh"]));
+        copy_before(&site);
+        let file = site.key_file(name);
+        let text = fs::read_to_string(&file).unwrap();
+        let text: Vec<&str> = text.lines().filter(|l| !l.starts_with("made")).collect();
+        fs::write(&file, format!("{}\n{line}\n", text.join("\n"))).unwrap();
+        let mut daemon = site.daemon();
+        let said = "left out, and nobody gets in by these keys: a-copy.toml, laptop.toml";
+        daemon.expect(said);
+        is_shut(&site, &mut daemon, &laptop, &phone);
+        // A secret that is gone from one of them is gone: nobody says that all is well.
+        let said = site.ctl(&["key", "remove", "laptop", "--force"]);
+        assert!(said.err.contains("key remove a-copy"), "{said}");
+    }
+}
+
+#[test]
+fn a_key_that_is_left_out_hinders_no_change_of_another_and_its_own_mending() {
+    let site = Site::new(binaries!());
+    let [laptop, phone, tablet] =
+        ["laptop", "phone", "tablet"].map(|name| site.key(name, &["ssh"]));
+    let good = fs::read_to_string(site.key_file("phone")).unwrap();
+    for name in ["phone", "tablet"] {
+        fs::write(site.key_file(name), "").unwrap();
+    }
+    let mut daemon = site.daemon();
+    let listed = site.ctl(&["key", "list"]);
+    assert!(listed.err.contains("left out"), "{listed}");
+    assert!(listed.err.contains("phone.toml, tablet.toml"), "{listed}");
+    // One of them is mended.
+    fs::write(site.key_file("phone"), &good).unwrap();
+    let said = site.ctl(&["key", "list", "--json"]);
+    assert!(said.out.contains("\"in_force\":false"), "{said}");
+    let said = site.ctl(&["why", "phone"]);
+    assert!(said.err.contains("left out"), "{said}");
+    let said = site.ctl(&["reload"]);
+    assert!(said.err.contains("the daemon has taken it"), "{said}");
+    assert!(said.err.contains("leaves these keys out"), "{said}");
+    said.ok();
+    let status = site.ctl(&["status"]).ok();
+    assert!(status.contains(": tablet.toml:"), "{status}");
+    phone.opens(&mut daemon, &site.lab.stranger, server(&site));
+    // A secret that has leaked ends at once.
+    let line = site.ctl(&["key", "rotate", "laptop", "--now"]).ok();
+    let invitation = line.parse().unwrap();
+    let new = Key { line, invitation };
+    is_shut(&site, &mut daemon, &laptop, &new);
+    is_shut(&site, &mut daemon, &tablet, &new);
+    // Another mistake is one as ever; it is said what a start would do.
+    fs::write(site.key_file("phone"), "").unwrap();
+    let err = site.ctl(&["key", "rotate", "laptop", "--now"]).fails(1);
+    assert!(err.contains("the daemon has not taken it"), "{err}");
+    let hint = "start oneknockd anew: it leaves out phone.toml, tablet.toml, and takes the rest";
+    assert!(err.contains(hint), "{err}");
+    // Without the one that is left nobody gets in.
+    let said = site.ctl(&["key", "remove", "laptop", "--force"]);
+    assert!(said.err.contains("nobody can get in any more"), "{said}");
+}
+
+#[test]
+fn a_main_file_that_is_right_is_in_force_whatever_a_key_names() {
+    let site = Site::with_services(binaries!(), &["ssh=tcp/22", "web=tcp/8080"]);
+    let laptop = site.key("laptop", &["ssh"]);
+    site.key("phone", &["web"]);
+    let stranger = &site.lab.stranger;
+    let text = fs::read_to_string(site.config()).unwrap();
+    let always = format!("\n[always]\nnetworks = [\"{}/32\"]\n", stranger.v4);
+    let (main, services) = text.split_once("[[service]]").unwrap();
+    let first = services.split_once("[[service]]").unwrap().0;
+    fs::write(site.config(), format!("{text}{always}")).unwrap();
+    stop(site.daemon());
+    // Neither the network nor the service is to be any more.
+    fs::write(site.config(), format!("{main}[[service]]{first}")).unwrap();
+    let mut daemon = site.daemon();
+    assert_eq!(daemon.count("in force stays what was before"), 0);
+    daemon.expect("left out, and nobody gets in by these keys: phone.toml");
+    assert_eq!(site.probe(stranger, server(&site)), Probe::Silent);
+    laptop.opens(&mut daemon, &site.lab.laptop, server(&site));
+}
+
+#[test]
+fn what_a_left_out_key_has_sent_before_the_state_was_lost_is_worth_nothing_later() {
+    let site = Site::new(binaries!());
+    site.set(&site.config(), "skew", "\"20s\"");
+    let [_, phone] = ["laptop", "phone"].map(|name| site.key(name, &["ssh"]));
+    let good = fs::read_to_string(site.key_file("phone")).unwrap();
+    let mut daemon = site.daemon();
+    let mut knock = wire::open(Some("ssh"), 60);
+    knock.timestamp.0 += 19_000;
+    let packet = phone.knock(&site.lab.laptop, server(&site), &knock);
+    daemon.expect("granted address=");
+    stop(daemon);
+    fs::remove_dir_all(site.state()).unwrap();
+    fs::write(site.key_file("phone"), "").unwrap();
+    site.ctl(&["new-state"]).ok();
+    let mut daemon = site.daemon();
+    fs::write(site.key_file("phone"), &good).unwrap();
+    site.ctl(&["reload"]).ok();
+    wire::send(&site.lab.stranger, (server(&site), PORT).into(), &packet);
+    daemon.expect("key=phone reason=below-floor");
+    assert_eq!(daemon.count("granted "), 0);
+    // Nor after a kill.
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    let mut daemon = site.daemon();
+    wire::send(&site.lab.stranger, (server(&site), PORT).into(), &packet);
+    daemon.expect("key=phone reason=below-floor");
+}
+
+#[test]
+fn a_file_of_nothing_but_mistakes_holds_no_start_up() {
+    let site = Site::new(binaries!());
+    let laptop = site.key("laptop", &["ssh"]);
+    site.key("phone", &["ssh"]);
+    let lines = (0..20_000).map(|number| format!("a{number} = 1\n"));
+    fs::write(site.key_file("phone"), lines.collect::<String>()).unwrap();
+    let mut daemon = site.daemon();
+    assert!(daemon.count("keys/phone.toml") <= 101);
+    assert_eq!(daemon.count("more is wrong"), 1);
     laptop.opens(&mut daemon, &site.lab.laptop, server(&site));
 }
 
@@ -146,8 +288,16 @@ fn where_no_key_would_be_left_or_their_folder_is_open_to_others_no_daemon_starts
     };
     let folder = site.dir.join("keys");
     let mode = |mode| fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
-    mode(0o770);
-    refuses();
+    for written_by_others in [0o770, 0o757] {
+        mode(written_by_others);
+        refuses();
+    }
+    // Who can list it, and no more, could not have put anything there.
+    mode(0o755);
+    let said = site.ctl(&["check"]).fails(1);
+    assert!(said.contains("/keys"), "{said}");
+    assert!(!said.contains("the next start"), "{said}");
+    stop(site.daemon());
     mode(0o750);
     stop(site.daemon());
     for name in names {

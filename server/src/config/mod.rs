@@ -57,8 +57,10 @@ impl fmt::Display for Mistake {
 /// begin a line of its own in the log nor move a terminal's cursor.
 #[must_use]
 pub fn one_line(text: &str) -> String {
+    // Marks that turn the direction of what follows, or are not seen, are not controls.
+    let is_hidden = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     let spelt = |c: char| match c {
-        c if c.is_control() => c.escape_default().to_string(),
+        c if c.is_control() || is_hidden(c) => c.escape_default().to_string(),
         c => c.to_string(),
     };
     text.chars().map(spelt).collect()

@@ -57,6 +57,11 @@ impl<'f> Reader<'f> {
     }
 
     fn note(&self, span: Option<Range<usize>>, what: impl Display) {
+        let (span, what): (_, &dyn Display) = match self.mistakes.borrow().len() {
+            ..MOST => (span, &what),
+            MOST => (None, &"more is wrong, which is not listed"),
+            _ => return,
+        };
         let line = span.map(|span| {
             let before = self.text.as_bytes().iter().take(span.start);
             1 + before.filter(|&&b| b == b'\n').count()
@@ -70,6 +75,9 @@ impl<'f> Reader<'f> {
         });
     }
 }
+
+/// So many mistakes of one file are listed.
+const MOST: usize = 100;
 
 /// A table of the file. Its methods return `None` after noting a mistake.
 pub struct Section<'r, 'f> {

@@ -1,16 +1,18 @@
 //! What a start goes by, where not everything is right: one mistake is to shut nobody out
 //! whom it is not about.
 //!
-//! With a mistake in the main file it is the one that was last in force ([`super::kept`]). A
-//! key whose file has one is left out, and opens nothing until it is mended; the others do.
-//! Where the folder of keys itself could be changed by others, or where no key would be left,
-//! there is nothing to start with.
+//! A key whose file has one is left out, and opens nothing until it is mended; the others do.
+//! With a mistake in the main file it is the one that was last in force ([`super::kept`]): that
+//! can be written by the daemon's user, and never takes the place of one that is right. Where
+//! others could write into the folder of keys, or where a mistake leaves no key at all, there
+//! is nothing to start with.
 
 use super::{
-    Config, Key, Mistake, Settings, check_group, check_rolling, check_secrets, check_services,
-    kept, load_config, load_keys, one_line,
+    Config, Key, Mistake, Settings, check_group, check_rolling, check_services, kept, load_config,
+    load_keys, one_line,
 };
-use crate::files::{self, Owner};
+use crate::files::{self, Access, Owner};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Settings without a mistake, and what is not in them.
@@ -40,64 +42,102 @@ impl Usable {
             }
             Err(mistakes) => mistakes,
         };
-        let main = || Some((load_config(dir, Owner::wanted()).ok()?, false));
-        let kept = || Some((kept::config(dir)?, true));
-        let of = |(config, as_before): (Config, bool)| {
-            let (settings, left_out) = with_keys(dir, config)?;
-            let is_enough = left_out.is_empty() || !settings.keys.is_empty();
-            is_enough.then_some((settings, left_out, as_before))
+        let under = |config: Option<Config>| with_keys(dir, config?).filter(Keys::are_enough);
+        let main = under(load_config(dir, Owner::wanted()).ok());
+        let (keys, as_before) = match main {
+            Some(keys) => (keys, false),
+            None => match under(kept::config(dir)) {
+                Some(keys) => (keys, true),
+                None => return Err(mistakes),
+            },
         };
-        // Under the main file that fits all keys, where there is one.
-        let ways = [main().and_then(of), kept().and_then(of)];
-        let is_whole = |way: &Option<(_, Vec<_>, _)>| way.as_ref().is_some_and(|w| w.1.is_empty());
-        let [main, kept] = ways;
-        let way = if is_whole(&kept) { kept } else { main.or(kept) };
-        match way {
-            Some((settings, left_out, as_before)) => Ok(Self {
-                settings,
-                mistakes,
-                as_before,
-                left_out: left_out.iter().map(|path| name(path)).collect(),
-            }),
-            None => Err(mistakes),
-        }
+        Ok(Self {
+            settings: keys.settings,
+            mistakes,
+            as_before,
+            left_out: keys.left_out,
+        })
     }
 }
 
 impl Settings {
-    /// The keys as they are, under a main file that is in force, where all of them fit that.
+    /// The keys as they are, under a main file that is right, and the names of the files that
+    /// are left out: where these are among those that are left out already, and so not in
+    /// force.
     #[must_use]
-    pub fn under(dir: &Path, config: Config) -> Option<Self> {
-        let (settings, left_out) = with_keys(dir, config)?;
-        left_out.is_empty().then_some(settings)
+    pub fn under(dir: &Path, config: Config, already: &[String]) -> Option<(Self, Vec<String>)> {
+        let keys = with_keys(dir, config)?;
+        let is_known = keys.left_out.iter().all(|name| already.contains(name));
+        (is_known && !keys.is_folder_wrong).then_some((keys.settings, keys.left_out))
     }
 }
 
-/// The keys that are without a mistake, under a main file that is, and the files of the
-/// others. Nothing where that one or the folder of keys has one.
-fn with_keys(dir: &Path, config: Config) -> Option<(Settings, Vec<PathBuf>)> {
+/// The keys that are without a mistake, and what the others are.
+struct Keys {
+    settings: Settings,
+    left_out: Vec<String>,
+    is_folder_wrong: bool,
+}
+
+impl Keys {
+    fn are_enough(&self) -> bool {
+        let is_whole = self.left_out.is_empty() && !self.is_folder_wrong;
+        is_whole || !self.settings.keys.is_empty()
+    }
+}
+
+/// Sorts the keys under a main file. Nothing where that has a mistake, or where others could
+/// have written any of the keys.
+fn with_keys(dir: &Path, config: Config) -> Option<Keys> {
+    let folder = files::key_folder(dir);
+    files::check_folder(&folder, Access::WrittenOnlyBy(Owner::wanted())).ok()?;
     let mut mistakes = Vec::new();
     let mut keys = load_keys(dir, Owner::wanted(), &mut mistakes);
     let known: Vec<String> = config.services.iter().map(|s| s.name.to_string()).collect();
     check_services(&known, &keys, &mut mistakes);
-    leave_out(&mut keys, &mistakes);
-    // Whoever shares a secret with one that is left out need not be.
-    check_secrets(&keys, &mut mistakes);
-    leave_out(&mut keys, &mistakes);
-    let mut left_out: Vec<PathBuf> = mistakes.drain(..).map(|m| m.file).collect();
-    left_out.dedup();
+    let wrong = mistakes.drain(..).map(|mistake| mistake.file);
+    let wrong: BTreeSet<PathBuf> = wrong.chain(sharing(&keys)).collect();
+    keys.retain(|(path, _)| !wrong.contains(path));
     check_group(dir, Some(&config), &mut mistakes);
     check_rolling(dir, Some(&config), &keys, &mut mistakes);
     let keys = keys.into_iter().map(|(_, key)| key).collect();
-    let is_right = mistakes.is_empty() && !left_out.contains(&files::key_folder(dir));
-    is_right.then_some((Settings { config, keys }, left_out))
+    let of_keys = wrong.iter().filter(|path| **path != folder);
+    mistakes.is_empty().then(|| Keys {
+        settings: Settings { config, keys },
+        left_out: of_keys.map(|path| name(path)).collect(),
+        is_folder_wrong: wrong.contains(&folder),
+    })
+}
+
+/// Of files that have a secret in common nobody can know which is meant, and by one of them its
+/// time may be over: none is in force. Where they say the same, as a mere copy does, the first.
+fn sharing(keys: &[(PathBuf, Key)]) -> Vec<PathBuf> {
+    let mut holders: HashMap<_, BTreeSet<usize>> = HashMap::new();
+    for (at, (_, key)) in keys.iter().enumerate() {
+        for generation in &key.generations {
+            holders.entry(&generation.secret).or_default().insert(at);
+        }
+    }
+    let mut wrong = Vec::new();
+    for holders in holders.into_values().filter(|holders| holders.len() > 1) {
+        let mut holders = holders.into_iter().map(|at| &keys[at]);
+        let Some((path, first)) = holders.next() else {
+            continue;
+        };
+        let others: Vec<_> = holders.collect();
+        let says_the_same = |(_, key): &&(PathBuf, Key)| {
+            key.policy == first.policy && key.generations == first.generations
+        };
+        if !others.iter().all(says_the_same) {
+            wrong.push(path.clone());
+        }
+        wrong.extend(others.into_iter().map(|(path, _)| path.clone()));
+    }
+    wrong
 }
 
 fn name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default();
-    one_line(&name.to_string_lossy())
-}
-
-fn leave_out(keys: &mut Vec<(PathBuf, Key)>, mistakes: &[Mistake]) {
-    keys.retain(|(path, _)| !mistakes.iter().any(|mistake| mistake.file == *path));
+    one_line(&files::shell_word(
+        path.file_name().unwrap_or_default().as_ref(),
+    ))
 }

@@ -112,8 +112,8 @@ pub struct Status {
     /// before is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_before: bool,
-    /// Keys that are not in force since their files had mistakes when the daemon started; by
-    /// these files' names.
+    /// Keys that are not in force since their files have had mistakes from the daemon's start
+    /// on; by these files' names, at most [`MOST_LISTED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
     /// When configuration and keys were last read and taken, by the clock of files; in

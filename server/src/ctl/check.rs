@@ -52,13 +52,19 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
 /// With a mistake in oneknockd.toml alone a daemon starts as it was, as far as that was kept;
 /// with one in a key's file without that key: what was in force of it is kept nowhere.
 pub fn warn_of_next_start(dir: &Path) {
-    match Usable::load(dir) {
-        Err(_) => say("warning: the next start of oneknockd fails, as long as this is not mended"),
-        Ok(usable) if usable.left_out.is_empty() => {}
-        Ok(usable) => say(format_args!(
-            "warning: the next start of oneknockd leaves these keys out, and nobody gets in by them, as long as this is not mended: {}",
+    let Ok(usable) = Usable::load(dir) else {
+        return say("warning: the next start of oneknockd fails, as long as this is not mended");
+    };
+    if usable.as_before {
+        say(
+            "warning: the next start of oneknockd goes by what was last in force, as long as oneknockd.toml is not mended",
+        );
+    }
+    if !usable.left_out.is_empty() {
+        say(format_args!(
+            "warning: the next start of oneknockd leaves these keys out, and nobody gets in by them, as long as they are not mended: {}",
             usable.left_out.join(", ")
-        )),
+        ));
     }
 }
 

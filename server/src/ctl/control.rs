@@ -3,7 +3,7 @@
 
 use super::ask::{NoAnswer, ask, stands_alone};
 use super::{Failure, check, clocks, print, say, words};
-use crate::config::{self, Settings};
+use crate::config::{self, Usable};
 use crate::control::answers::{Grant, Grants, Refusals, Reloaded, Status, TornDown, Walked};
 use crate::control::protocol::{Command, Who};
 use crate::files::Owner;
@@ -135,6 +135,7 @@ pub fn reload(dir: &Path) -> Result<(), Failure> {
         "the daemon has taken it: services {services}, keys {keys}"
     ));
     check::warn_of_what_is_in_force(dir);
+    check::warn_of_next_start(dir);
     let after = config::load_config(dir, Owner::wanted()).ok();
     let changed = before.zip(after);
     let changed = changed.map(|(before, after)| after.changed_for_clients(&before));
@@ -162,7 +163,11 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
     let mut known = refusals.refusals;
     let mut strangers = refusals.unknown.len();
     let mut hint = None;
-    if let Ok(settings) = Settings::load(dir) {
+    let left_out = ask::<Status>(dir, &Command::Status).map_or(Vec::new(), |s| s.left_out);
+    if !left_out.is_empty() {
+        say(format_args!("{}", words::left_out(&left_out)));
+    }
+    if let Ok(Usable { settings, .. }) = Usable::load(dir) {
         let (found, left) = clocks::find(&settings, &refusals.unknown);
         let found = found.into_iter().filter(|refused| match who {
             Some(Who::Key(key)) => refused.last.key == key.as_str(),
@@ -173,6 +178,7 @@ pub fn why(dir: &Path, who: Option<&Who>, as_json: bool) -> Result<(), Failure> 
         if let Some(Who::Key(name)) = who
             && known.is_empty()
             && !settings.keys.iter().any(|key| key.name == *name)
+            && !left_out.contains(&format!("{name}.toml"))
         {
             return Err(super::no_key(dir, name));
         }

@@ -4,7 +4,7 @@
 use super::alone::{Alone, Meant};
 use super::ask::{NoAnswer, ask, guard};
 use super::{Failure, say};
-use crate::config::{self, ctl_command};
+use crate::config::{self, Usable, ctl_command};
 use crate::control::answers::{Cut, MOST_LISTED, Reloaded, Revoked};
 use crate::control::protocol::{Command, Who};
 use crate::files;
@@ -62,7 +62,15 @@ pub fn tell(dir: &Path, what: &str, ends: Option<&Ends<'_>>) -> Result<(), Failu
                 return ends.map_or(Ok(()), |ends| ends.cut(dir));
             }
             let what = format!("{what}, but the daemon has not taken it: {why}");
-            let hint = format!("mend that, then: {} reload", ctl_command(dir));
+            let mut hint = format!("mend that, then: {} reload", ctl_command(dir));
+            if let Ok(usable) = Usable::load(dir)
+                && !usable.left_out.is_empty()
+            {
+                let files = usable.left_out.join(", ");
+                hint = format!(
+                    "{hint}; or start oneknockd anew: it leaves out {files}, and takes the rest"
+                );
+            }
             Err(match ends {
                 None => Failure::Failed(what, Some(hint)),
                 Some(ends) => ends.although_refused(dir, what, &hint),

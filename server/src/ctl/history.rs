@@ -2,7 +2,7 @@
 
 use super::{Failure, print, say};
 use crate::clock::{Clock, date};
-use crate::config::Settings;
+use crate::config::Usable;
 use crate::ledger::{self, Entry};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
@@ -27,7 +27,7 @@ pub struct History {
 impl History {
     pub fn run(&self, dir: &Path) -> Result<(), Failure> {
         super::check_readable(dir)?;
-        let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
+        let settings = Usable::load(dir).map_err(Failure::Mistakes)?.settings;
         let since = self.since.map_or(0, |since| {
             let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
             Clock::start().now().wall.0.saturating_sub(since)

@@ -2,7 +2,7 @@
 
 use super::{Failure, say};
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::Usable;
 use crate::files::Owner;
 use crate::gate::Gate;
 use crate::ledger::{Found, Ledger, Unusable};
@@ -13,7 +13,8 @@ use std::path::Path;
 /// does once the clock is synchronised. A state that is whole is left as it is.
 pub fn new(dir: &Path) -> Result<(), Failure> {
     super::check_readable(dir)?;
-    let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
+    // A key that is left out has the floor too, when it is mended.
+    let settings = Usable::load(dir).map_err(Failure::Mistakes)?.settings;
     let (folder, now) = (&settings.config.state, Clock::start().now());
     let failed = |error| match error {
         Unusable::Locked(_) => Failure::Failed(

@@ -31,9 +31,10 @@ pub const WAITS: &str = "nothing is accepted yet, from any key: the state was lo
 const AS_BEFORE: &str = "oneknockd.toml had mistakes when it was last read: in force is what was before; \"oneknockctl check\" says them, and \"oneknockctl reload\" takes it when they are mended";
 
 /// What is to be known and done about keys that a start has left out.
-fn left_out(files: &[String]) -> String {
+#[must_use]
+pub fn left_out(files: &[String]) -> String {
     format!(
-        "left out, since their files had mistakes when the daemon started: {}: nobody gets in by these keys; \"oneknockctl check\" says the mistakes, and \"oneknockctl reload\" takes the keys when they are mended",
+        "left out, since their files have had mistakes from the daemon's start on, or name what is not in force: {}: nobody gets in by these keys; \"oneknockctl check\" says the mistakes, and \"oneknockctl reload\" takes each key that is mended",
         files.join(", ")
     )
 }

@@ -121,7 +121,7 @@ impl Daemon {
             grants: live.values().sum(),
             waits_for_clock: self.waiting.is_some(),
             as_before: self.as_before,
-            left_out: self.left_out.clone(),
+            left_out: self.left_out.iter().take(MOST_LISTED).cloned().collect(),
             read_ms: self.read_ms,
             counters,
         }

@@ -1,7 +1,8 @@
 //! Other settings while the daemon runs.
 
 use super::{Cli, Daemon, Stopped};
-use crate::config::{Config, Mistake, Settings};
+use crate::config::{self, Config, Mistake, Settings};
+use crate::files::Owner;
 use crate::gate::{Change, Lost, Place};
 use crate::listener::Listener;
 use crate::log;
@@ -16,6 +17,7 @@ impl Daemon {
         match &result {
             Ok(()) => {
                 self.announce("reloaded");
+                self.say_left_out();
                 self.keep(cli);
                 self.hold(cli);
             }
@@ -47,7 +49,7 @@ impl Daemon {
 
     fn try_reload(&mut self, cli: &Cli) -> Result<(), Stopped> {
         let read_ms = crate::files::clock_ms();
-        let (settings, mistakes) = self.load(cli)?;
+        let (settings, left_out, mistakes) = self.load(cli)?;
         let (old, new) = (&self.settings.config, &settings.config);
         let listener = if old.listen == new.listen {
             None
@@ -65,7 +67,7 @@ impl Daemon {
         }
         self.read_ms = read_ms;
         self.as_before = !mistakes.is_empty();
-        self.left_out.clear();
+        self.left_out = left_out;
         // All that there are were let in by the guard as it was, or are older than a service
         // that is guarded from now on.
         self.remember(true);
@@ -73,6 +75,10 @@ impl Daemon {
             self.listener = listener;
         }
         let lost = self.reconfigure();
+        // Floors of keys that were not in force are on disk before a packet of theirs is taken.
+        if self.waiting.is_none() {
+            self.tidy(self.clock.now());
+        }
         self.sift_anew();
         self.roll_anew();
         if let Err(error) = self.ledger.lose(&lost, self.clock.now()) {
@@ -98,18 +104,29 @@ impl Daemon {
         Err(Stopped::MainFile(mistakes))
     }
 
-    /// What is on disk. With mistakes of the main file alone it is the keys, under the one that
-    /// is in force: a key that has leaked is not to open until somebody has mended those.
-    fn load(&self, cli: &Cli) -> Result<(Settings, Vec<Mistake>), Stopped> {
-        let mistakes = match Settings::load(&cli.config) {
+    /// What is on disk, what of it is left out, and what is wrong with the main file. Keys that
+    /// are not in force anyway, since they have had mistakes since the start, hinder nothing.
+    /// With mistakes of the main file alone it is the keys, under the one that is in force: a
+    /// key that has leaked is not to open until somebody has mended those.
+    fn load(&self, cli: &Cli) -> Result<(Settings, Vec<String>, Vec<Mistake>), Stopped> {
+        let under = |config| Settings::under(&cli.config, config, &self.left_out);
+        let mut mistakes = match Settings::load(&cli.config) {
             Ok(settings) => match self.fixed(cli, &settings.config) {
-                None => return Ok((settings, Vec::new())),
+                None => return Ok((settings, Vec::new(), Vec::new())),
                 Some(mistake) => vec![mistake],
             },
             Err(mistakes) => mistakes,
         };
-        match Settings::under(&cli.config, self.settings.config.clone()) {
-            Some(settings) => Ok((settings, mistakes)),
+        if let Ok(config) = config::load_config(&cli.config, Owner::wanted())
+            && let Some((settings, left_out)) = under(config)
+        {
+            match self.fixed(cli, &settings.config) {
+                None => return Ok((settings, left_out, Vec::new())),
+                Some(mistake) => mistakes = vec![mistake],
+            }
+        }
+        match under(self.settings.config.clone()) {
+            Some((settings, left_out)) => Ok((settings, left_out, mistakes)),
             None => Err(Stopped::Mistakes(mistakes)),
         }
     }

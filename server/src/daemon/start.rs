@@ -19,20 +19,6 @@ use oneknock_shared::knock::Timestamp;
 /// Instead of a configuration with mistakes.
 const KEPT: &str = "in force stays what was before these mistakes were made: mend them, then \"oneknockctl reload\"";
 
-/// What is wrong, and what becomes of it.
-fn say_mistakes(usable: &Usable) {
-    usable.mistakes.iter().for_each(log::line);
-    if usable.as_before {
-        log::line(KEPT);
-    }
-    if !usable.left_out.is_empty() {
-        log::line(format_args!(
-            "left out, and nobody gets in by them: {}: mend them, then \"oneknockctl reload\"",
-            usable.left_out.join(", ")
-        ));
-    }
-}
-
 impl Daemon {
     pub(super) fn start(cli: &Cli, clock: Clock) -> Result<Self, Stopped> {
         let load = || Usable::load(&cli.config).map_err(Stopped::Mistakes);
@@ -40,7 +26,10 @@ impl Daemon {
         // Whoever changed a key since then found no daemon to tell.
         let read_ms = files::clock_ms();
         let usable = load()?;
-        say_mistakes(&usable);
+        usable.mistakes.iter().for_each(log::line);
+        if usable.as_before {
+            log::line(KEPT);
+        }
         let settings = usable.settings;
         let mut firewall = Firewall::open()?;
         // A guard that is up may be that of a daemon that runs: not to be touched.
@@ -98,6 +87,7 @@ impl Daemon {
             daemon.warn_of_no_key(cli, now);
         }
         daemon.announce("ready");
+        daemon.say_left_out();
         daemon.keep(cli);
         Ok(daemon)
     }
@@ -118,6 +108,16 @@ impl Daemon {
             let ctl = config::ctl_command(&cli.config);
             log::line(format_args!(
                 "warning: the guard is up now, and there is no key: nobody new can get in; \"{ctl} key add NAME\" makes one, \"{ctl} disable\" takes the guard down"
+            ));
+        }
+    }
+
+    /// Keys that are not in force since their files have mistakes.
+    pub(super) fn say_left_out(&self) {
+        if !self.left_out.is_empty() {
+            log::line(format_args!(
+                "left out, and nobody gets in by these keys: {}: mend them, then \"oneknockctl reload\"",
+                self.left_out.join(", ")
             ));
         }
     }

@@ -1,5 +1,6 @@
 //! What a gate knows that must outlive the process.
 
+use super::replay::Replay;
 use super::{Change, Gate, Now, Place};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
@@ -8,6 +9,10 @@ use oneknock_shared::secret::GenerationId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// In the place of a generation: all of which there is no record. No secret has this
+/// identity but by a chance of one in 2^128.
+const UNKNOWN: GenerationId = GenerationId([0; 16]);
 
 /// A live claim: who opened what for whom, until when on the clock that never jumps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,14 +80,34 @@ impl Gate {
         }
     }
 
-    /// Accepts nothing that is not later than this, from any generation that there is, or
-    /// that was there once and may come back. One that is new starts without a floor.
+    /// Accepts nothing that is not later than this, from any generation that there is, that
+    /// was there once, or that comes in later without a record: [`Gate::cover_new`].
     pub fn raise_floors(&mut self, floor: Timestamp) {
         let there = self.generations.iter().map(|g| g.subkeys.id());
-        let known: BTreeSet<_> = there.chain(self.replay.keys().copied()).collect();
-        for id in known {
-            if self.replay.entry(id).or_default().raise_floor(floor) {
-                self.raised.insert(id);
+        let known = there.chain(self.replay.keys().copied()).chain([UNKNOWN]);
+        for id in known.collect::<BTreeSet<_>>() {
+            self.raise_floor(id, floor);
+        }
+    }
+
+    fn raise_floor(&mut self, id: GenerationId, floor: Timestamp) {
+        if self.replay.entry(id).or_default().raise_floor(floor) {
+            self.raised.insert(id);
+        }
+    }
+
+    /// A generation of which there is no record may have been away when a state was lost: its
+    /// file had a mistake, or another name. It has the floor of that time, but never waits for
+    /// longer than one skew: one that is really new is the remedy for a floor that is wrong.
+    pub(super) fn cover_new(&mut self, now: Now) {
+        let Some(floor) = self.replay.get(&UNKNOWN).and_then(Replay::floor) else {
+            return;
+        };
+        let floor = floor.min(Timestamp(now.wall.0.saturating_add(self.skew_ms)));
+        let ids: Vec<_> = self.generations.iter().map(|g| g.subkeys.id()).collect();
+        for id in ids {
+            if !self.replay.contains_key(&id) {
+                self.raise_floor(id, floor);
             }
         }
     }

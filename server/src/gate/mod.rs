@@ -112,6 +112,7 @@ impl Gate {
     pub fn reconfigure(&mut self, settings: &Settings, now: Now) -> Lost {
         let before = self.generations_by_name();
         self.install(settings, now);
+        self.cover_new(now);
         let after = self.generations_by_name();
         let keys = self.keys.iter().map(|k| (&*k.name, &k.policy));
         let keys: BTreeMap<_, _> = keys.collect();

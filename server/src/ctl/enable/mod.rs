@@ -12,7 +12,7 @@ use super::ask::{NoAnswer, ask};
 use super::{Failure, control, say, span_of_time, words};
 use crate::clock::Clock;
 use crate::config::trial::{self, Until};
-use crate::config::{self, Config, Settings, ctl_command};
+use crate::config::{self, Config, Settings, Usable, ctl_command};
 use crate::control::answers::{Reloaded, Revoked, Status, TriedOut};
 use crate::control::protocol::{Command, TRIAL};
 use crate::firewall::{self, Firewall};
@@ -121,7 +121,7 @@ impl Enable {
 
 pub fn confirm(dir: &Path) -> Result<(), Failure> {
     needs_root("a trial can be confirmed by root alone")?;
-    let settings = Settings::load(dir).map_err(Failure::Mistakes)?;
+    let settings = Usable::load(dir).map_err(Failure::Mistakes)?.settings;
     let config = &settings.config;
     let unseen = |error| Failure::new("cannot see the trial", error);
     let mut firewall = Firewall::open().map_err(unseen)?;

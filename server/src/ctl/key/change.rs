@@ -5,7 +5,7 @@ use super::life::{Life, Limit, NotRotated};
 use super::moment::Moment;
 use super::{give, invite};
 use crate::clock::date;
-use crate::config::{Generation, Key, Settings, ctl_command};
+use crate::config::{Generation, Key, Usable, ctl_command};
 use crate::ctl::end::{self, Ends, Generations};
 use crate::ctl::{Failure, say, span_of_time, words};
 use crate::files::{self, Existing};
@@ -71,6 +71,7 @@ impl Rotate {
         };
         let turn = folder.turn()?;
         let mut key = folder.load(name)?;
+        let copies = folder.copies_of(&key);
         let now = Folder::now();
         let last = key.generations.iter().map(|g| g.number).max().unwrap_or(0);
         let number = last
@@ -115,6 +116,7 @@ impl Rotate {
         });
         let told = end::tell(dir, &what, ends.as_ref());
         if self.now {
+            warn_of_copies(&folder, name, &copies);
             warn_of_sequence(&folder, name, Some(&key));
         }
         if !folder.mistakes.is_empty() {
@@ -147,6 +149,16 @@ impl Rotate {
     }
 }
 
+/// What has ended here opens by a copy still.
+fn warn_of_copies(folder: &Folder<'_>, name: &KeyName, copies: &[KeyName]) {
+    for copy in copies {
+        say(format_args!(
+            "warning: a secret of key {name} stands in the file of key {copy} too, and opens by that: {} key remove {copy}",
+            ctl_command(folder.dir)
+        ));
+    }
+}
+
 /// A port sequence has no key: who had it in an invitation has it still.
 fn warn_of_sequence(folder: &Folder<'_>, name: &KeyName, key: Option<&Key>) {
     let Some(sequence) = &folder.config.sequence else {
@@ -170,7 +182,14 @@ fn warn_of_sequence(folder: &Folder<'_>, name: &KeyName, key: Option<&Key>) {
 
 /// The last key that opens may have gone.
 fn warn_of_no_key(dir: &Path) {
-    if Settings::load(dir).is_ok_and(|settings| !settings.has_key_at(Folder::now())) {
+    let nobody = match Usable::load(dir) {
+        Ok(usable) => !usable.settings.has_key_at(Folder::now()),
+        // What is left has mistakes.
+        Err(_) => Folder::open(dir)
+            .and_then(|folder| folder.load_all())
+            .is_ok_and(|(keys, _)| keys.is_empty()),
+    };
+    if nobody {
         say(format_args!("{} any more", words::NO_KEY));
         say(format_args!("hint: {} key add NAME", ctl_command(dir)));
     }
@@ -203,6 +222,7 @@ impl Retire {
         let (name, folder) = (&self.name, Folder::open_to_end(dir)?);
         let turn = folder.turn()?;
         let mut key = folder.load(name)?;
+        let copies = folder.copies_of(&key);
         let now = Folder::now();
         let life = life(&folder, &key, self.force)?;
         let newest = life.0.last().map_or(0, |known| known.generation.number);
@@ -263,6 +283,7 @@ impl Retire {
             cut: self.cut,
         });
         let told = end::tell(dir, &what, ends.as_ref());
+        warn_of_copies(&folder, name, &copies);
         warn_of_no_key(dir);
         if let Some(number) = goes_on {
             say(format_args!(
@@ -352,9 +373,11 @@ impl Remove {
             );
             return Err(Failure::Usage(what, Some(hint)));
         }
+        let copies = key.as_ref().map_or(Vec::new(), |key| folder.copies_of(key));
         folder.remove(&turn, name)?;
         drop(turn);
         let told = end::tell(dir, &format!("removed key {name}"), Some(&ends));
+        warn_of_copies(&folder, name, &copies);
         warn_of_sequence(&folder, name, key.as_ref());
         warn_of_no_key(dir);
         told

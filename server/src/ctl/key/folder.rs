@@ -122,6 +122,19 @@ impl<'d> Folder<'d> {
         Ok((keys, mistakes))
     }
 
+    /// Other keys in whose files a secret of this one stands too, as in a copy.
+    #[must_use]
+    pub fn copies_of(&self, key: &Key) -> Vec<KeyName> {
+        let is_in = |generation: &Generation| {
+            let mut own = key.generations.iter();
+            own.any(|own| own.secret == generation.secret)
+        };
+        let (keys, _) = self.load_all().unwrap_or_default();
+        let others = keys.into_iter().filter(|other| other.name != key.name);
+        let copies = others.filter(|other| other.generations.iter().any(is_in));
+        copies.map(|other| other.name).collect()
+    }
+
     /// Writes a key's file: a new one, or in the place of the old one.
     pub fn write(
         &self,

@@ -8,7 +8,7 @@ use crate::control::answers::Status;
 use crate::control::protocol::Command;
 use crate::ctl::ask::{NoAnswer, ask, guard};
 use crate::ctl::history::{print_lines, table};
-use crate::ctl::{Failure, print, say};
+use crate::ctl::{Failure, print, say, words};
 use crate::files;
 use crate::ledger::Use;
 use humantime::format_duration;
@@ -32,30 +32,49 @@ fn uses(folder: &Folder<'_>) -> Uses {
 }
 
 /// Whether the daemon has a key's file as it is now; unknown where none answers.
-struct InForce(Option<u64>);
+struct InForce {
+    read_ms: Option<u64>,
+    /// Files that it has left out from its start on.
+    left_out: Vec<String>,
+}
 
 impl InForce {
     fn ask(dir: &Path) -> Self {
         match ask::<Status>(dir, &Command::Status) {
-            Ok(status) => Self(Some(status.read_ms)),
+            Ok(status) => Self {
+                read_ms: Some(status.read_ms),
+                left_out: status.left_out,
+            },
             Err(NoAnswer::NoDaemon(_)) => {
                 say(format_args!("no daemon runs{}", guard()));
-                Self(None)
+                Self::unknown()
             }
             // Who may read the keys need not be one who may ask the daemon.
-            Err(_) => Self(None),
+            Err(_) => Self::unknown(),
         }
+    }
+
+    fn unknown() -> Self {
+        Self {
+            read_ms: None,
+            left_out: Vec::new(),
+        }
+    }
+
+    fn is_left_out(&self, key: &Key) -> bool {
+        self.left_out.contains(&format!("{}.toml", key.name))
     }
 
     fn of(&self, folder: &Folder<'_>, key: &Key) -> Option<bool> {
         let changed = files::changed_ms(&folder.path(&key.name))?;
-        self.0.map(|read| changed <= read)
+        let is_read = |read| changed <= read && !self.is_left_out(key);
+        self.read_ms.map(is_read)
     }
 
     /// Whether a file came to the keys, or went, since the daemon has read them.
     fn lacks_a_change(&self, folder: &Folder<'_>) -> bool {
         let changed = files::changed_ms(&files::key_folder(folder.dir));
-        self.0
+        self.read_ms
             .zip(changed)
             .is_some_and(|(read, changed)| changed > read)
     }
@@ -66,7 +85,11 @@ pub fn list(dir: &Path, as_json: bool) -> Result<(), Failure> {
     let (keys, mistakes) = folder.load_all()?;
     let (uses, now) = (uses(&folder), Folder::now());
     let in_force = InForce::ask(dir);
-    let unread = |key: &&Key| in_force.of(&folder, key) == Some(false);
+    if !in_force.left_out.is_empty() {
+        say(format_args!("{}", words::left_out(&in_force.left_out)));
+    }
+    let is_unread = |key: &Key| in_force.of(&folder, key) == Some(false);
+    let unread = |key: &&Key| is_unread(key) && !in_force.is_left_out(key);
     let unread: Vec<&str> = keys
         .iter()
         .filter(unread)
@@ -78,7 +101,7 @@ pub fn list(dir: &Path, as_json: bool) -> Result<(), Failure> {
             unread.join(", ")
         ));
         say(format_args!("hint: {} reload", ctl_command(dir)));
-    } else if in_force.lacks_a_change(&folder) {
+    } else if in_force.left_out.is_empty() && in_force.lacks_a_change(&folder) {
         say(
             "a key may have been removed and be in force still: the folder of keys is newer than what the daemon has read",
         );

@@ -104,6 +104,44 @@ fn a_key_that_was_away_when_the_power_was_cut_comes_back_to_the_floor() {
 }
 
 #[test]
+fn what_comes_in_without_a_record_after_a_lost_state_has_its_floor_for_a_skew_at_most() {
+    const SKEW: u64 = 30_000;
+    // A state that was lost, and one whose clock was far ahead at that time.
+    for floor in [T0 + SKEW, T0 + 1000 * SKEW] {
+        let mut site = Site::new();
+        let of_clock_ahead = site.packet(0, |k| k.timestamp.0 += SKEW - 1);
+        let mut without = site.settings.clone();
+        without.keys.remove(0);
+        let now = site.now();
+        site.gate = Gate::new(&without, now);
+        site.gate.raise_floors(Timestamp(floor));
+        // And once more, as another start finds it.
+        let memory = site.gate.memory();
+        site.gate = Gate::new(&without, now);
+        site.gate.restore(&memory);
+        site.gate.reconfigure(&without, now);
+        site.pass(1);
+        let now = site.now();
+        site.gate.reconfigure(&site.settings, now);
+        let told = site.gate.forgotten(now).floors;
+        assert_eq!(told.len(), 1, "it is written down: {told:?}");
+        assert_eq!(site.send(&of_clock_ahead), "below-floor");
+        site.pass(SKEW / 1000 + 1);
+        let now = site.now();
+        site.gate.reconfigure(&site.settings, now);
+        assert_eq!(site.knock(0, |_| ()), "ssh 192.0.2.7 laptop 30");
+    }
+    // Where nothing was lost nobody waits.
+    let mut site = Site::new();
+    let mut without = site.settings.clone();
+    without.keys.remove(0);
+    let now = site.now();
+    site.gate = Gate::new(&without, now);
+    site.gate.reconfigure(&site.settings, now);
+    assert_eq!(site.knock(0, |_| ()), "ssh 192.0.2.7 laptop 30");
+}
+
+#[test]
 fn a_generation_works_from_not_before_to_not_after_inclusive() {
     const DAY: u64 = 86_400_000;
     for (first, last, want) in [
