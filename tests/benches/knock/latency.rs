@@ -70,9 +70,10 @@ pub fn to_set(
     })
 }
 
-/// From the same moment until a SYN is answered, with a new SYN every 20 µs. The kernel
+/// From the same moment until a SYN is answered, with a new SYN every 20 µs; before it the
+/// daemon has slept for `pause`. The kernel
 /// answers it for a port that is listened on; sshd would be busy with the last trial yet.
-pub fn to_answer(measured: &Measured, trials: usize) -> Samples {
+pub fn to_answer(measured: &Measured, trials: usize, pause: Duration) -> Samples {
     let keys = measured.subkeys();
     let server = &measured.site.lab.server;
     let mut set = Set::of(server, "bulk", server.v4.into());
@@ -88,7 +89,7 @@ pub fn to_answer(measured: &Measured, trials: usize) -> Samples {
             // What nobody takes fills the queue.
             while listener.accept().is_ok() {}
             let packet = measured.knock_for("bulk", &keys, from.into(), 1);
-            sleep(PAUSE);
+            sleep(pause);
             courier.time(packet, || {
                 probe::until_answered(from, to, Duration::from_micros(20), PATIENCE)
             })

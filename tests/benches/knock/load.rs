@@ -32,6 +32,8 @@ pub fn send_at(sender: &Sender, packets: &[Vec<u8>], rate: usize, stop: &AtomicB
 /// What became of many knocks from as many addresses.
 pub struct Throughput {
     pub offered: usize,
+    /// How many a second were sent.
+    pub rate: f64,
     pub granted: usize,
     pub in_set: usize,
     pub recorded: usize,
@@ -51,8 +53,8 @@ pub fn knocks(measured: &Measured, first: usize, rate: usize, seconds: usize) ->
         (usize::try_from(granted).unwrap(), recorded)
     };
     let (before, in_set) = (counts(measured), set.count());
-    let (used, _, ()) = measured.processor(|| {
-        measured.near.enter(|| {
+    let (used, _, took) = measured.processor(|| {
+        let took = measured.near.enter(|| {
             let (sender, begun) = (measured.sender(), Instant::now());
             for (number, packet) in packets.iter().enumerate() {
                 let due = Duration::from_secs_f64(number as f64 / rate as f64);
@@ -61,12 +63,15 @@ pub fn knocks(measured: &Measured, first: usize, rate: usize, seconds: usize) ->
                 }
                 sender.send(packet).unwrap();
             }
+            begun.elapsed()
         });
         oneknock_tests::wire::until_read(&measured.site.lab.server, oneknock_tests::site::PORT);
+        took
     });
     let after = counts(measured);
     Throughput {
         offered: packets.len(),
+        rate: packets.len() as f64 / took.as_secs_f64(),
         granted: after.0 - before.0,
         in_set: set.count() - in_set,
         recorded: after.1 - before.1,
@@ -74,15 +79,25 @@ pub fn knocks(measured: &Measured, first: usize, rate: usize, seconds: usize) ->
     }
 }
 
+/// What became of knocks that came for long.
+pub struct Long {
+    pub sent: usize,
+    /// How many a second.
+    pub rate: f64,
+    pub granted: usize,
+    /// The socket had no room for so many.
+    pub dropped: u64,
+    pub used: Duration,
+}
+
 /// Sends `rate` knocks a second for so long, each from another address and sealed when it
-/// is sent, as time passes for what is remembered too: gives how many were sent, how many
-/// granted, how many the socket had no room for, and the processor's time.
-pub fn for_long(measured: &Measured, rate: usize, seconds: usize) -> (usize, usize, u64, Duration) {
+/// is sent, as time passes for what is remembered too.
+pub fn for_long(measured: &Measured, rate: usize, seconds: usize) -> Long {
     let keys = measured.subkeys();
     let accepted = || measured.status()["counters"]["accepted"].as_u64().unwrap();
     let before = accepted();
-    let (used, _, dropped) = measured.processor(|| {
-        measured.near.enter(|| {
+    let (used, _, (took, dropped)) = measured.processor(|| {
+        let took = measured.near.enter(|| {
             let (sender, begun) = (measured.sender(), Instant::now());
             for number in 0..rate * seconds {
                 let due = Duration::from_secs_f64(number as f64 / rate as f64);
@@ -93,11 +108,20 @@ pub fn for_long(measured: &Measured, rate: usize, seconds: usize) -> (usize, usi
                     .send(&measured.knock(&keys, other(number), 5))
                     .unwrap();
             }
+            begun.elapsed()
         });
-        oneknock_tests::wire::until_read(&measured.site.lab.server, oneknock_tests::site::PORT)
+        let port = oneknock_tests::site::PORT;
+        let dropped = oneknock_tests::wire::until_read(&measured.site.lab.server, port);
+        (took, dropped)
     });
-    let granted = usize::try_from(accepted() - before).unwrap();
-    (rate * seconds, granted, dropped, used)
+    let sent = rate * seconds;
+    Long {
+        sent,
+        rate: sent as f64 / took.as_secs_f64(),
+        granted: usize::try_from(accepted() - before).unwrap(),
+        dropped,
+        used,
+    }
 }
 
 /// The grants that the ledger knows of, whoever wrote them.
@@ -108,7 +132,7 @@ fn recorded(measured: &Measured) -> usize {
 }
 
 /// Runs `what` while `from` sends packets to the server, which may be `from` itself; gives
-/// how many a second came, and what `what` gave.
+/// how many a second were sent, and what `what` gave.
 pub fn during<T>(
     measured: &Measured,
     from: &oneknock_tests::Host,

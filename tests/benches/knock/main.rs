@@ -49,6 +49,11 @@ fn main() {
     }
 }
 
+/// Where the lab keeps its files.
+fn tmp() -> String {
+    std::env::temp_dir().display().to_string()
+}
+
 /// On what, and with what, it is measured.
 fn machine(report: &mut Report) {
     report.section("Machine", &["what", "which"]);
@@ -68,6 +73,10 @@ fn machine(report: &mut Report) {
         ("processor", format!("{cpu}, {cores} cores")),
         ("kernel", said("uname", &["-r"])),
         ("load before", load.trim().to_owned()),
+        (
+            "ledger on",
+            said("findmnt", &["-no", "SOURCE,FSTYPE", "-T", &tmp()]),
+        ),
         ("nft", said("nft", &["--version"])),
         ("rustc", said("rustc", &["--version"])),
         ("ssh", said("ssh", &["-V"])),

@@ -31,7 +31,11 @@ type Start = fn(&Measured) -> Peer;
 
 /// Every peer that is installed, each in a lab of its own.
 pub fn each_peer(report: &mut Report, mut what: impl FnMut(&mut Report, &Measured, &Peer)) {
-    let all: [(&str, Start); 2] = [("fwknopd", peers::fwknop), ("knockd", peers::knockd)];
+    let all: [(&str, Start); 3] = [
+        ("fwknopd", peers::fwknop),
+        ("fwknopd", peers::fwknop_by_socket),
+        ("knockd", peers::knockd),
+    ];
     for (program, start) in all {
         if let Some(why) = peers::missing(program) {
             report.row(&[format!("not measured: {why}")]);
@@ -55,13 +59,17 @@ pub fn alone(report: &mut Report, folder: &Path) {
     let late = |number| other(2_000 + number);
     let late = latency::to_set(&measured, 10, latency::LONG_PAUSE, late);
     report.times("the same, 6 s after the last one", &late, "");
-    let answer = latency::to_answer(&measured, 300);
+    let answer = latency::to_answer(&measured, 300, latency::PAUSE);
     report.times("packet sent to SYN-ACK", &answer, "1");
+    let late = latency::to_answer(&measured, 10, latency::LONG_PAUSE);
+    let of_late = ratio(answer.median(), late.median());
+    report.times("the same, 6 s after the last one", &late, &of_late);
     let mut curves = vec![curve("in the set", &set), curve("SYN-ACK", &answer)];
     each_peer(report, |report, measured, peer| {
         let samples = peer.to_answer(measured, 20);
         let what = format!("{}: packet arrived to SYN-ACK", peer.name);
-        report.times(&what, &samples, &ratio(answer.median(), samples.median()));
+        let [of, of_late] = [&answer, &late].map(|ours| ratio(ours.median(), samples.median()));
+        report.times(&what, &samples, &format!("{of}; {of_late} after 6 s"));
         curves.push(curve(&format!("{} SYN-ACK", peer.name), &samples));
     });
     stages_of_a_knock(report, &measured);
@@ -125,6 +133,7 @@ pub fn many(report: &mut Report, _: &Path) {
     let head = [
         "knocks a second, each from another address",
         "sent",
+        "a second",
         "granted",
         "in the set",
         "in the ledger",
@@ -140,6 +149,7 @@ pub fn many(report: &mut Report, _: &Path) {
         let counts = [done.offered, done.granted, done.in_set, done.recorded];
         let mut cells = vec![rate.to_string()];
         cells.extend(counts.map(|count| count.to_string()));
+        cells.insert(2, format!("{:.0}", done.rate));
         cells.push(time(Some(each)));
         report.row(&cells);
         if done.granted < done.offered {
@@ -149,6 +159,7 @@ pub fn many(report: &mut Report, _: &Path) {
     let head = [
         "knocks a second, each open for 5 s, a minute long",
         "sent",
+        "a second",
         "granted",
         "no room in the socket",
         "processor for each",
@@ -161,11 +172,16 @@ pub fn many(report: &mut Report, _: &Path) {
         .set(&measured.site.config(), "skew", "\"30s\"");
     measured.start();
     for rate in [10_000, 20_000] {
-        let (sent, granted, dropped, used) = load::for_long(&measured, rate, 60);
-        let each = time(Some(used / u32::try_from(sent).unwrap()));
-        let counts = [sent, granted].map(|count| count.to_string());
-        let [sent, granted] = counts;
-        report.row(&[rate.to_string(), sent, granted, dropped.to_string(), each]);
+        let done = load::for_long(&measured, rate, 60);
+        let each = time(Some(done.used / u32::try_from(done.sent).unwrap()));
+        report.row(&[
+            rate.to_string(),
+            done.sent.to_string(),
+            format!("{:.0}", done.rate),
+            done.granted.to_string(),
+            done.dropped.to_string(),
+            each,
+        ]);
     }
     report.section("A knock beside 1,000 others a second", &TIMES);
     let measured = started(1);
@@ -197,7 +213,7 @@ pub fn keys(report: &mut Report, _: &Path) {
         "packet to set, median",
         "p99",
         "processor for each",
-        "junk a second that the sender is rid of",
+        "junk that goes, a second",
     ];
     report.section("Many keys", &head);
     let mut all = [1, 100, 10_000].map(|count| Counted {
@@ -282,7 +298,7 @@ pub fn client(report: &mut Report, _: &Path) {
         for (what, done) in [
             ("nc", bare),
             ("oneknock proxy", ours),
-            ("oneknock ssh: ssh itself", ssh),
+            ("oneknock ssh (ssh's own processor time)", ssh),
         ] {
             let what = format!("{what}, {round}");
             report.row(&[what, time(Some(done.took)), time(Some(done.used))]);

@@ -33,7 +33,12 @@ impl Report {
     /// A row of times: median, p95, p99, the slowest, and how many never came.
     pub fn times(&mut self, what: &str, samples: &Samples, more: &str) {
         let mut cells = vec![what.to_owned()];
-        cells.extend([50, 95, 99, 100].map(|percent| time(samples.percentile(percent))));
+        // Of a few, what only a few exceed is the slowest.
+        cells.extend([50, 95, 99, 100].map(|percent| match percent {
+            95 if samples.len() < 20 => "-".to_owned(),
+            99 if samples.len() < 100 => "-".to_owned(),
+            percent => time(samples.percentile(percent)),
+        }));
         cells.push(format!("{} of {}", samples.failed, samples.len()));
         cells.push(more.to_owned());
         self.row(&cells);
