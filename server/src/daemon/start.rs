@@ -152,6 +152,7 @@ impl Daemon {
 
     /// Begins the run: nothing that is not later than `floor` is accepted in it.
     fn begin(&mut self, floor: Option<Timestamp>, now: Now) -> Result<(), Stopped> {
+        self.gate.cover_new(now);
         let Some(floor) = floor else {
             return Ok(self.ledger.begin(&self.gate.forgotten(now), Timestamp(0))?);
         };

@@ -99,7 +99,8 @@ impl Gate {
     /// A generation of which there is no record may have been away when a state was lost: its
     /// file had a mistake, or another name. It has the floor of that time, but never waits for
     /// longer than one skew: one that is really new is the remedy for a floor that is wrong.
-    pub(super) fn cover_new(&mut self, now: Now) {
+    /// For a start, after [`Gate::restore`]; whoever calls [`Gate::reconfigure`] has it done.
+    pub fn cover_new(&mut self, now: Now) {
         let Some(floor) = self.replay.get(&UNKNOWN).and_then(Replay::floor) else {
             return;
         };

@@ -85,6 +85,7 @@ impl Server {
     }
 
     fn begin(&mut self, floor: Option<Timestamp>, now: Now) {
+        self.gate.cover_new(now);
         if let Some(floor) = floor {
             self.gate.raise_floors(floor);
         }

@@ -18,7 +18,7 @@ use oneknock_shared::packet::PacketId;
 use oneknock_shared::secret::GenerationId;
 use oneknockd::config::{Generation, Key, Settings};
 use oneknockd::gate::{Now, Place};
-use past::{Close, Past, ms};
+use past::{Close, Past, Unknown, ms};
 use rate::Rate;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -106,6 +106,8 @@ pub struct Model {
     retires: BTreeMap<GenerationId, Timestamp>,
     /// What the daemon's clock said when it looked last.
     looked: Option<u64>,
+    /// The floor of what there is no record of.
+    unknown: Unknown,
 }
 
 impl Model {
@@ -123,6 +125,7 @@ impl Model {
             claims: BTreeMap::new(),
             retires: BTreeMap::new(),
             looked: None,
+            unknown: Unknown::default(),
         };
         model.install(site, now);
         model
@@ -162,6 +165,7 @@ impl Model {
         let before: Vec<_> = before.collect();
         let mut ended = self.in_force(now);
         self.install(site, now);
+        self.cover(now);
         ended.retain(|id| !self.in_force(now).contains(id));
         self.look(now, Look::Settings);
         let kept = claims.into_iter().zip(before).filter(|(claim, before)| {

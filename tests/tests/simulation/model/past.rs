@@ -31,6 +31,17 @@ pub struct Close {
     pub perhaps: Option<u64>,
 }
 
+/// The floor of all of which there is no record.
+#[derive(Default)]
+pub struct Unknown {
+    /// Surely so high.
+    sure: Option<u64>,
+    /// Not higher.
+    greatest: Option<u64>,
+    /// Generations that were away when it was raised, and of which packets were accepted.
+    away: HashSet<GenerationId>,
+}
+
 /// What there was of a generation.
 #[derive(Default)]
 pub struct Past {
@@ -52,6 +63,11 @@ impl Past {
 
     pub fn take_back(&mut self, at: u64) {
         *self.remembered.entry(at).or_insert(1) -= 1;
+    }
+
+    /// Whether the disk has something of it.
+    fn has_record(&self) -> bool {
+        self.written.is_some() || self.remembered.values().any(|accepted| *accepted > 0)
     }
 
     /// A run begins: what was not written is gone.
@@ -86,6 +102,7 @@ impl Model {
     /// What floors and closes surely are is not known any more.
     pub(super) fn forget(&mut self) {
         self.past.values_mut().for_each(Past::forget);
+        self.unknown.sure = None;
         for close in self.closes.values_mut() {
             close.perhaps = close.perhaps.max(close.sure.take());
         }
@@ -102,17 +119,39 @@ impl Model {
     }
 
     /// Nothing up to `floor` is accepted from any generation that there is, or of which a
-    /// record is left. Of one that is neither, and comes back, nothing is known any more.
+    /// record is left. Of one that is neither, and comes back: [`Model::cover`].
     pub(super) fn raise_floors(&mut self, floor: Timestamp, known: &BTreeSet<GenerationId>) {
         let of = self.ids.iter().flatten().chain(known);
         let of: HashSet<GenerationId> = of.copied().collect();
-        self.accepted.retain(|_, (id, _)| of.contains(id));
+        self.unknown.sure = self.unknown.sure.max(Some(floor.0));
+        self.unknown.greatest = self.unknown.greatest.max(Some(floor.0));
+        self.unknown.away.retain(|id| !of.contains(id));
+        let away = self.accepted.values().map(|(id, _)| *id);
+        self.unknown.away.extend(away.filter(|id| !of.contains(id)));
         for id in of {
             let past = self.past.entry(id).or_default();
             let floor = Some(floor.0);
             past.floor = past.floor.max(floor);
             past.written = past.written.max(floor);
             past.greatest_floor = past.greatest_floor.max(floor);
+        }
+    }
+
+    /// What comes in without a record has the floor that others had, but for a skew at the
+    /// most.
+    pub(super) fn cover(&mut self, now: Now) {
+        let limit = now.wall.0.saturating_add(self.skew());
+        let floor = |of: Option<u64>| of.map(|floor| floor.min(limit));
+        let (sure, greatest) = (floor(self.unknown.sure), floor(self.unknown.greatest));
+        for id in self.ids.iter().flatten() {
+            let past = self.past.entry(*id).or_default();
+            if !past.has_record() {
+                past.greatest_floor = past.greatest_floor.max(greatest);
+            }
+            if self.unknown.away.remove(id) {
+                self.accepted
+                    .retain(|_, (of, at)| of != id || Some(*at) <= sure);
+            }
         }
     }
 
@@ -146,13 +185,15 @@ impl Model {
             let close = self.closes.entry((name.clone(), *place)).or_default();
             // A later one at the same place stands for it.
             let is_last = close.sure == at;
+            // One that was taken back may stand there longer.
+            let leaves_floor = is_last && close.perhaps <= at;
             if is_sure && is_last {
                 close.perhaps = close.perhaps.max(close.sure.take());
             }
             for id in self.ids_of(name) {
                 let past = self.past.entry(id).or_default();
                 past.greatest_floor = past.greatest_floor.max(at);
-                if is_sure && is_last && *is_known {
+                if is_sure && leaves_floor && *is_known {
                     past.floor = past.floor.max(at);
                 }
             }

@@ -55,6 +55,10 @@ impl World {
         let now = self.now();
         self.server.reload(&self.site.settings, now);
         self.model.reconfigure(&self.site, now);
+        // Floors of keys that came in are on disk before a packet of theirs is taken.
+        if !self.server.waits && self.server.tidy(now, true) {
+            self.model.tidied();
+        }
         self.compare_all();
         self.trawl();
     }
