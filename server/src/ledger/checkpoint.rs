@@ -1,4 +1,5 @@
-//! What takes the disk milliseconds, done by a thread of its own: no knock waits for it.
+//! What takes the disk milliseconds, done by a thread of its own: no knock waits for it, but
+//! for the rest of a log that is moved while thousands a second are committed.
 
 use super::connect::connect;
 use super::{FILE, store};
@@ -7,6 +8,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What the thread is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,17 @@ pub enum Job {
     Sync,
     /// The log is moved into the database, since it has grown long.
     Move,
+}
+
+/// For so long the lock of those who write is waited for; it is held for a moment only.
+const LOCK_WITHIN: Duration = Duration::from_millis(20);
+
+/// Moves the log. Where more is committed all the while it never comes to an end, the log
+/// never begins anew, and at last a commit moves all of it ([`super::connect::LONG_LOG`]): so
+/// the rest, which is little by then, is moved while nobody commits.
+fn is_moved(database: &Connection) -> bool {
+    let moved = store::checkpoint(database, "PASSIVE");
+    moved.is_ok_and(|all| all || store::checkpoint(database, "FULL").is_ok())
 }
 
 /// The thread. Dropping it waits for what it is about.
@@ -42,11 +55,10 @@ impl Checkpoints {
                 }
                 if database.is_none() {
                     database = connect(&path).ok();
+                    let patient = |db: &Connection| db.busy_timeout(LOCK_WITHIN).is_ok();
+                    database = database.filter(patient);
                 }
-                let moved = database
-                    .as_ref()
-                    .is_some_and(|db| store::checkpoint(db, "PASSIVE").is_ok());
-                if !moved {
+                if !database.as_ref().is_some_and(is_moved) {
                     database = None;
                 }
             }

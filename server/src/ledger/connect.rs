@@ -77,8 +77,9 @@ fn open_in_place(path: &Path, flags: OpenFlags) -> Result<Connection> {
 pub fn connect(path: &Path) -> Result<Connection> {
     let database = open_in_place(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     check_schema(&database)?;
-    // Nobody else writes; whoever does all the same must not hold a knock up for long.
-    database.busy_timeout(Duration::from_millis(20))?;
+    // Nobody else writes, but for the rest of a long log that is moved; whoever does all the
+    // same must not hold a knock up for long.
+    database.busy_timeout(Duration::from_secs(1))?;
     // More than there are.
     database.set_prepared_statement_cache_capacity(64);
     database.pragma_update(None, "synchronous", "NORMAL")?;
