@@ -107,7 +107,8 @@ fn a_key_with_a_mistake_is_left_out_by_a_start_and_every_other_gets_in() {
 fn beside_a_mistake_in_the_main_file_too_a_key_with_one_is_left_out() {
     let site = Site::new(binaries!());
     let laptop = site.key("laptop", &["ssh"]);
-    site.key("phone", &["ssh"]);
+    let phone = site.key("phone", &["ssh"]);
+    let good = fs::read_to_string(site.key_file("phone")).unwrap();
     stop(site.daemon());
     fs::write(site.key_file("phone"), "").unwrap();
     site.set(&site.config(), "mistake", "1");
@@ -115,6 +116,12 @@ fn beside_a_mistake_in_the_main_file_too_a_key_with_one_is_left_out() {
     assert_eq!(daemon.count("in force stays what was before"), 1);
     daemon.expect("left out, and nobody gets in by these keys: phone.toml");
     laptop.opens(&mut daemon, &site.lab.laptop, server(&site));
+    // Nor does the one wait for the other.
+    fs::write(site.key_file("phone"), good).unwrap();
+    let err = site.ctl(&["reload"]).fails(1);
+    assert!(err.contains("oneknockd.toml:"), "{err}");
+    phone.opens(&mut daemon, &site.lab.stranger, server(&site));
+    assert!(!site.ctl(&["status"]).ok().contains("left out"));
 }
 
 /// Copies a key's file under a name that comes before it.
@@ -168,6 +175,10 @@ fn a_key_that_is_left_out_hinders_no_change_of_another_and_its_own_mending() {
         fs::write(site.key_file(name), "").unwrap();
     }
     let mut daemon = site.daemon();
+    // What has nothing to do with keys is asked as ever.
+    site.ctl(&["history"]).ok();
+    let said = site.ctl(&["confirm"]);
+    assert!(said.err.contains("confirmed already"), "{said}");
     let listed = site.ctl(&["key", "list"]);
     assert!(listed.err.contains("left out"), "{listed}");
     assert!(listed.err.contains("phone.toml, tablet.toml"), "{listed}");

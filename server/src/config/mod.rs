@@ -1,5 +1,6 @@
 //! What the administrator wrote: `oneknockd.toml` and one file for each key, read as a
-//! whole or not at all, with every mistake at once.
+//! whole or not at all, with every mistake at once. Only what goes on all the same, a start
+//! first of all, makes do with what is without one: [`Usable`].
 
 mod always;
 mod kept;

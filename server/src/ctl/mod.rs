@@ -125,7 +125,8 @@ enum Command {
     ///
     /// With a mistake in them what was in force stays in force, and every mistake is said. With
     /// mistakes in oneknockd.toml alone the keys are taken all the same, under what is in force
-    /// of it: a key that was removed does not wait for them.
+    /// of it: a key that was removed does not wait for them. Nor does it for one that the
+    /// daemon's start has left out, and that is not mended.
     Reload,
     /// End the grants of a key, to an address, or all of them, before their time.
     ///
