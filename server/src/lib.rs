@@ -17,6 +17,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod doctor;
+pub mod engine;
 pub mod files;
 pub mod firewall;
 pub mod gate;
