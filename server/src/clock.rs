@@ -1,6 +1,6 @@
 //! The one place where the server reads its clocks.
 
-use crate::gate::Now;
+use crate::engine::Now;
 use crate::program;
 use nix::time::ClockId;
 use oneknock_shared::knock::Timestamp;

@@ -6,7 +6,7 @@ use nix::unistd::{Group, User};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
@@ -200,7 +200,7 @@ pub fn check_folder(path: &Path, access: Access) -> Result<(), Unsafe> {
 }
 
 /// What a file is called before it is complete; its name begins so.
-const UNFINISHED: &str = ".new-";
+pub(crate) const UNFINISHED: &str = ".new-";
 
 /// Whether the name begins with a dot: nobody's file, or one that was never completed.
 #[must_use]
@@ -320,28 +320,11 @@ pub fn make_folder(path: &Path, owner: Owner, mode: u32) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The folder of keys below a configuration folder.
-#[must_use]
-pub fn key_folder(dir: &Path) -> PathBuf {
-    dir.join("keys")
-}
-
-/// A key's file below a configuration folder.
-#[must_use]
-pub fn key_file(dir: &Path, name: &str) -> PathBuf {
-    key_folder(dir).join(format!("{name}.toml"))
-}
-
-/// The configuration file in a configuration folder.
-#[must_use]
-pub fn config_file(dir: &Path) -> PathBuf {
-    dir.join("oneknockd.toml")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
 
     fn me() -> Owner {
         Owner {

@@ -2,14 +2,17 @@
 //! `oneknockctl`.
 //!
 //! ```text
-//! listener ──bytes, source──▶ gate ──Verdict──▶ ledger ──recorded──▶ firewall
-//!  sockets    (what, from whom)  pure: keys,      what outlives       nftables set,
-//!  only                          policy, replay   the process         kernel timeout
+//! listener ─bytes─▶ engine ──Spend──▶ store ──durable──▶ engine ──dirty──▶ kernel ──▶ events
+//!  sockets          judge             append             commit            sync       │
+//!  only             pure              one write          pure              one batch  ▼
+//!                                                     observers: log, counters, watchers, journal
 //! ```
 //!
-//! Beside that way stands `control`, the socket on which `oneknockctl` asks the daemon.
+//! [`server::Server`] is that picture as code. `daemon` runs it behind sockets; `ctl` asks the
+//! daemon over the [`control`] socket, or runs it where no daemon does.
 //!
-//! `PROTOCOL.md` in the shared package says what a packet is; `gate` holds its rules.
+//! `PROTOCOL.md` in the shared package says what a packet is; `ARCHITECTURE.md` walks one through
+//! this crate.
 
 pub mod clock;
 pub mod config;
@@ -19,14 +22,12 @@ pub mod daemon;
 pub mod doctor;
 pub mod engine;
 pub mod files;
-pub mod firewall;
-pub mod gate;
-pub mod gateways;
-pub mod ledger;
+pub mod kernel;
 pub mod listener;
-pub mod log;
+pub mod observers;
 mod proc_net;
 mod program;
 pub mod reasons;
-mod running;
+pub mod server;
+pub mod store;
 pub mod usage;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// Where the daemon is asked.
 pub fn socket(site: &Site) -> PathBuf {
-    site.dir.join("state/control")
+    site.dir.join("run/control")
 }
 
 /// A connection to it, which waits for nothing for ever.

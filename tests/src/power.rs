@@ -48,7 +48,8 @@ pub struct Machine<'s> {
     site: &'s Site,
     /// What the disk holds while the power is off.
     content: PathBuf,
-    /// Where the disk is mounted, in the daemon's own view.
+    /// Where the disk is mounted, in the daemon's own view; the state in it stands where the
+    /// daemon looks for it.
     mounted: PathBuf,
     image: PathBuf,
     boot_id: PathBuf,
@@ -68,9 +69,7 @@ impl<'s> Machine<'s> {
             fs::create_dir_all(path).unwrap();
         }
         fs::rename(site.state(), content.join("state")).unwrap();
-        let state = mounted.join("state");
-        let state = format!("\"{}\"", state.display());
-        site.set(&site.config(), "state", &state);
+        fs::create_dir(site.state()).unwrap();
         Self {
             site,
             content,
@@ -87,9 +86,12 @@ impl<'s> Machine<'s> {
     fn holder(&self, image: &Path) -> Running {
         let script = r#"
             mount -o loop,noauto_da_alloc "$1" "$2" &&
+            mount --bind "$2/state" "$4" &&
             mount --bind "$3" /proc/sys/kernel/random/boot_id &&
             echo on && read line"#;
-        let paths = [image, &self.mounted, &self.boot_id].map(|path| path.to_str().unwrap());
+        let state = self.site.state();
+        let paths = [image, &self.mounted, &self.boot_id, &state];
+        let paths = paths.map(|path| path.to_str().unwrap());
         let command = [&["sh", "-c", script, "sh"][..], &paths].concat();
         let mut holder = Running::start("disk", self.site.lab.server.command(&command));
         holder.expect("on");

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// The UDP port that every lab's daemon listens on.
 pub const PORT: u16 = 45123;
 
-/// A lab whose server is configured.
+/// A lab whose server is configured, and enforces where its daemon starts.
 #[derive(Debug)]
 pub struct Site {
     /// sshd on the server.
@@ -36,9 +36,16 @@ pub struct Guest {
 }
 
 impl Site {
-    /// A lab with sshd and `oneknockctl init`, for the service ssh alone.
+    /// A lab with sshd and `oneknockctl init`, for the service ssh alone, as if enabled.
     pub fn new(binaries: Binaries) -> Self {
         Self::with_services(binaries, &[])
+    }
+
+    /// As [`Site::new`], as `init` leaves it: its daemon does not enforce.
+    pub fn not_enabled(binaries: Binaries) -> Self {
+        let site = Self::new(binaries);
+        fs::remove_file(site.enabled()).unwrap();
+        site
     }
 
     /// As [`Site::new`], with the services given as `--service` takes them.
@@ -52,6 +59,7 @@ impl Site {
         init.extend(["--port", &port]);
         init.extend(services.iter().flat_map(|s| ["--service", s]));
         site.ctl(&init).ok();
+        fs::write(site.enabled(), "").unwrap();
         site
     }
 
@@ -92,6 +100,11 @@ impl Site {
     /// The file of a key.
     pub fn key_file(&self, name: &str) -> PathBuf {
         self.dir.join(format!("keys/{name}.toml"))
+    }
+
+    /// The marker of a server that enforces.
+    pub fn enabled(&self) -> PathBuf {
+        self.dir.join("enabled")
     }
 
     /// The folder of the state that outlives the daemon.

@@ -57,7 +57,7 @@ fn its_connections_are_not_ended_as_made_while_the_guard_was_down() {
     site.lab.server.nft("flush ruleset");
     let mut session = site.session(&["ssh", "server.lab"]);
     daemon.signal(Signal::SIGCONT);
-    daemon.expect("it is up again");
+    daemon.expect("guard-repaired");
     session.say("from the gap");
     session.expect("got from the gap");
     assert_eq!(daemon.count("are ended"), 0);

@@ -240,7 +240,7 @@ fn a_state_that_others_could_get_at_is_warned_of() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
     mode(&site.state(), 0o755);
-    mode(&site.state().join("lease"), 0o666);
+    mode(&site.state().join("mark"), 0o666);
     let done = site.ctl(&["check"]);
     for part in [
         "others may read it (mode 0755)",
@@ -362,8 +362,7 @@ fn without_root_every_command_says_how_to_become_it() {
     ];
     let before = tree(&site.dir);
     let dir = site.dir.to_str().unwrap();
-    let calls: [&[&str]; 14] = [
-        &["status"],
+    let calls: [&[&str]; 13] = [
         &["history"],
         &["new-state"],
         &["check"],

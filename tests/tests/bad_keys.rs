@@ -60,7 +60,8 @@ fn mending(said: &str) -> &str {
     let places = ["mend it with: ", "hint: "];
     let command = places.iter().find_map(|p| said.split_once(p));
     let (_, command) = command.unwrap_or_else(|| panic!("no way to mend it: {said}"));
-    command.lines().next().unwrap()
+    // In the log it ends with the text that it is part of.
+    command.lines().next().unwrap().trim_end_matches('"')
 }
 
 #[test]

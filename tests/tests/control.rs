@@ -38,7 +38,7 @@ fn status_tells_how_the_daemon_is() {
     assert_eq!(status["counters"]["accepted"], 1);
     assert_eq!(status["guard"], "owned");
     assert_eq!(status["counters"]["ignored"]["replayed"], 1);
-    assert_eq!(status["counters"]["refused"]["too-many-grants"], 0);
+    assert_eq!(status["counters"]["refused"]["grant-limit"], 0);
     let words = site.ctl(&["status"]).ok();
     for part in [
         "0.0.0.0:45123",
@@ -114,7 +114,7 @@ fn a_long_list_of_grants_is_complete() {
         "watch",
     ];
     let mut watch = Running::start("watch", site.lab.server.command(&watch));
-    watch.expect("(left out: 344)");
+    watch.expect("(344 events dropped)");
     assert_eq!(watch.count(" open laptop 198.18."), 256);
     drop(watch);
     let all = site.ctl(&["grants", "--json"]).json();
@@ -162,7 +162,7 @@ fn reload_says_whether_the_daemon_took_it() {
     assert_eq!(done.code, Some(1), "{done}");
     assert!(done.err.contains("nonsense: is unknown"), "{done}");
     assert!(done.err.contains("stays in force"), "{done}");
-    daemon.expect("not reloaded");
+    daemon.expect("not-reloaded");
     let more = "[[service]]\nname = \"web\"\nports = [\"tcp/2222\"]\n";
     fs::write(site.config(), format!("{good}\n{more}")).unwrap();
     let done = site.ctl(&["reload"]);
@@ -172,10 +172,13 @@ fn reload_says_whether_the_daemon_took_it() {
     assert_eq!(wire::probe(laptop, server, 2222), Probe::Silent);
     // What cannot change while it runs is said, and nothing is changed.
     fs::write(site.config(), &good).unwrap();
-    site.set(&site.config(), "control", "\"/run/elsewhere\"");
+    site.set(&site.config(), "control_group", "\"daemon\"");
     let table = fs::read_to_string(site.config()).unwrap();
     let asked = say(&site, b"{\"v\":1,\"command\":\"reload\"}\n");
-    assert!(asked.contains("control: cannot change"), "{asked}\n{table}");
+    assert!(
+        asked.contains("control_group cannot change"),
+        "{asked}\n{table}"
+    );
 }
 
 #[test]
@@ -305,7 +308,7 @@ fn metrics_are_there_with_and_without_a_daemon() {
         "oneknock_up 1",
         "oneknock_grants{service=\"ssh\"} 1",
         "oneknock_packets_total{outcome=\"accepted\",reason=\"\"} 1",
-        "oneknock_packets_total{outcome=\"refused\",reason=\"too-many-grants\"} 0",
+        "oneknock_packets_total{outcome=\"refused\",reason=\"grant-limit\"} 0",
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }
@@ -325,7 +328,7 @@ fn teardown_is_done_by_the_daemon_which_then_ends() {
         assert_eq!(done.code, Some(0), "{done}");
         assert!(done.err.contains("has ended"), "{done}");
         assert_eq!(daemon.end().code(), Some(0));
-        assert_eq!(daemon.count("the guard is down: asked for by uid=0"), 1);
+        assert_eq!(daemon.count("guard-removed uid=0"), 1);
         let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
         assert_eq!(tables, "");
         until_open(&site.lab.stranger, server, 22);
@@ -340,10 +343,10 @@ fn teardown_is_done_by_the_daemon_which_then_ends() {
 fn a_key_is_in_force_and_out_of_it_when_the_command_returns() {
     let site = Site::new(binaries!());
     let done = site.ctl(&["key", "add", "laptop"]);
-    assert!(done.err.contains("no daemon runs"), "{done}");
+    assert!(done.err.contains("oneknockd is not running"), "{done}");
     let mut daemon = site.daemon();
     let added = site.ctl(&["key", "add", "phone"]);
-    assert!(added.err.contains("the daemon has taken it"), "{added}");
+    assert!(added.err.contains("the daemon has reloaded it"), "{added}");
     let line = added.ok();
     let phone = Key {
         invitation: line.parse().unwrap(),
@@ -353,17 +356,14 @@ fn a_key_is_in_force_and_out_of_it_when_the_command_returns() {
     phone.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
     daemon.expect("granted address=198.51.100.7 key=phone");
     let done = site.ctl(&["key", "remove", "phone", "--force"]);
-    assert!(done.err.contains("the daemon has taken it"), "{done}");
+    assert!(done.err.contains("the daemon has reloaded it"), "{done}");
     assert_eq!(site.guests("ssh"), []);
-    // With a mistake elsewhere the daemon takes nothing, and it is said.
+    // A mistake elsewhere hinders nothing.
     fs::write(site.dir.join("keys/note.toml"), "x").unwrap();
     let done = site.ctl(&["key", "add", "tablet"]);
-    assert_eq!(done.code, Some(1), "{done}");
-    assert!(done.out.starts_with("oneknock1:"), "{done}");
-    for part in ["has not taken it", "note.toml", "reload"] {
-        assert!(done.err.contains(part), "{done}");
-    }
-    assert_eq!(status(&site)["keys"], 1);
+    assert!(done.err.contains("the daemon has reloaded it"), "{done}");
+    assert!(done.ok().starts_with("oneknock1:"));
+    assert_eq!(status(&site)["keys"], 2);
 }
 
 #[test]
@@ -414,7 +414,7 @@ fn a_key_file_that_is_newer_than_what_the_daemon_has_read_is_marked() {
     copy(&aside, &file);
     assert_eq!(in_force(&site), [Some(true), Some(false)]);
     let listed = site.ctl(&["key", "list"]);
-    for part in ["not in force", "phone", "reload"] {
+    for part in ["has not loaded", "phone", "reload"] {
         assert!(listed.err.contains(part), "{listed}");
     }
     site.ctl(&["reload"]).ok();

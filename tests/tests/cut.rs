@@ -265,11 +265,11 @@ fn cut_ends_the_sessions_that_the_port_sequence_let_in() {
     let mut over = walked(server.v4.into(), "-4");
     until_silent(laptop, server.v4.into(), 22);
     let mut admitted = walked(server.v6.into(), "-6");
-    cuts(site.ctl(&["revoke", "--all", "--cut"]));
-    assert_ne!(admitted.end().code(), Some(0));
-    lives(&mut over);
     cuts(site.ctl(&["revoke", &laptop.v4.to_string(), "--cut"]));
     assert_ne!(over.end().code(), Some(0));
+    lives(&mut admitted);
+    cuts(site.ctl(&["revoke", "--all", "--cut"]));
+    assert_ne!(admitted.end().code(), Some(0));
 }
 
 #[test]

@@ -345,7 +345,7 @@ fn a_guard_that_is_down_and_a_key_whose_time_is_over_are_found() {
 
 #[test]
 fn before_the_guard_was_ever_up_the_way_is_a_key_and_then_a_trial() {
-    let site = Site::new(binaries!());
+    let site = Site::not_enabled(binaries!());
     for call in [&["status"][..], &["grants"], &["why"], &["reload"]] {
         let said = site.ctl(call).fails(1);
         let hint = "hint: \"oneknockctl enable --confirm 10m\" puts the guard up, on trial";
@@ -362,10 +362,11 @@ fn before_the_guard_was_ever_up_the_way_is_a_key_and_then_a_trial() {
     assert!(!said.out.contains("systemctl start"), "{said}");
     let said = site.ctl(&["check"]);
     assert!(said.err.contains("warning: there is no key"), "{said}");
-    // Whoever starts it all the same is told what that means.
+    // Who has it enforce all the same is told what that means.
+    fs::write(site.enabled(), "").unwrap();
     let mut daemon = site.daemon_unready();
-    daemon.expect("warning: the guard is up now, and there is no key: nobody new can get in");
     daemon.expect("ready");
+    daemon.expect("no-key");
     site.laptop_key();
     let said = site.ctl(&["key", "remove", "laptop"]);
     assert!(said.err.contains("nobody can get in any more"), "{said}");
@@ -374,15 +375,16 @@ fn before_the_guard_was_ever_up_the_way_is_a_key_and_then_a_trial() {
 #[test]
 fn a_state_that_is_lost_and_a_trial_that_is_over_are_troubles() {
     let site = site("echo no");
-    site.ctl(&["enable", "--confirm", "1m"]).fails(1);
-    fs::remove_dir_all(site.dir.join("state")).unwrap();
+    fs::remove_file(site.enabled()).unwrap();
+    fs::remove_dir_all(site.state()).unwrap();
+    fs::create_dir(site.state()).unwrap();
     let mut daemon = site.daemon_unready();
     daemon.expect("ready");
     let said = doctor(&site);
     let lost = "trouble: nothing is accepted yet, from any key: the state was lost";
     assert!(said.out.contains(lost), "{said}");
     assert!(said.out.contains("oneknockctl new-state"), "{said}");
-    let over = "trouble: no trial goes on, and none was confirmed: the guard is down: everybody";
+    let over = "trouble: the guard does not enforce, and no trial goes on: everybody";
     assert!(said.out.contains(over), "{said}");
     assert!(!said.out.contains("goes down by itself"), "{said}");
 }

@@ -57,9 +57,12 @@ fn a_table_of_any_name_is_shown_as_text_is_a_trouble_and_hides_no_other() {
     // The kernel takes names that nft's own language has no words for.
     let real = site.lab.server.run(&["sh", "-c", "command -v nft"]).ok();
     let odd = format!(
-        "[ \"$*\" = 'list tables' ] || exec {real} \"$@\"
-        printf 'table inet \\033]0;pwned\\007x\\ntable inet a b\\n'; {real} \"$@\"",
-        real = real.trim()
+        "[ \"$*\" = '--json list tables' ] || exec {real} \"$@\"
+        {real} \"$@\" | sed 's/^{{\"nftables\": \\[/&{objects}/'",
+        real = real.trim(),
+        objects = ["\\\\u001b]0;pwned\\\\u0007x", "a b"].map(|name| {
+            format!("{{\"table\": {{\"family\": \"inet\", \"name\": \"{name}\", \"handle\": 90}}}}, ")
+        }).concat()
     );
     program(&site, "nft", &odd);
     let said = doctor(&site);

@@ -11,11 +11,9 @@ use oneknock_tests::clock::WallClock;
 use oneknock_tests::power::{Machine, Unsynced};
 use oneknock_tests::record::{Record, Stream, generous_key};
 use oneknock_tests::site::PORT;
-use oneknock_tests::wire::{self, Probe, until_read};
+use oneknock_tests::wire::{self, until_read};
 use oneknock_tests::{Running, Site, binaries, figure, wait};
-use std::fs::{self, Permissions};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 const LIVES: u32 = 200;
@@ -94,52 +92,6 @@ fn of_two_daemons_that_start_at_once_one_runs_and_the_other_says_why_not() {
         assert!(site.admits("ssh", site.lab.laptop.v4.into()));
         daemon.signal(Signal::SIGKILL);
         daemon.end();
-    }
-}
-
-/// Puts another nft in front of the real one. The first that loads rules waits until a
-/// second one is about to do so; the second lets it go first.
-fn let_the_first_nft_wait(site: &Site) {
-    let script = r#"#!/bin/sh
-        here=${0%/*}
-        until_there() { while [ ! -e "$1" ]; do sleep 0.01; done; }
-        case "$*" in
-        *-f*)
-            if mkdir "$here/first" 2>/dev/null; then
-                until_there "$here/second"
-                /usr/sbin/nft "$@"
-                mkdir "$here/done"
-                exit
-            fi
-            mkdir -p "$here/second"
-            until_there "$here/done" ;;
-        esac
-        exec /usr/sbin/nft "$@""#;
-    let nft = site.lab.dir().join("bin/nft");
-    fs::write(&nft, script).unwrap();
-    fs::set_permissions(&nft, Permissions::from_mode(0o755)).unwrap();
-}
-
-#[test]
-fn an_nft_that_outlives_its_daemon_takes_no_grant_along() {
-    for guard in ["owned", "watched"] {
-        let site = Site::new(binaries!());
-        let key = site.key("laptop", &["ssh"]);
-        site.set(&site.config(), "guard", &format!("\"{guard}\""));
-        let mut daemon = site.daemon();
-        let server: IpAddr = site.lab.server.v4.into();
-        key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 600));
-        daemon.expect("granted address=198.51.100.7");
-        daemon.signal(Signal::SIGKILL);
-        daemon.end();
-        let_the_first_nft_wait(&site);
-        let killed = site.daemon_unready();
-        let first = site.lab.dir().join("bin/first");
-        wait::until_true("its nft waits", || first.exists());
-        killed.signal(Signal::SIGKILL);
-        let _daemon = site.daemon();
-        assert!(site.admits("ssh", site.lab.laptop.v4.into()), "{guard}");
-        assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
     }
 }
 

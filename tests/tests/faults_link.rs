@@ -216,7 +216,10 @@ fn ipv6_that_appears_late() {
         let gateway = net.address_like(to);
         wait::until_true("the gateway is refused", || {
             key.knock(net, to, &wire::open(None, 1));
-            let (granted, refused) = (format!("granted address={gateway}"), "reason=gateway");
+            let (granted, refused) = (
+                format!("granted address={gateway}"),
+                "reason=source-is-gateway",
+            );
             let line = daemon.expect(&format!("={gateway} key=laptop"));
             assert!(line.contains(&granted) || line.contains(refused), "{line}");
             line.contains(refused)

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
+use oneknock_tests::control::socket;
 use oneknock_tests::wire::Probe;
 use oneknock_tests::{Running, Site, binaries};
 use std::fs::Permissions;
@@ -39,7 +40,7 @@ fn a_hung_daemons_guard_is_its_own() {
     let site = Site::new(binaries!());
     site.laptop_key();
     let daemon = site.daemon();
-    site.set(&site.config(), "control", "\"/nonexistent/control\"");
+    std::fs::remove_file(socket(&site)).unwrap();
     let said = site.ctl(&["guard"]);
     assert_eq!(said.code, Some(0), "{said}");
     assert!(said.err.contains("owns the guard: it is up"), "{said}");
@@ -105,12 +106,6 @@ fn what_was_last_in_force_is_found_whatever_became_of_the_main_file() {
     let site = Site::new(binaries!());
     site.laptop_key();
     let server = site.lab.server.v4.into();
-    // What is kept does not lie where the file says that the state is.
-    let [state, run] = ["elsewhere", "run"].map(|name| site.dir.join(name));
-    std::fs::rename(site.state(), &state).unwrap();
-    site.set(&site.config(), "state", &format!("{state:?}"));
-    let control = run.join("control");
-    site.set(&site.config(), "control", &format!("{control:?}"));
     let config = site.config();
     let good = std::fs::read_to_string(&config).unwrap();
     let stop = |mut daemon: Running| {
@@ -121,7 +116,7 @@ fn what_was_last_in_force_is_found_whatever_became_of_the_main_file() {
     };
     stop(site.daemon());
     let unclosed = || {
-        let text = good.replace(&format!("state = {state:?}"), "state = \"/x");
+        let text = good.replace("host = \"server.lab\"", "host = \"server");
         assert_ne!(text, good);
         std::fs::write(&config, text).unwrap();
     };
@@ -137,12 +132,15 @@ fn what_was_last_in_force_is_found_whatever_became_of_the_main_file() {
         assert!(said.contains("oneknockd.toml:"), "{said}");
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
         let mut daemon = site.daemon_unready();
-        daemon.expect("in force stays what was before");
+        daemon.expect("using-last-good");
         daemon.expect("ready");
         assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
         // It is asked where it is.
         let status = site.ctl(&["status"]).ok();
-        assert!(status.contains("in force is what was before"), "{status}");
+        assert!(
+            status.contains("running on the last good configuration"),
+            "{status}"
+        );
         stop(daemon);
     }
     // As it is said.
@@ -190,21 +188,21 @@ fn with_a_mistake_in_the_configuration_what_was_last_in_force_is_so_through_a_re
         put_down();
         let mut daemon = site.daemon_unready();
         daemon.expect("oneknockd.toml:");
-        daemon.expect("in force stays what was before");
+        daemon.expect("using-last-good");
         daemon.expect("ready");
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
         assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
         let said = site.ctl(&["guard"]).fails(3);
         assert!(said.contains("a running oneknockd keeps"), "{said}");
         let status = || site.ctl(&["status"]).ok();
-        assert!(status().contains("in force is what was before"));
+        assert!(status().contains("running on the last good configuration"));
         std::fs::write(site.config(), &good).unwrap();
         site.ctl(&["reload"]).ok();
-        assert!(!status().contains("in force is what was before"));
+        assert!(!status().contains("running on the last good configuration"));
         stop(daemon);
     }
     std::fs::write(site.config(), &good[..good.len() / 2]).unwrap();
-    let kept = site.state().join("in-force.toml");
+    let kept = site.state().join("last-good.toml");
     // What others could have written was in force nowhere.
     let mode = |mode| std::fs::set_permissions(&kept, Permissions::from_mode(mode)).unwrap();
     mode(0o660);

@@ -173,7 +173,10 @@ fn help_answers_what_a_stranger_asks() {
         (&["oneknockctl", "watch"], &["Ctrl-C", "granted, closed"]),
         (&["oneknockctl", "metrics"], &["Prometheus", "textfile"]),
         (&["oneknock", "list"], &["how old each key is", "Warns"]),
-        (&["oneknockd"], &["below-floor", "stale", "too-many-grants"]),
+        (
+            &["oneknockd"],
+            &["replay-floor", "clock-skew", "grant-limit"],
+        ),
     ];
     for (call, parts) in asked {
         let said = words(&help(call));

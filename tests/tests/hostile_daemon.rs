@@ -2,6 +2,7 @@
 //! text.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
+use oneknock_tests::control::socket;
 use oneknock_tests::{Site, binaries};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -22,11 +23,12 @@ fn answer(listener: &UnixListener, times: usize, line: &str) {
 #[test]
 fn a_list_of_grants_that_never_ends_is_given_up() {
     let site = Site::new(binaries!());
-    let socket = site.state().join("control");
+    let socket = socket(&site);
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).unwrap();
     let grant = r#"{"key":"laptop","address":"192.0.2.7","service":"ssh","seconds":9}"#;
-    let line = format!("{{\"v\":1,\"ok\":{{\"grants\":[{grant}],\"more\":true}}}}\n");
+    let line =
+        format!("{{\"v\":1,\"ok\":{{\"grants\":[{grant}],\"sequence\":[],\"more\":true}}}}\n");
     let done = std::thread::scope(|scope| {
         scope.spawn(|| answer(&listener, 2, &line));
         site.ctl(&["grants"])
@@ -39,24 +41,26 @@ fn a_list_of_grants_that_never_ends_is_given_up() {
 fn what_it_says_moves_no_cursor_and_has_an_end() {
     let site = Site::new(binaries!());
     site.key("laptop", &["ssh"]);
-    let socket = site.state().join("control");
+    let socket = socket(&site);
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).unwrap();
     let evil = r"\u001b[2J\u009b31m\r\nroot: all is well\u0007";
-    let error = format!(r#"{{"v":1,"error":"{evil}","mistakes":["{evil}"]}}"#);
+    let error = format!(
+        r#"{{"v":1,"error":{{"code":"E-FAILED","message":"{evil}","errors":["{evil}"]}}}}"#
+    );
     let event = format!(
-        r#"{{"v":1,"ok":{{"refusals":[{{"last":{{"at_ms":1,"event":"refused","key":"{evil}","address":"192.0.2.7","proven":false,"reason":"{evil}"}},"times":1}}],"unknown":[]}}}}"#
+        r#"{{"v":1,"ok":{{"rejections":[{{"last":{{"at_ms":1,"event":"refused","key":"{evil}","address":"192.0.2.7","proven":false,"reason":"{evil}"}},"times":1}}],"unknown":[],"waits_for_clock":false}}}}"#
     );
     let cases = [
-        (&["status"][..], format!("{error}\n")),
-        (&["reload"], format!("{error}\n")),
-        (&["key", "add", "second"], format!("{error}\n")),
-        (&["why"], format!("{event}\n")),
-        (&["status"], "x".repeat(3 << 20)),
+        (&["status"][..], 1, format!("{error}\n")),
+        (&["reload"], 1, format!("{error}\n")),
+        (&["key", "add", "second"], 1, format!("{error}\n")),
+        (&["why"], 2, format!("{event}\n")),
+        (&["status"], 1, "x".repeat(3 << 20)),
     ];
-    for (args, line) in cases {
+    for (args, calls, line) in cases {
         let said = std::thread::scope(|scope| {
-            scope.spawn(|| answer(&listener, 1, &line));
+            scope.spawn(|| answer(&listener, calls, &line));
             site.ctl(args)
         });
         let all = format!("{}{}", said.out, said.err);

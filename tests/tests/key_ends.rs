@@ -5,7 +5,7 @@
 use nix::sys::signal::Signal;
 use oneknock_tests::sequence::{STEPS, configure};
 use oneknock_tests::wire::{self, Key, until_open};
-use oneknock_tests::{Host, Running, Site, binaries, wait};
+use oneknock_tests::{Host, Running, Site, binaries};
 use std::fs;
 use std::net::IpAddr;
 
@@ -44,15 +44,15 @@ fn ctl_into(site: &Site, args: &str, into: &str) -> oneknock_tests::Done {
     site.lab.server.run(&["sh", "-c", &line])
 }
 
-/// A file among the keys that keeps the daemon from taking anything.
-fn mistake(site: &Site) -> std::path::PathBuf {
-    let file = site.key_file("note");
-    fs::write(&file, "x").unwrap();
-    file
+/// What is wrong elsewhere: with the main file, and with another key's.
+fn spoil(site: &Site) {
+    fs::write(site.key_file("note"), "x").unwrap();
+    let good = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), format!("{good}\nskew = = 3\n")).unwrap();
 }
 
 #[test]
-fn to_retire_again_tells_the_daemon_what_it_has_not_taken() {
+fn to_retire_again_tells_the_daemon_what_nobody_has_told_it() {
     let site = Site::new(binaries!());
     let old = site.key("laptop", &["ssh"]);
     let phone = site.key("phone", &["ssh"]);
@@ -64,23 +64,24 @@ fn to_retire_again_tells_the_daemon_what_it_has_not_taken() {
     let invitation = line.parse().unwrap();
     let new = Key { line, invitation };
     new.opens(&mut daemon, &site.lab.laptop, server(&site));
-    let mistake = mistake(&site);
+    let before = fs::read_to_string(site.key_file("laptop")).unwrap();
     let retire = ["key", "retire", "laptop"];
-    let err = site.ctl(&retire).fails(1);
-    assert!(err.contains("the daemon has not taken it"), "{err}");
-    // As long as it has not, the second call does not say that all is well.
-    let err = site.ctl(&retire).fails(1);
-    assert!(err.contains("the daemon has not taken it"), "{err}");
-    // Where there is nothing to end nothing is ended.
-    site.ctl(&["key", "retire", "phone"]).fails(1);
-    assert!(site.admits("ssh", stranger.v4.into()));
-    fs::remove_file(mistake).unwrap();
+    site.ctl(&retire).ok();
+    let after = fs::read_to_string(site.key_file("laptop")).unwrap();
+    // As a call leaves it that was killed in its middle.
+    fs::write(site.key_file("laptop"), before).unwrap();
+    site.ctl(&["reload"]).ok();
+    old.opens(&mut daemon, &site.lab.laptop, server(&site));
+    fs::write(site.key_file("laptop"), after).unwrap();
     let done = site.ctl(&retire);
-    for part in ["nothing to do", "the daemon has taken it"] {
+    for part in ["nothing to do", "the daemon has reloaded it"] {
         assert!(done.err.contains(part), "{done}");
     }
     done.ok();
     is_refused(&site, &mut daemon, &old, &new);
+    // Where there is nothing to end nothing is ended.
+    site.ctl(&["key", "retire", "phone"]).ok();
+    assert!(site.admits("ssh", stranger.v4.into()));
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn a_reader_who_is_gone_keeps_no_leaked_secret_in_force() {
     // And where what is said does, it says how to have the invitation.
     for call in ["key add tablet", "key rotate laptop"] {
         let done = ctl_into(&site, call, ">/dev/full");
-        for part in ["the daemon has taken it", "cannot write", "key invite"] {
+        for part in ["the daemon has reloaded it", "cannot write", "key invite"] {
             assert!(done.err.contains(part), "{done}");
         }
         done.fails(1);
@@ -113,21 +114,25 @@ fn a_reader_who_is_gone_keeps_no_leaked_secret_in_force() {
 }
 
 #[test]
-fn a_mistake_elsewhere_keeps_a_key_in_force_and_not_what_it_has_opened() {
-    let calls: [&[&str]; 3] = [
-        &["key", "rotate", "laptop", "--now", "--cut"],
-        &["key", "remove", "laptop", "--force", "--cut"],
-        &[
-            "key",
-            "retire",
-            "laptop",
-            "--generation",
-            "1",
-            "--force",
-            "--cut",
-        ],
+fn whatever_else_is_invalid_a_leaked_key_ends_at_once() {
+    let calls: [(&[&str], i32); 3] = [
+        (&["key", "remove", "laptop", "--force", "--cut"], 0),
+        (
+            &[
+                "key",
+                "retire",
+                "laptop",
+                "--generation",
+                "1",
+                "--force",
+                "--cut",
+            ],
+            0,
+        ),
+        // It ends as said, and the new one's invitation waits for the main file.
+        (&["key", "rotate", "laptop", "--now", "--cut"], 1),
     ];
-    for call in calls {
+    for (call, code) in calls {
         let site = Site::new(binaries!());
         let leaked = site.key("laptop", &["ssh"]);
         let other = site.key("phone", &["ssh"]);
@@ -137,102 +142,82 @@ fn a_mistake_elsewhere_keeps_a_key_in_force_and_not_what_it_has_opened() {
         let mut of_leaked = session(&site, stranger);
         other.opens(&mut daemon, laptop, server(&site));
         let mut of_other = session(&site, laptop);
-        let mistake = mistake(&site);
+        let good = fs::read_to_string(site.config()).unwrap();
+        spoil(&site);
         let done = site.ctl(call);
-        for part in [
-            "note.toml",
-            "has not taken it",
-            "closed: 1",
-            "key laptop opens as before",
-            "reload",
-            "revoke laptop --cut",
-        ] {
+        for part in ["oneknockd.toml:", "the daemon has reloaded it"] {
             assert!(done.err.contains(part), "{part}: {done}");
         }
-        done.fails(1);
+        assert_eq!((done.code, &*done.out), (Some(code), ""), "{done}");
         assert_ne!(of_leaked.end().code(), Some(0));
         lives(&mut of_other);
         let guests = site.guests("ssh");
         assert_eq!(guests.len(), 1, "{guests:?}");
         assert_eq!(guests[0].comment, "phone");
-        // It is as was said.
-        leaked.opens(&mut daemon, stranger, server(&site));
-        fs::remove_file(mistake).unwrap();
-        site.ctl(&["reload"]).ok();
-        assert_eq!(site.guests("ssh").len(), 1);
         is_refused(&site, &mut daemon, &leaked, &other);
-    }
-}
-
-#[test]
-fn a_mistake_in_the_main_file_keeps_no_leaked_key_in_force() {
-    let calls: [(&[&str], i32); 3] = [
-        (&["key", "remove", "laptop", "--force"], 0),
-        (
-            &["key", "retire", "laptop", "--generation", "1", "--force"],
-            0,
-        ),
-        // It is in force as said, and its invitation waits for the mistake.
-        (&["key", "rotate", "laptop", "--now"], 1),
-    ];
-    for (call, code) in calls {
-        let site = Site::new(binaries!());
-        let leaked = site.key("laptop", &["ssh"]);
-        let other = site.key("phone", &["ssh"]);
-        let mut daemon = site.daemon();
-        let stranger = &site.lab.stranger;
-        leaked.opens(&mut daemon, stranger, server(&site));
-        let good = fs::read_to_string(site.config()).unwrap();
-        fs::write(site.config(), format!("{good}\nskew = = 3\n")).unwrap();
-        let done = site.ctl(call);
-        for part in [
-            "oneknockd.toml:",
-            "the daemon has taken it",
-            "nothing of oneknockd.toml",
-        ] {
-            assert!(done.err.contains(part), "{part}: {done}");
-        }
-        assert_eq!((done.code, &*done.out), (Some(code), ""), "{done}");
-        assert_eq!(site.guests("ssh"), []);
-        is_refused(&site, &mut daemon, &leaked, &other);
-        // Of the main file all is as it was, and it is said as long as it is so.
-        let status = site.ctl(&["status"]);
-        assert!(
-            status.out.contains("in force is what was before"),
-            "{status}"
-        );
+        // Of the main file all is as it was.
         let done = site.ctl(&["reload"]);
-        assert!(done.err.contains("the keys are reloaded"), "{done}");
+        assert!(done.err.contains("not reloaded"), "{done}");
         done.fails(1);
-        // SIGHUP takes a key that was removed by hand.
-        fs::remove_file(site.key_file("phone")).unwrap();
-        daemon.signal(Signal::SIGHUP);
-        wait::until_true("it is taken", || site.guests("ssh").is_empty());
+        other.opens(&mut daemon, laptop, server(&site));
         fs::write(site.config(), good).unwrap();
+        fs::remove_file(site.key_file("note")).unwrap();
         site.ctl(&["reload"]).ok();
-        let status = site.ctl(&["status"]);
-        assert!(
-            !status.out.contains("in force is what was before"),
-            "{status}"
-        );
+        is_refused(&site, &mut daemon, &leaked, &other);
     }
 }
 
 #[test]
-fn a_key_of_a_service_that_is_not_in_force_is_not_taken_beside_a_mistake_in_the_main_file() {
+fn an_invalid_main_file_changes_nothing_and_a_key_that_was_removed_by_hand_waits_for_it() {
     let site = Site::new(binaries!());
     let laptop = site.key("laptop", &["ssh"]);
+    let phone = site.key("phone", &["ssh"]);
     let mut daemon = site.daemon();
-    let text = fs::read_to_string(site.config()).unwrap();
-    fs::write(site.config(), format!("{text}\nskew = = 3\n")).unwrap();
-    let key = fs::read_to_string(site.key_file("laptop")).unwrap();
-    let of_web = key.replace("[\"ssh\"]", "[\"web\"]");
-    assert_ne!(key, of_web);
-    fs::write(site.key_file("laptop"), of_web).unwrap();
-    let done = site.ctl(&["reload"]);
-    assert!(!done.err.contains("the keys are reloaded"), "{done}");
+    let good = fs::read_to_string(site.config()).unwrap();
+    spoil(&site);
+    fs::remove_file(site.key_file("phone")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.expect("not-reloaded");
+    phone.opens(&mut daemon, &site.lab.laptop, server(&site));
+    let listed = site.ctl(&["status"]);
+    assert!(!listed.out.contains("invalid"), "{listed}");
+    // With a valid one it goes, and the other invalid file is named still.
+    fs::write(site.config(), good).unwrap();
+    site.ctl(&["reload"]).fails(1);
+    assert_eq!(site.guests("ssh"), []);
+    is_refused(&site, &mut daemon, &phone, &laptop);
+}
+
+#[test]
+fn no_command_for_a_key_applies_a_main_file_that_is_being_edited() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let _daemon = site.daemon();
+    let good = fs::read_to_string(site.config()).unwrap();
+    let more = "[[service]]\nname = \"web\"\nports = [\"tcp/2222\"]\n";
+    fs::write(site.config(), format!("{good}\n{more}")).unwrap();
+    for call in [
+        &["key", "add", "phone", "--service", "ssh"][..],
+        &["key", "rotate", "laptop"],
+        &["key", "retire", "laptop", "--force"],
+        &["key", "remove", "phone"],
+    ] {
+        let done = site.ctl(call);
+        assert!(done.err.contains("the daemon has reloaded it"), "{done}");
+        done.ok();
+        let status = site.ctl(&["status"]).ok();
+        assert!(!status.contains("web"), "{status}");
+    }
+    // A key for what the daemon does not know yet waits for the reload.
+    let done = site.ctl(&["key", "add", "tablet", "--service", "web"]);
+    assert!(done.err.contains("web is not a service"), "{done}");
     done.fails(1);
-    laptop.opens(&mut daemon, &site.lab.laptop, server(&site));
+    site.ctl(&["reload"]).ok();
+    let status = site.ctl(&["status"]).ok();
+    assert!(
+        status.contains("web") && !status.contains("not loaded"),
+        "{status}"
+    );
 }
 
 #[test]
@@ -320,6 +305,6 @@ fn to_remove_again_tells_the_daemon_what_nobody_has_told_it() {
     fs::remove_file(site.key_file("laptop")).unwrap();
     let said = site.ctl(&["key", "remove", "laptop", "--force"]).fails(2);
     assert!(said.contains("there is no key laptop"), "{said}");
-    assert!(said.contains("the daemon has taken it"), "{said}");
+    assert!(said.contains("the daemon has reloaded it"), "{said}");
     assert_eq!(site.guests("ssh"), []);
 }

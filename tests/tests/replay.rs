@@ -23,7 +23,7 @@ fn the_same_packet_again_is_refused_from_its_own_and_from_the_strangers_address(
             let address = host.address_like(server);
             send(host, (server, PORT).into(), &packet);
             daemon.expect(&format!(
-                "ignored unproven={address} key=laptop reason=replayed"
+                "ignored source={address} key=laptop reason=replayed"
             ));
         }
         assert!(!site.admits("ssh", stranger.address_like(server)));
@@ -80,7 +80,7 @@ fn a_packet_is_not_good_again_after_a_restart() {
         let mut daemon = site.daemon();
         for host in [&site.lab.laptop, &site.lab.stranger] {
             send(host, (server, PORT).into(), &packet);
-            daemon.expect("oneknockd: ignored unproven=");
+            daemon.expect("oneknockd: ignored source=");
         }
         assert_eq!(daemon.count("granted"), 0);
         assert!(!site.admits("ssh", site.lab.stranger.v4.into()));
@@ -106,7 +106,7 @@ fn an_open_that_was_held_back_until_after_its_keys_close_is_refused() {
         of_every_service.service = None;
         for knock in [&held_back, &of_every_service] {
             key.knock(laptop, server, knock);
-            daemon.expect("reason=closed-since");
+            daemon.expect("reason=superseded-by-close");
         }
         assert_eq!(site.guests("ssh"), []);
         // Another key's open of the same moment has nothing to do with it.
@@ -142,7 +142,7 @@ fn a_packet_from_another_time_is_ignored_and_its_distance_logged() {
         let mut knock = wire::open(Some("ssh"), 0);
         knock.timestamp = Timestamp(at);
         key.knock(laptop, server, &knock);
-        let line = daemon.expect("key=laptop reason=stale");
+        let line = daemon.expect("key=laptop reason=clock-skew");
         assert!(line.contains(distance), "{line}");
     }
     key.knock(laptop, server, &wire::open(Some("ssh"), 0));

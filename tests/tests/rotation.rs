@@ -149,7 +149,7 @@ fn both_generations_open_through_the_overlap_and_the_old_one_is_refused_after() 
     let mut daemon = site.daemon_by(&clock);
     opens(&site, &mut daemon, &old);
     let done = site.ctl(&["key", "rotate", "laptop"]);
-    assert!(done.err.contains("the daemon has taken it"), "{done}");
+    assert!(done.err.contains("the daemon has reloaded it"), "{done}");
     let new = key_of(done.ok());
     assert_eq!(
         (new.invitation.generation, new.line.lines().count()),

@@ -147,11 +147,11 @@ fn what_a_removed_keys_sequence_has_opened_is_closed() {
     site.ctl(&["reload"]).ok();
     assert_eq!(site.guests("seq_ssh").len(), 4);
     site.ctl(&["key", "remove", "gone", "--force"]).ok();
-    daemon.expect("closed what such have opened: grants=4");
+    daemon.expect("revoked-sequence-grants grants=4");
     assert_eq!(site.guests("seq_ssh"), []);
     open(&stays, 3);
     site.ctl(&["key", "rotate", "stays", "--now"]).ok();
-    daemon.expect("closed what such have opened: grants=2");
+    daemon.expect("revoked-sequence-grants grants=2");
     assert_eq!(site.guests("seq_ssh"), []);
 }
 

@@ -23,7 +23,7 @@ fn a_session_that_the_sequence_let_in_outlives_a_gap_of_a_watched_guard() {
     // What the daemon has seen of both.
     std::thread::sleep(std::time::Duration::from_millis(1500));
     server.nft("flush ruleset");
-    daemon.expect("it is up again");
+    daemon.expect("guard-repaired");
     for session in [&mut over, &mut admitted] {
         session.say("still there");
         session.expect("got still there");
@@ -38,8 +38,8 @@ fn what_other_programs_do_to_the_sequence_of_a_watched_guard_is_put_right() {
     let mut daemon = site.daemon();
     let harms = [
         "flush chain inet oneknock sequence",
-        "flush chain inet oneknock misstep",
-        "flush chain inet oneknock step2",
+        "flush chain inet oneknock sequence-penalize",
+        "flush chain inet oneknock sequence-step-2",
         "add rule inet oneknock sequence accept",
         "flush table inet oneknock",
         "delete table inet oneknock",
@@ -50,7 +50,7 @@ fn what_other_programs_do_to_the_sequence_of_a_watched_guard_is_put_right() {
     ];
     for (number, harm) in (1..).zip(harms) {
         site.lab.server.run(&["nft", harm]).ok();
-        daemon.expect("another program has changed the guard");
+        daemon.expect("guard-repaired");
         for (good, bad) in both(number).into_iter().zip(both(100 + number)) {
             walk(&site, bad, &[STEPS[0], "tcp/7"]);
             walk(&site, bad, &STEPS[1..]);

@@ -77,7 +77,7 @@ fn on_a_terminal_watch_draws_who_is_in_counting_down_and_what_happened() {
     view.expect("grants now: 2;");
     view.expect("granted laptop 198.51.100.7 ssh 4s");
     view.expect("grants now: 1;");
-    view.expect("ended laptop 198.51.100.7 ssh");
+    view.expect("expired laptop 198.51.100.7 ssh");
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
     view.expect("the daemon has ended");
 }

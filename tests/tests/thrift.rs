@@ -8,12 +8,12 @@ use oneknock_tests::{Running, Site, binaries, figure, wait};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// What a knock may take: a wake-up, one read, the ledger's commit, one batch to the kernel,
-/// and its line in the log.
-const CALLS: usize = 45;
+/// What a knock may take, of the daemon's loop: a wake-up, one read, two appends to the log, one
+/// batch to the kernel, and its line in the log.
+const CALLS: usize = 25;
 
-/// What each transaction that writes locks, in the file that the log is shared by.
-const LOCKS: &str = "l_type=F_WRLCK, l_whence=SEEK_SET, l_start=120,";
+/// What each append to the spent log is.
+const APPEND: &str = "pwrite64(";
 /// What begins each batch to nftables.
 const BATCH: &str = "nlmsg_type=NFNL_MSG_BATCH_BEGIN";
 
@@ -48,22 +48,27 @@ fn no_process_is_started_for_a_knock_and_its_calls_are_few() {
         let found: Vec<_> = all.iter().filter(|call| call.contains(start)).collect();
         assert!(found.is_empty(), "{found:?}");
     }
-    let per_knock = all.len() / KNOCKS;
+    let own = |one: &&String| one.starts_with(&daemon.pid().to_string());
+    let per_knock = all.iter().filter(own).count() / KNOCKS;
     figure(format_args!("thrift: {per_knock} system calls for a knock"));
     assert!(per_knock <= CALLS, "{per_knock} system calls for a knock");
-    let of = |call: &str| all.iter().filter(|one| one.contains(call)).count();
-    // A transaction before the grant and one after it; the lease now and then.
-    assert!(of(LOCKS) <= 2 * KNOCKS + 10, "{}", of(LOCKS));
+    let of = |call: &str| {
+        all.iter()
+            .filter(own)
+            .filter(|one| one.contains(call))
+            .count()
+    };
+    // An append before the grant and one after it; the high-water mark now and then.
+    assert!(of(APPEND) <= 2 * KNOCKS + 20, "{}", of(APPEND));
     // What is new is tried first; the same address again takes a second batch.
     assert!(of(BATCH) <= 2 * KNOCKS + 10, "{}", of(BATCH));
-    // The loop waits for no disk, but by the lease's own writes.
-    let own = |one: &&String| one.starts_with(&daemon.pid().to_string());
+    // The loop waits for no disk, but by the mark's own writes.
     let syncs = all.iter().filter(own).filter(|one| one.contains("sync("));
     assert_eq!(syncs.collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 #[test]
-fn what_arrives_together_is_one_transaction_and_one_batch() {
+fn what_arrives_together_is_one_append_and_one_batch() {
     const KNOCKS: usize = 150;
     let site = Site::new(binaries!());
     let key = site.key("laptop", &["ssh"]);
@@ -82,13 +87,19 @@ fn what_arrives_together_is_one_transaction_and_one_batch() {
         daemon.signal(Signal::SIGCONT);
         wait::until_true("all are granted", || daemon.count("granted ") == KNOCKS);
     });
-    let of = |call: &str| all.iter().filter(|one| one.contains(call)).count();
-    let (locks, batches) = (of(LOCKS), of(BATCH));
+    let own = |one: &&String| one.starts_with(&daemon.pid().to_string());
+    let of = |call: &str| {
+        all.iter()
+            .filter(own)
+            .filter(|one| one.contains(call))
+            .count()
+    };
+    let (appends, batches) = (of(APPEND), of(BATCH));
     figure(format_args!(
-        "thrift: {locks} transactions and {batches} batches for {KNOCKS} knocks that waited"
+        "thrift: {appends} appends and {batches} batches for {KNOCKS} knocks that waited"
     ));
-    // Three reads; tidying and the sieve may come in between.
-    assert!(locks <= 2 * 3 + 6, "{locks} transactions");
+    // Three reads; the high-water mark and the prefilter may come in between.
+    assert!(appends <= 2 * 3 + 6, "{appends} appends");
     assert!(batches <= 3 + 3, "{batches} batches");
 }
 

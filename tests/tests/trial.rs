@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
+use oneknock_tests::control::socket;
 use oneknock_tests::host::Done;
 use oneknock_tests::wire::{self, Probe};
 use oneknock_tests::{Running, Site, binaries, wait};
@@ -18,10 +19,8 @@ fn on_trial(site: &Site) -> Running {
 
 /// A daemon that is to shut nothing before it is told to.
 fn waiting(site: &Site) -> Running {
-    let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
-    assert!(said.contains("start oneknockd"), "{said}");
     let mut daemon = site.daemon_unready();
-    daemon.expect("on trial, and not confirmed: the guard is down");
+    daemon.expect("not-enforcing");
     daemon.expect("ready");
     daemon
 }
@@ -59,7 +58,7 @@ fn confirm_in_a_session(site: &Site) -> Done {
 
 #[test]
 fn a_trial_that_nobody_confirms_ends_by_itself_also_with_the_daemon_dead() {
-    let site = Site::new(binaries!());
+    let site = Site::not_enabled(binaries!());
     let mut daemon = on_trial(&site);
     let mut session = site.session(&["ssh", "server.lab"]);
     enable(&site, "10s");
@@ -73,38 +72,37 @@ fn a_trial_that_nobody_confirms_ends_by_itself_also_with_the_daemon_dead() {
     session.expect("got still");
     // One that starts then, as at the machine's next start, shuts nothing.
     let mut daemon = site.daemon_unready();
-    daemon.expect("the guard is down");
+    daemon.expect("not-enforcing");
     daemon.expect("ready");
     assert_eq!(stranger(&site), Probe::Open);
     let said = confirm_in_a_session(&site);
-    assert!(said.err.contains("the trial has ended"), "{said}");
-    let status = site.ctl(&["status"]).ok();
-    assert!(status.contains("the guard is down"), "{status}");
+    assert!(said.err.contains("or it has ended"), "{said}");
+    site.ctl(&["status"]).fails(7);
     let said = site.ctl(&["check"]);
-    assert!(said.err.contains("not confirmed"), "{said}");
+    assert!(said.err.contains("not enforcing"), "{said}");
     // And again, as often as it takes.
     enable(&site, "10s");
-    daemon.expect("the trial has ended, and nobody has confirmed it");
+    daemon.expect("the trial has ended without a confirmation");
     until_open(&site);
 }
 
 #[test]
 fn a_trial_goes_on_through_a_restart_a_reload_and_a_flush_and_ends_on_time() {
     for guard in ["owned", "watched"] {
-        let site = Site::new(binaries!());
+        let site = Site::not_enabled(binaries!());
         site.set(&site.config(), "guard", &format!("\"{guard}\""));
         let mut daemon = on_trial(&site);
         enable(&site, "20s");
         daemon.signal(Signal::SIGKILL);
         daemon.end();
         let mut daemon = site.daemon_unready();
-        daemon.expect("the guard is on trial, for ");
+        daemon.expect("on-trial seconds=");
         daemon.expect("ready");
         site.ctl(&["reload"]).ok();
         assert_eq!(stranger(&site), Probe::Silent, "{guard}");
         if guard == "watched" {
             site.lab.server.nft("flush ruleset");
-            daemon.expect("it is up again");
+            daemon.expect("guard-repaired");
             assert_eq!(stranger(&site), Probe::Silent, "{guard}");
         }
         until_open(&site);
@@ -114,7 +112,7 @@ fn a_trial_goes_on_through_a_restart_a_reload_and_a_flush_and_ends_on_time() {
 
 #[test]
 fn a_session_that_a_knock_has_let_in_keeps_the_guard_up() {
-    let site = Site::new(binaries!());
+    let site = Site::not_enabled(binaries!());
     let mut daemon = on_trial(&site);
     enable(&site, "20s");
     let said = confirm_in_a_session(&site);
@@ -138,6 +136,7 @@ fn a_session_that_a_knock_has_let_in_keeps_the_guard_up() {
 #[test]
 fn a_session_through_a_guarded_port_that_is_redirected_confirms() {
     let site = Site::with_services(binaries!(), &["ssh=tcp/2022"]);
+    std::fs::remove_file(site.enabled()).unwrap();
     site.laptop_key();
     site.lab.server.nft(
         "table inet nat { chain prerouting { type nat hook prerouting priority dstnat
@@ -160,32 +159,32 @@ fn a_session_through_a_guarded_port_that_is_redirected_confirms() {
     assert!(said.contains("from no session"), "{said}");
     let said = confirm_in_a_session(&site);
     assert_eq!(said.code, Some(0), "{said}");
-    assert!(!site.dir.join("on-trial").exists());
+    assert!(site.enabled().exists());
 }
 
 #[test]
 fn what_a_daemon_that_cannot_be_asked_keeps_on_trial_is_not_confirmed() {
     for guard in ["owned", "watched"] {
-        let site = Site::new(binaries!());
+        let site = Site::not_enabled(binaries!());
         site.set(&site.config(), "guard", &format!("\"{guard}\""));
         let mut daemon = on_trial(&site);
         enable(&site, "20s");
-        site.set(&site.config(), "control", "\"/nonexistent/control\"");
+        std::fs::remove_file(socket(&site)).unwrap();
         let said = confirm_in_a_session(&site).fails(1);
         assert!(said.contains("on trial still"), "{guard}: {said}");
         assert!(said.contains("restart oneknockd"), "{guard}: {said}");
-        assert!(site.dir.join("on-trial").exists());
+        assert!(!site.enabled().exists());
         if guard == "owned" {
-            let said = site.ctl(&["guard"]);
-            assert!(said.err.contains("the guard goes down in"), "{said}");
+            let said = site.ctl(&["guard"]).fails(6);
+            assert!(said.contains("the guard goes down in"), "{said}");
         }
         daemon.expect("the trial has ended");
         until_open(&site);
         if guard == "owned" {
-            let said = site.ctl(&["guard"]);
-            assert!(said.err.contains("the guard is down"), "{said}");
+            let said = site.ctl(&["guard"]).fails(7);
+            assert!(said.contains("not enforcing"), "{said}");
             // As a call leaves it that was killed over it.
-            std::fs::remove_file(site.dir.join("on-trial")).unwrap();
+            std::fs::write(site.enabled(), "").unwrap();
             let said = site.ctl(&["guard"]).fails(1);
             assert!(said.contains("on trial still"), "{said}");
         }
@@ -193,16 +192,21 @@ fn what_a_daemon_that_cannot_be_asked_keeps_on_trial_is_not_confirmed() {
 }
 
 #[test]
-fn a_trial_whose_file_is_gone_can_be_confirmed_and_begun_anew() {
-    let site = Site::new(binaries!());
+fn a_confirmation_that_was_killed_is_completed_by_the_next_call() {
+    let site = Site::not_enabled(binaries!());
     let _daemon = on_trial(&site);
-    let file = site.dir.join("on-trial");
-    // As a call leaves it that was killed over it.
+    // As a call leaves it that was killed before it could tell the daemon.
     enable(&site, "10s");
-    std::fs::remove_file(&file).unwrap();
+    std::fs::write(site.enabled(), "").unwrap();
     until_open(&site);
+    let said = site.ctl(&["status"]);
+    assert!(
+        said.err
+            .contains("after its next start the daemon enforces"),
+        "{said}"
+    );
+    said.fails(7);
     enable(&site, "20s");
-    std::fs::remove_file(&file).unwrap();
     let said = confirm_in_a_session(&site);
     assert_eq!(said.code, Some(0), "{said}");
     site.ctl(&["confirm"]).ok();
@@ -213,7 +217,7 @@ fn a_trial_whose_file_is_gone_can_be_confirmed_and_begun_anew() {
 
 #[test]
 fn wherever_enable_is_killed_the_next_one_puts_the_guard_up_and_leaves_no_key_of_its_own() {
-    let site = Site::new(binaries!());
+    let site = Site::not_enabled(binaries!());
     let dir = site.dir.to_str().unwrap();
     let started = || {
         let words = ["oneknockctl", "--config", dir, "enable"];
@@ -244,10 +248,11 @@ fn wherever_enable_is_killed_the_next_one_puts_the_guard_up_and_leaves_no_key_of
         killed.signal(Signal::SIGKILL);
         killed.end();
         site.ctl(&["enable"]).ok();
-        assert!(!key.exists() && !site.dir.join("on-trial").exists());
+        assert!(!key.exists() && site.enabled().exists());
         assert!(!site.ctl(&["key", "list"]).ok().contains("enable"));
         assert_eq!(stranger(&site), Probe::Silent, "{step}");
         site.ctl(&["disable"]).ok();
+        assert!(!site.enabled().exists());
         daemon.end();
         daemon = waiting(&site);
     }
@@ -255,7 +260,7 @@ fn wherever_enable_is_killed_the_next_one_puts_the_guard_up_and_leaves_no_key_of
 
 #[test]
 fn no_other_session_can_confirm() {
-    let site = Site::new(binaries!());
+    let site = Site::not_enabled(binaries!());
     let _daemon = on_trial(&site);
     let dir = site.dir.to_str().unwrap();
     let confirm = confirm(&site);
@@ -293,7 +298,7 @@ fn no_other_session_can_confirm() {
 
 #[test]
 fn where_a_knock_of_the_machine_itself_is_in_vain_nothing_is_shut() {
-    let site = Site::new(binaries!());
+    let site = Site::not_enabled(binaries!());
     let _daemon = on_trial(&site);
     site.lab.server.nft(
         "table inet other { chain input { type filter hook input priority 0; udp dport 45123 drop; }; }",
@@ -315,20 +320,18 @@ fn where_a_knock_of_the_machine_itself_is_in_vain_nothing_is_shut() {
 
 #[test]
 fn disabled_means_open_and_gone_until_it_is_enabled() {
-    let site = Site::new(binaries!());
+    let site = Site::not_enabled(binaries!());
     let mut daemon = on_trial(&site);
     enable(&site, "1m");
     let said = site.ctl(&["disable"]);
     assert_eq!(said.code, Some(0), "{said}");
-    // Where no systemd is told, a person is.
-    assert!(said.err.contains("at the machine's start"), "{said}");
     assert_eq!(daemon.end().code(), Some(0));
     assert_eq!(stranger(&site), Probe::Open);
     let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
     assert_eq!(tables, "");
-    // What is started by hand is no trial.
-    let _daemon = site.daemon();
-    assert_eq!(stranger(&site), Probe::Silent);
+    // A daemon that is started by hand shuts nothing either.
+    let _daemon = waiting(&site);
+    assert_eq!(stranger(&site), Probe::Open);
 }
 
 #[test]
@@ -348,7 +351,7 @@ fn a_guard_that_is_up_without_a_daemon_is_not_enabled() {
 
 #[test]
 fn nobody_is_locked_in_without_a_key_or_by_a_wrong_time() {
-    let site = Site::new(binaries!());
+    let site = Site::not_enabled(binaries!());
     let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
     assert!(said.contains("there is no key"), "{said}");
     for time in ["9s", "2h", "60", "10500ms"] {
@@ -358,6 +361,112 @@ fn nobody_is_locked_in_without_a_key_or_by_a_wrong_time() {
     assert!(said.contains("it needs a unit: 5m or 5s"), "{said}");
     let said = site.ctl(&["confirm"]).fails(1);
     assert!(said.contains("there is no trial"), "{said}");
-    assert!(!site.dir.join("on-trial").exists());
+    assert!(!site.enabled().exists());
     assert_eq!(stranger(&site), Probe::Open);
+    site.laptop_key();
+    let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
+    assert!(said.contains("start oneknockd"), "{said}");
+}
+
+/// What `status` says by its exit status, its first line and its JSON, and what `metrics` does.
+fn state(site: &Site) -> (i32, String, bool, String) {
+    let status = site.ctl(&["status"]);
+    let json = site.ctl(&["status", "--json"]);
+    assert_eq!(json.code, status.code);
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let metrics = site.ctl(&["metrics"]).ok();
+    let metric = metrics
+        .lines()
+        .find(|line| line.starts_with("oneknock_enforcing "));
+    let first = status.out.split([':', '\n']).next().unwrap();
+    (
+        status.code.unwrap(),
+        first.into(),
+        json["enforcing"].as_bool().unwrap(),
+        metric.unwrap().into(),
+    )
+}
+
+#[test]
+fn a_daemon_that_is_started_before_enable_does_not_enforce_and_every_answer_says_so() {
+    let site = Site::not_enabled(binaries!());
+    let not_enforcing = (
+        7,
+        "not enforcing".into(),
+        false,
+        "oneknock_enforcing 0".into(),
+    );
+    let mut daemon = on_trial(&site);
+    assert_eq!(state(&site), not_enforcing);
+    site.ctl(&["reload"]).ok();
+    site.ctl(&["guard"]).fails(7);
+    assert_eq!(stranger(&site), Probe::Open);
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    // Nor does the guard alone.
+    let said = site.ctl(&["guard"]).fails(7);
+    assert!(said.contains("not enforcing"), "{said}");
+    assert_eq!(stranger(&site), Probe::Open);
+    let _daemon = waiting(&site);
+    enable(&site, "1m");
+    let on_trial = (6, "on trial".into(), false, "oneknock_enforcing 0".into());
+    assert_eq!(state(&site), on_trial);
+    confirm_in_a_session(&site).ok();
+    let enforcing = (0, "enforcing".into(), true, "oneknock_enforcing 1".into());
+    assert_eq!(state(&site), enforcing);
+}
+
+#[test]
+fn whatever_lies_in_the_markers_place_or_beside_it_opens_nothing() {
+    let make: [fn(&Site); 3] = [
+        |site| std::os::unix::fs::symlink("/nonexistent", site.enabled()).unwrap(),
+        |site| std::fs::create_dir(site.enabled()).unwrap(),
+        |site| {
+            std::fs::write(site.enabled(), "").unwrap();
+            std::fs::write(site.dir.join("on-trial"), "").unwrap();
+        },
+    ];
+    for make in make {
+        let site = Site::not_enabled(binaries!());
+        site.laptop_key();
+        make(&site);
+        site.ctl(&["guard"]).ok();
+        assert_eq!(stranger(&site), Probe::Silent);
+        let _daemon = site.daemon();
+        assert_eq!(stranger(&site), Probe::Silent);
+        site.ctl(&["status"]).ok();
+    }
+}
+
+#[test]
+fn a_marker_that_is_removed_opens_nothing_while_the_daemon_runs_and_is_missed() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let _daemon = site.daemon();
+    std::fs::remove_file(site.enabled()).unwrap();
+    site.ctl(&["reload"]).ok();
+    assert_eq!(stranger(&site), Probe::Silent);
+    let said = site.ctl(&["status"]);
+    assert!(said.err.contains("enabled is missing"), "{said}");
+    said.ok();
+    let said = site.ctl(&["check"]);
+    assert!(said.err.contains("warning: not enforcing"), "{said}");
+    site.ctl(&["enable"]).ok();
+    assert!(site.enabled().exists());
+    assert_eq!(site.ctl(&["status"]).err, "");
+}
+
+#[test]
+fn an_enabled_guard_that_was_taken_down_comes_up_for_good_or_not_at_all() {
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    let mut daemon = site.daemon();
+    site.ctl(&["teardown"]).ok();
+    daemon.end();
+    let said = site.ctl(&["enable", "--confirm", "1m"]).fails(1);
+    assert!(said.contains("for a trial first: "), "{said}");
+    let said = site.ctl(&["enable"]).fails(1);
+    assert!(said.contains("start oneknockd"), "{said}");
+    assert_eq!(stranger(&site), Probe::Open);
+    assert!(site.enabled().exists());
 }

@@ -74,14 +74,14 @@ fn watch_begins_with_what_is_open_and_tells_what_ends() {
     assert_eq!(first, json!({ "v": 1 }));
     key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 1));
     words.expect(" granted laptop 198.51.100.7 ssh 1s");
-    words.expect(" ended laptop 198.51.100.7 ssh");
-    json.expect("\"ended\"");
+    words.expect(" expired laptop 198.51.100.7 ssh");
+    json.expect("\"expired\"");
     let line = site.ctl(&["key", "rotate", "laptop"]).ok();
     let invitation = line.parse().unwrap();
     let new = Key { line, invitation };
     new.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
     let line = words.expect(" retiring laptop generation 1: it works for ");
-    assert!(line.ends_with("from 198.51.100.7"), "{line}");
+    assert!(line.ends_with("since a newer one was used"), "{line}");
     let retiring: Value = serde_json::from_str(&json.expect("\"retiring\"")).unwrap();
     assert_eq!(retiring["generation"], 1);
     let seconds = retiring["seconds"].as_u64().unwrap();

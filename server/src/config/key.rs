@@ -28,6 +28,21 @@ pub struct Key {
     pub generations: Vec<Generation>,
 }
 
+impl Key {
+    /// Tells what a key's file says from what another one, or an earlier one, says: the same for
+    /// the same policy and generations. Nothing of the secrets can be told from it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let text = key_text(&self.policy, &self.generations);
+        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        let first = digest.as_ref().iter().take(12);
+        first.fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
 /// What a key may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {

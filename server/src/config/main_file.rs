@@ -9,7 +9,7 @@ use oneknock_shared::name::{Host, KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::secret::ServerId;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,8 +40,6 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// How far a packet's timestamp may be from this machine's clock, 1 s to 10 min.
     pub skew: Duration,
-    /// The folder of the state that outlives the daemon.
-    pub state: PathBuf,
     /// How long the history of grants is kept, 1 day to 10 years.
     pub history: Duration,
     /// How long an older generation of a key works on after the first use of a newer one,
@@ -49,9 +47,7 @@ pub struct Config {
     pub rotation_grace: Duration,
     /// How the guard is kept from other programs.
     pub guard: Guard,
-    /// The socket on which the daemon is asked; not longer than a socket's path may be.
-    pub control: PathBuf,
-    /// The group whose members may ask besides root.
+    /// The group whose members may ask the daemon, besides root.
     pub control_group: Option<String>,
     /// Whether this machine's own default gateway may be admitted.
     pub admit_gateway: bool,
@@ -61,9 +57,6 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The port sequence, where that fallback is on.
     pub sequence: Option<Sequence>,
-    /// Whether the guard is on trial, and not confirmed: its doors are shut only while a
-    /// trial goes on. A file beside the main one says so; [`super::load_config`].
-    pub on_trial: bool,
 }
 
 /// How the guard is kept from other programs.
@@ -171,11 +164,9 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let server_id = file.text("server_id", "\"(what oneknockctl init wrote)\"");
         let listen = file.list("listen", "[\"0.0.0.0:45123\", \"[::]:45123\"]");
         let skew = file.duration_or("skew", SECOND..=MAX_SKEW, SKEW);
-        let state = file.text::<PathBuf>("state", "\"/var/lib/oneknock\"");
         let history = file.duration_or("history", DAY..=MAX_HISTORY, HISTORY);
         let grace = file.duration_or("rotation_grace", SECOND..=MAX_GRACE, ROTATION_GRACE);
         let guard = file.text_or("guard", Guard::default());
-        let control = file.text_if::<PathBuf>("control");
         let control_group = file.text_if::<GroupName>("control_group");
         let admit_gateway = file.flag("admit_gateway");
         let always = file.table_if("always", "always.", always::read);
@@ -190,19 +181,6 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         if let Some(services) = &services {
             service::check(file, services);
         }
-        if state.as_ref().is_some_and(|path| !path.is_absolute()) {
-            file.note(
-                "state",
-                "must be a path from the root, such as \"/var/lib/oneknock\"",
-            );
-        }
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let control = match (control?, &state) {
-            (Some(control), _) => control,
-            (None, Some(state)) => default_control(folder, state),
-            (None, None) => return None,
-        };
-        check_control(file, &control);
         Some(Config {
             name: name?,
             host: host?,
@@ -210,17 +188,14 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             server_id: server_id?,
             listen: listen?,
             skew: skew?,
-            state: state?,
             history: history?,
             rotation_grace: grace?,
             guard: guard?,
-            control,
             control_group: control_group?.map(|group| group.0),
             admit_gateway: admit_gateway?,
             always: always?.unwrap_or_default(),
             services: services?,
             sequence: sequence?,
-            on_trial: false,
         })
     })
 }
@@ -233,36 +208,6 @@ fn knock_ports(port: Option<u32>, listen: &[SocketAddr]) -> Vec<u16> {
     ports.sort_unstable();
     ports.dedup();
     ports
-}
-
-/// Where the daemon is asked where the configuration in `folder` does not say.
-#[must_use]
-pub fn default_control(folder: &Path, state: &Path) -> PathBuf {
-    if super::is_default(folder) {
-        "/run/oneknock/control".into()
-    } else {
-        state.join("control")
-    }
-}
-
-/// The kernel's limit is 107 bytes; what stands beside the socket has a longer name.
-const MAX_SOCKET_PATH: usize = 100;
-
-fn check_control(file: &Section<'_, '_>, control: &Path) {
-    if !control.is_absolute() || control.file_name().is_none() {
-        let example = "\"/run/oneknock/control\"";
-        file.note(
-            "control",
-            format!("must be a path from the root, such as {example}"),
-        );
-    }
-    if control.as_os_str().len() > MAX_SOCKET_PATH {
-        let what = format!(
-            "{}: a socket's path must not be longer than {MAX_SOCKET_PATH} bytes",
-            control.display()
-        );
-        file.note("control", what);
-    }
 }
 
 /// A group's name; whether there is such a group is another question.
@@ -333,8 +278,6 @@ server_id = \"{id}\"
 listen = [{listen}]
 # How far a client's clock may be off, 1s to 10min.
 skew = \"{skew}\"
-# What must outlive the daemon: what was accepted must not be accepted again.
-state = {state}
 # How long oneknockctl history looks back.
 history = \"{history}\"
 # Once a key's new secret is used, its old one works for no longer than this.
@@ -343,9 +286,8 @@ rotation_grace = \"{grace}\"
 # 6.9 and later; before, as \"watched\"). \"watched\": what others change is put right
 # within a second. One that is up as \"watched\" stays so until it is taken down.
 guard = \"{guard}\"
-# Where oneknockctl asks the daemon, and the group whose members may do so besides root;
-# they can also end grants, and take the guard down.
-control = {control}
+# The group whose members may ask the daemon by oneknockctl, besides root; they can also end
+# grants, and take the guard down.
 {control_group}
 # A router that rewrites the sources of what it passes on shows every visitor under
 # its own address; admitting that one, by a knock or a port sequence, would admit
@@ -358,11 +300,9 @@ admit_gateway = {gateway}
         id = config.server_id,
         listen = listen.join(", "),
         skew = humantime::format_duration(config.skew),
-        state = toml::Value::from(config.state.display().to_string()),
         history = days(config.history),
         grace = humantime::format_duration(config.rotation_grace),
         guard = config.guard,
-        control = toml::Value::from(config.control.display().to_string()),
         control_group = match &config.control_group {
             Some(group) => format!("control_group = \"{group}\""),
             None => "#control_group = \"adm\"".into(),
@@ -381,7 +321,7 @@ admit_gateway = {gateway}
 impl Config {
     /// A configuration with the values that hold where nothing else is said.
     #[must_use]
-    pub fn new(name: KeyName, host: Host, port: u16, server_id: ServerId, state: PathBuf) -> Self {
+    pub fn new(name: KeyName, host: Host, port: u16, server_id: ServerId) -> Self {
         let any = |ip: &str| ip.parse().ok().map(|ip| SocketAddr::new(ip, port));
         Self {
             name,
@@ -390,9 +330,7 @@ impl Config {
             server_id,
             listen: ["0.0.0.0", "::"].into_iter().filter_map(any).collect(),
             skew: SKEW,
-            control: state.join("control"),
             control_group: None,
-            state,
             history: HISTORY,
             rotation_grace: ROTATION_GRACE,
             guard: Guard::default(),
@@ -400,7 +338,6 @@ impl Config {
             always: Vec::new(),
             services: Vec::new(),
             sequence: None,
-            on_trial: false,
         }
     }
 }

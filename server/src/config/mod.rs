@@ -3,21 +3,25 @@
 //! first of all, makes do with what is without one: [`Usable`].
 
 mod always;
+pub mod enabled;
+mod guard;
 mod kept;
 mod key;
 mod main_file;
+mod paths;
 mod reach;
 mod reader;
+mod rules;
 mod sequence;
 mod service;
 mod steps;
-pub mod trial;
 mod usable;
 
 pub use always::Network;
-pub use kept::{config as kept_config, forget as forget_kept, keep, state_folder};
+pub use kept::{config as kept_config, forget as forget_kept, keep};
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
-pub use main_file::{Config, Guard, default_control, main_text, parse as parse_config};
+pub use main_file::{Config, Guard, main_text, parse as parse_config};
+pub use paths::Paths;
 pub use reach::unreachable;
 pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text};
 pub use service::Service;
@@ -75,22 +79,6 @@ fn mistake(file: &Path, what: impl fmt::Display) -> Mistake {
     }
 }
 
-/// Whether it is the folder that the units and packages mean, however it is written.
-#[must_use]
-pub fn is_default(dir: &Path) -> bool {
-    std::path::absolute(dir).is_ok_and(|dir| dir == Path::new("/etc/oneknock"))
-}
-
-/// How a person calls oneknockctl for a configuration folder.
-#[must_use]
-pub fn ctl_command(dir: &Path) -> String {
-    if is_default(dir) {
-        "oneknockctl".into()
-    } else {
-        format!("oneknockctl --config {}", files::shell_word(dir))
-    }
-}
-
 /// A configuration and keys that are without a mistake: the only form in which they
 /// reach the gate.
 #[derive(Debug, Clone)]
@@ -103,8 +91,8 @@ pub struct Settings {
 
 impl Settings {
     /// Reads a configuration folder. Where anything is wrong, all that is wrong.
-    pub fn load(dir: &Path) -> Result<Self, Vec<Mistake>> {
-        Self::load_for(dir, Owner::wanted())
+    pub fn load(paths: &Paths) -> Result<Self, Vec<Mistake>> {
+        Self::load_for(paths, Owner::wanted())
     }
 
     /// Whether there is a key whose time is not over.
@@ -114,24 +102,23 @@ impl Settings {
         generations.any(|g| g.end().is_none_or(|end| now <= end))
     }
 
-    fn load_for(dir: &Path, owner: Owner) -> Result<Self, Vec<Mistake>> {
+    fn load_for(paths: &Paths, owner: Owner) -> Result<Self, Vec<Mistake>> {
         let mut mistakes = Vec::new();
-        let config = load_config(dir, owner)
+        let config = load_config(paths, owner)
             .map_err(|found| mistakes.extend(found))
             .ok();
-        let folder = files::key_folder(dir);
-        let is_new = is_absent(&files::config_file(dir)) && is_absent(&folder);
-        if config.is_none() && (is_new || dir.is_file()) {
+        let is_new = is_absent(&paths.main_file()) && is_absent(&paths.keys());
+        if config.is_none() && (is_new || paths.unusable().is_some()) {
             // Before init there is one mistake, not several.
             return Err(mistakes);
         }
-        let keys = load_keys(dir, owner, &mut mistakes);
-        if let Some(known) = services(dir, owner) {
+        let keys = load_keys(paths, owner, &mut mistakes);
+        if let Some(known) = services(paths, owner) {
             check_services(&known, &keys, &mut mistakes);
         }
         check_secrets(&keys, &mut mistakes);
-        check_group(dir, config.as_ref(), &mut mistakes);
-        check_rolling(dir, config.as_ref(), &keys, &mut mistakes);
+        check_group(paths, config.as_ref(), &mut mistakes);
+        check_rolling(paths, config.as_ref(), &keys, &mut mistakes);
         let keys = keys.into_iter().map(|(_, key)| key).collect();
         match config {
             Some(config) if mistakes.is_empty() => Ok(Self { config, keys }),
@@ -140,58 +127,38 @@ impl Settings {
     }
 }
 
-/// The main file given in its folder's place.
-#[must_use]
-pub fn no_folder(dir: &Path) -> Option<Mistake> {
-    let folder = dir.parent().filter(|_| dir.is_file())?;
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
-    let folder = files::shell_word(folder);
-    Some(mistake(
-        dir,
-        format!("is a file, and --config takes the folder: --config {folder}"),
-    ))
-}
-
-/// The main file, to end something by: with mistakes, which are given too, as it was last in
-/// force. That one says nothing of where the state is: the daemon's user could have written it.
-pub fn load_config_or_kept(dir: &Path) -> Result<(Config, Vec<Mistake>), Vec<Mistake>> {
-    let mistakes = match load_config(dir, Owner::wanted()) {
+/// The main file, to end something by: with mistakes, which are given too, the last good one.
+pub fn load_config_or_kept(paths: &Paths) -> Result<(Config, Vec<Mistake>), Vec<Mistake>> {
+    let mistakes = match load_config(paths, Owner::wanted()) {
         Ok(config) => return Ok((config, Vec::new())),
         Err(mistakes) => mistakes,
     };
-    let Some(kept) = kept::config(dir) else {
-        return Err(mistakes);
-    };
-    let state = state_folder(dir);
-    Ok((Config { state, ..kept }, mistakes))
+    match kept::config(paths) {
+        Some(kept) => Ok((kept, mistakes)),
+        None => Err(mistakes),
+    }
 }
 
 /// Reads the main file alone.
-pub fn load_config(dir: &Path, owner: Owner) -> Result<Config, Vec<Mistake>> {
-    if let Some(mistake) = no_folder(dir) {
+pub fn load_config(paths: &Paths, owner: Owner) -> Result<Config, Vec<Mistake>> {
+    if let Some(mistake) = paths.unusable() {
         return Err(vec![mistake]);
     }
-    let path = files::config_file(dir);
+    let path = paths.main_file();
     let text = files::read(&path, Access::WrittenOnlyBy(owner)).map_err(|error| {
         vec![if is_absent(&path) {
-            let make = || format!("make it with: {} init --host HOST", ctl_command(dir));
+            let make = || format!("make it with: {} init --host HOST", paths.ctl());
             let back = |mend| format!("bring back what was last in force with: {mend}");
-            let mend = kept::mend(dir).map_or_else(make, back);
+            let mend = kept::mend(paths).map_or_else(make, back);
             mistake(&path, format!("is not there; {mend}"))
         } else if matches!(&error, Unsafe::Io(e) if e.kind() == io::ErrorKind::PermissionDenied) {
-            let ask = format!("as root \"{} check\" says what to do", ctl_command(dir));
+            let ask = format!("as root \"{} check\" says what to do", paths.ctl());
             mistake(&path, format!("{error}; {ask}"))
         } else {
             mistake(&path, error)
         }]
     })?;
-    let mut config = main_file::parse(&path, &text)?;
-    config.on_trial = trial::read(dir).is_some();
-    Ok(config)
+    main_file::parse(&path, &text)
 }
 
 fn is_absent(path: &Path) -> bool {
@@ -199,48 +166,13 @@ fn is_absent(path: &Path) -> bool {
     found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// Where the state is unless the configuration says otherwise.
-#[must_use]
-pub fn default_state(dir: &Path) -> PathBuf {
-    if is_default(dir) {
-        "/var/lib/oneknock".into()
-    } else {
-        dir.join("state")
-    }
-}
-
-/// Where the daemon of a configuration folder is asked, also where the configuration has
-/// mistakes or cannot be read by this user: then the place that was last in force, or else
-/// the one that it is in by default.
-#[must_use]
-pub fn control_path(dir: &Path, owner: Owner) -> PathBuf {
-    let main = files::read(&files::config_file(dir), Access::WrittenOnlyBy(owner));
-    let text = main.as_deref().map_or("", |text| text);
-    if let Some(control) = path_in_pieces(text, "control") {
-        return control;
-    }
-    let is_whole = main.is_ok() && text.parse::<toml::Table>().is_ok();
-    match kept::config(dir).filter(|_| !is_whole) {
-        Some(kept) => kept.control,
-        None => default_control(dir, &state_folder(dir)),
-    }
-}
-
-/// The path that a line of a main file gives, also where the rest of it is in pieces.
-fn path_in_pieces(text: &str, name: &str) -> Option<PathBuf> {
-    text.lines().find_map(|line| {
-        let line = line.parse::<toml::Table>().ok()?;
-        line.get(name)?.as_str().map(PathBuf::from)
-    })
-}
-
 /// Looks for mistakes in a main file's text before it is written.
 pub fn check_main_text(file: &Path, text: &str) -> Result<(), Vec<Mistake>> {
     main_file::parse(file, text).map(|_| ())
 }
 
-fn load_keys(dir: &Path, owner: Owner, mistakes: &mut Vec<Mistake>) -> Vec<(PathBuf, Key)> {
-    let folder = files::key_folder(dir);
+fn load_keys(paths: &Paths, owner: Owner, mistakes: &mut Vec<Mistake>) -> Vec<(PathBuf, Key)> {
+    let folder = paths.keys();
     if let Err(error) = files::check_folder(&folder, Access::Exactly(owner, KEY_FOLDER_MODE)) {
         mistakes.push(mistake(&folder, error));
     }
@@ -269,8 +201,8 @@ pub fn is_key_file(path: &Path) -> bool {
 
 /// What lies in the folder of keys and is never read.
 #[must_use]
-pub fn strays(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(files::key_folder(dir)).into_iter().flatten();
+pub fn strays(paths: &Paths) -> Vec<PathBuf> {
+    let entries = fs::read_dir(paths.keys()).into_iter().flatten();
     let paths = entries.flatten().map(|entry| entry.path());
     let mut strays: Vec<PathBuf> = paths
         .filter(|path| !is_key_file(path) && !files::is_unfinished(path))
@@ -296,8 +228,8 @@ pub fn load_key(path: &Path, owner: Owner) -> Result<Key, Vec<Mistake>> {
 
 /// The services of the main file, also where that has mistakes, so that all are found at
 /// once. What is wrong with the file itself has been said.
-fn services(dir: &Path, owner: Owner) -> Option<Vec<String>> {
-    let path = files::config_file(dir);
+fn services(paths: &Paths, owner: Owner) -> Option<Vec<String>> {
+    let path = paths.main_file();
     let text = files::read(&path, Access::WrittenOnlyBy(owner)).ok()?;
     let table = text.parse::<toml::Table>().ok()?;
     let services = table.get("service")?.as_array()?.iter();
@@ -316,7 +248,7 @@ fn check_services(known: &[String], keys: &[(PathBuf, Key)], mistakes: &mut Vec<
     }
 }
 
-fn check_group(dir: &Path, config: Option<&Config>, mistakes: &mut Vec<Mistake>) {
+fn check_group(paths: &Paths, config: Option<&Config>, mistakes: &mut Vec<Mistake>) {
     let Some(group) = config.and_then(|config| config.control_group.as_ref()) else {
         return;
     };
@@ -327,11 +259,11 @@ fn check_group(dir: &Path, config: Option<&Config>, mistakes: &mut Vec<Mistake>)
         ),
         Err(error) => format!("control_group: {group}: {error}"),
     };
-    mistakes.push(mistake(&files::config_file(dir), what));
+    mistakes.push(mistake(&paths.main_file(), what));
 }
 
 fn check_rolling(
-    dir: &Path,
+    paths: &Paths,
     config: Option<&Config>,
     keys: &[(PathBuf, Key)],
     mistakes: &mut Vec<Mistake>,
@@ -347,7 +279,7 @@ fn check_rolling(
         let what = format!(
             "sequence.rolling: {count} keys may open {service}, and at most {ROLLING_KEYS} can have a rolling sequence"
         );
-        mistakes.push(mistake(&files::config_file(dir), what));
+        mistakes.push(mistake(&paths.main_file(), what));
     }
 }
 

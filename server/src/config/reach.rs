@@ -1,6 +1,6 @@
 //! What the daemon's user cannot get at, which root does not notice when looking at it.
 
-use super::{Mistake, mistake};
+use super::{Mistake, Paths, mistake};
 use crate::files;
 use nix::unistd::{User, getgrouplist};
 use std::ffi::CString;
@@ -48,15 +48,15 @@ impl Person {
 /// What the daemon, and the guard at the machine's start, cannot read of a configuration
 /// folder. The keys are not among it: their owner and modes are a matter for themselves.
 #[must_use]
-pub fn unreachable(dir: &Path) -> Vec<Mistake> {
-    Person::daemon().map_or_else(Vec::new, |daemon| out_of_reach(dir, &daemon))
+pub fn unreachable(paths: &Paths) -> Vec<Mistake> {
+    Person::daemon().map_or_else(Vec::new, |daemon| out_of_reach(paths, &daemon))
 }
 
-fn out_of_reach(dir: &Path, person: &Person) -> Vec<Mistake> {
+fn out_of_reach(paths: &Paths, person: &Person) -> Vec<Mistake> {
     let mut found = Vec::new();
     // As it is, and not as it is called: each folder on the way counts. One that is not there
     // is another mistake.
-    let Ok(whole) = fs::canonicalize(dir) else {
+    let Ok(whole) = fs::canonicalize(paths.dir()) else {
         return found;
     };
     let may = |what, path: &Path| fs::metadata(path).is_ok_and(|meta| person.may(what, &meta));
@@ -69,7 +69,7 @@ fn out_of_reach(dir: &Path, person: &Person) -> Vec<Mistake> {
             format!("the daemon's user does not get into it; mend it with: chmod a+x {word}"),
         ));
     }
-    let file = files::config_file(dir);
+    let file = paths.main_file();
     if file.is_file() && !may(READ, &file) {
         let word = files::shell_word(&file);
         let group = files::DAEMON;
@@ -92,7 +92,8 @@ mod tests {
     #[test]
     fn what_the_daemons_user_cannot_get_at_is_found_with_the_command_that_mends_it() {
         let dir = tempfile::tempdir().unwrap();
-        let file = files::config_file(dir.path());
+        let paths = Paths::of(dir.path());
+        let file = paths.main_file();
         fs::write(&file, "").unwrap();
         let mode =
             |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -102,7 +103,7 @@ mod tests {
             groups: vec![gid],
         });
         let found = |person| {
-            let found = out_of_reach(dir.path(), person);
+            let found = out_of_reach(&paths, person);
             found
                 .iter()
                 .map(ToString::to_string)
@@ -117,7 +118,7 @@ mod tests {
         assert!(found(&member).contains("chmod 0640 "));
         mode(&file, 0o644);
         assert_eq!(found(&other), "");
-        assert!(out_of_reach(&dir.path().join("none"), &other).is_empty());
+        assert!(out_of_reach(&Paths::of(&dir.path().join("none")), &other).is_empty());
         mode(dir.path(), 0o700);
         assert!(found(&member).contains("chmod a+x "));
     }

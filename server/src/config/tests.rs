@@ -3,6 +3,7 @@ use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::{Secret, ServerId};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use tempfile::TempDir;
 
 fn me() -> Owner {
     Owner {
@@ -17,7 +18,6 @@ fn sample() -> Config {
         "home.example.org".parse().unwrap(),
         45123,
         ServerId::generate().unwrap(),
-        "/var/lib/one \"knock".into(),
     );
     let ports = vec![
         "tcp/22".parse().unwrap(),
@@ -141,10 +141,14 @@ fn a_broken_file_is_one_line_with_its_place() {
     assert!(found.starts_with("c:9:"), "{found}");
 }
 
+fn paths(dir: &TempDir) -> Paths {
+    Paths::of(dir.path())
+}
+
 /// A folder with the sample and one key, owned by whoever runs the test.
-fn folder() -> (tempfile::TempDir, Secret) {
+fn folder() -> (TempDir, Secret) {
     let dir = tempfile::tempdir().unwrap();
-    let path = files::config_file(dir.path());
+    let path = paths(&dir).main_file();
     files::write(
         &path,
         &main_text(&sample()),
@@ -153,13 +157,13 @@ fn folder() -> (tempfile::TempDir, Secret) {
         files::Existing::Keep,
     )
     .unwrap();
-    files::make_folder(&files::key_folder(dir.path()), me(), KEY_FOLDER_MODE).unwrap();
+    files::make_folder(&paths(&dir).keys(), me(), KEY_FOLDER_MODE).unwrap();
     let secret = Secret::generate().unwrap();
-    add(dir.path(), "laptop", &secret, "ssh");
+    add(&dir, "laptop", &secret, "ssh");
     (dir, secret)
 }
 
-fn add(dir: &Path, name: &str, secret: &Secret, service: &str) {
+fn add(dir: &TempDir, name: &str, secret: &Secret, service: &str) {
     let policy = Policy::new(vec![service.parse().unwrap()]);
     let generation = Generation {
         number: 1,
@@ -169,7 +173,7 @@ fn add(dir: &Path, name: &str, secret: &Secret, service: &str) {
         overlap_until: None,
         made: None,
     };
-    let path = files::key_file(dir, name);
+    let path = paths(dir).key_file(name);
     let text = key_text(&policy, &[generation]);
     files::write(&path, &text, me(), KEY_FILE_MODE, files::Existing::Keep).unwrap();
 }
@@ -177,7 +181,7 @@ fn add(dir: &Path, name: &str, secret: &Secret, service: &str) {
 #[test]
 fn a_key_file_is_read_back_as_it_was_written() {
     let (dir, secret) = folder();
-    let settings = Settings::load_for(dir.path(), me()).unwrap();
+    let settings = Settings::load_for(&paths(&dir), me()).unwrap();
     let key = &settings.keys[0];
     assert_eq!(key.name.as_str(), "laptop");
     assert_eq!(key.policy, Policy::new(vec!["ssh".parse().unwrap()]));
@@ -187,7 +191,7 @@ fn a_key_file_is_read_back_as_it_was_written() {
 #[test]
 fn a_key_whose_time_or_overlap_is_over_is_none() {
     let (dir, _) = folder();
-    let mut settings = Settings::load_for(dir.path(), me()).unwrap();
+    let mut settings = Settings::load_for(&paths(&dir), me()).unwrap();
     for (not_after, overlap_until, last) in [
         (None, None, u64::MAX),
         (Some(2000), None, 2000),
@@ -236,8 +240,8 @@ fn everything_that_a_key_file_can_say_is_written_and_read_back() {
 #[test]
 fn one_secret_in_two_files_is_a_mistake() {
     let (dir, secret) = folder();
-    add(dir.path(), "phone", &secret, "ssh");
-    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    add(&dir, "phone", &secret, "ssh");
+    let found = Settings::load_for(&paths(&dir), me()).unwrap_err();
     assert!(
         found[0].to_string().contains("same secret as key laptop"),
         "{found:?}"
@@ -247,8 +251,8 @@ fn one_secret_in_two_files_is_a_mistake() {
 #[test]
 fn a_key_for_a_service_that_is_not_there_is_a_mistake() {
     let (dir, _) = folder();
-    add(dir.path(), "phone", &Secret::generate().unwrap(), "web");
-    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    add(&dir, "phone", &Secret::generate().unwrap(), "web");
+    let found = Settings::load_for(&paths(&dir), me()).unwrap_err();
     assert!(
         found[0].to_string().contains("web is not a service"),
         "{found:?}"
@@ -258,11 +262,11 @@ fn a_key_for_a_service_that_is_not_there_is_a_mistake() {
 #[test]
 fn mistakes_in_several_files_come_together() {
     let (dir, _) = folder();
-    let keys = files::key_folder(dir.path());
+    let keys = paths(&dir).keys();
     fs::write(keys.join("no te.toml"), "x").unwrap();
     fs::write(keys.join("open.toml"), "x").unwrap();
     fs::set_permissions(keys.join("laptop.toml"), Permissions::from_mode(0o644)).unwrap();
-    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    let found = Settings::load_for(&paths(&dir), me()).unwrap_err();
     assert_eq!(found.len(), 3, "{found:?}");
 }
 
@@ -286,8 +290,8 @@ fn times_are_utc() {
 fn a_file_name_cannot_forge_a_line_of_the_log() {
     let (dir, _) = folder();
     let forged = "x\noneknockd: granted address=192.0.2.9.toml";
-    fs::write(files::key_folder(dir.path()).join(forged), "x").unwrap();
-    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    fs::write(paths(&dir).keys().join(forged), "x").unwrap();
+    let found = Settings::load_for(&paths(&dir), me()).unwrap_err();
     let text = found[0].to_string();
     assert!(
         !text.contains('\n') && text.contains("x\\noneknockd"),
@@ -298,10 +302,10 @@ fn a_file_name_cannot_forge_a_line_of_the_log() {
 #[test]
 fn a_pipe_in_a_files_place_holds_nothing_up() {
     let (dir, _) = folder();
-    let path = files::config_file(dir.path());
+    let path = paths(&dir).main_file();
     fs::remove_file(&path).unwrap();
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
-    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    let found = Settings::load_for(&paths(&dir), me()).unwrap_err();
     assert!(
         found[0].to_string().contains("not a plain file"),
         "{found:?}"
@@ -324,7 +328,7 @@ fn a_port_that_the_daemon_does_not_listen_on_is_warned_about() {
 #[test]
 fn before_init_there_is_one_mistake_that_says_how_to_begin() {
     let dir = tempfile::tempdir().unwrap();
-    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    let found = Settings::load_for(&paths(&dir), me()).unwrap_err();
     assert_eq!(found.len(), 1, "{found:?}");
     let want = format!(
         "make it with: oneknockctl --config {} init --host HOST",
@@ -334,58 +338,32 @@ fn before_init_there_is_one_mistake_that_says_how_to_begin() {
 }
 
 #[test]
-fn a_control_socket_is_where_it_is_said_to_be_or_beside_the_state() {
-    let text = main_text(&sample());
-    let without: Vec<&str> = text.lines().filter(|l| !l.starts_with("control")).collect();
-    let parse = |file: &str| main_file::parse(Path::new(file), &without.join("\n")).unwrap();
-    let state = PathBuf::from("/var/lib/one \"knock");
-    assert_eq!(parse("/elsewhere/c").control, state.join("control"));
-    let usual = parse("/etc/oneknock/oneknockd.toml").control;
-    assert_eq!(usual, Path::new("/run/oneknock/control"));
-    let control = text.lines().find(|l| l.starts_with("control")).unwrap();
-    let long = format!("control = \"/{}\"", "x".repeat(100));
-    for (bad, want) in [
-        ("control = \"run/control\"", "path from the root"),
-        ("control = \"/\"", "path from the root"),
-        (&long, "100 bytes"),
-        ("control_group = \"a b\"", "not a group's name"),
-    ] {
-        assert!(mistakes(control, bad).contains(want), "{bad}");
+fn a_control_group_has_the_name_of_a_group() {
+    let none = "#control_group = \"adm\"";
+    assert!(mistakes(none, "control_group = \"a b\"").contains("not a group's name"));
+}
+
+#[test]
+fn no_path_is_configured() {
+    for line in ["state = \"/x\"", "control = \"/x\""] {
+        let found = mistakes("skew =", &format!("{line}\nskew ="));
+        assert!(found.contains("is unknown here"), "{line}: {found}");
     }
 }
 
 #[test]
 fn a_group_that_is_not_there_is_a_mistake() {
     let (dir, _) = folder();
-    let path = files::config_file(dir.path());
+    let path = paths(&dir).main_file();
     let text = fs::read_to_string(&path).unwrap();
     let text = text.replace(
         "#control_group = \"adm\"",
         "control_group = \"no-such.group\"",
     );
     fs::write(&path, text).unwrap();
-    let found = Settings::load_for(dir.path(), me()).unwrap_err();
+    let found = Settings::load_for(&paths(&dir), me()).unwrap_err();
     assert!(
         found[0].to_string().contains("there is no group"),
         "{found:?}"
     );
-}
-
-#[test]
-fn the_socket_is_found_also_where_the_configuration_has_mistakes() {
-    let (dir, _) = folder();
-    let path = files::config_file(dir.path());
-    let text = fs::read_to_string(&path).unwrap();
-    fs::write(
-        &path,
-        format!(
-            "control = \"/run/here\"\nnonsense = 1\n{}",
-            text.replace("control =", "#")
-        ),
-    )
-    .unwrap();
-    assert_eq!(control_path(dir.path(), me()), Path::new("/run/here"));
-    fs::remove_file(&path).unwrap();
-    let beside = dir.path().join("state/control");
-    assert_eq!(control_path(dir.path(), me()), beside);
 }

@@ -8,8 +8,8 @@
 //! is nothing to start with.
 
 use super::{
-    Config, Key, Mistake, Settings, check_group, check_rolling, check_services, kept, load_config,
-    load_keys, one_line,
+    Config, Key, Mistake, Paths, Settings, check_group, check_rolling, check_services, kept,
+    load_config, load_keys, one_line,
 };
 use crate::files::{self, Access, Owner};
 use std::collections::{BTreeSet, HashMap};
@@ -30,8 +30,8 @@ pub struct Usable {
 
 impl Usable {
     /// Reads a configuration folder. Where nothing can be made of it, all that is wrong.
-    pub fn load(dir: &Path) -> Result<Self, Vec<Mistake>> {
-        let mistakes = match Settings::load(dir) {
+    pub fn load(paths: &Paths) -> Result<Self, Vec<Mistake>> {
+        let mistakes = match Settings::load(paths) {
             Ok(settings) => {
                 return Ok(Self {
                     settings,
@@ -42,11 +42,11 @@ impl Usable {
             }
             Err(mistakes) => mistakes,
         };
-        let under = |config: Option<Config>| with_keys(dir, config?).filter(Keys::are_enough);
-        let main = under(load_config(dir, Owner::wanted()).ok());
+        let under = |config: Option<Config>| with_keys(paths, config?).filter(Keys::are_enough);
+        let main = under(load_config(paths, Owner::wanted()).ok());
         let (keys, as_before) = match main {
             Some(keys) => (keys, false),
-            None => match under(kept::config(dir)) {
+            None => match under(kept::config(paths)) {
                 Some(keys) => (keys, true),
                 None => return Err(mistakes),
             },
@@ -65,8 +65,8 @@ impl Settings {
     /// are left out: where these are among those that are left out already, and so not in
     /// force.
     #[must_use]
-    pub fn under(dir: &Path, config: Config, already: &[String]) -> Option<(Self, Vec<String>)> {
-        let keys = with_keys(dir, config)?;
+    pub fn under(paths: &Paths, config: Config, already: &[String]) -> Option<(Self, Vec<String>)> {
+        let keys = with_keys(paths, config)?;
         let is_known = keys.left_out.iter().all(|name| already.contains(name));
         (is_known && !keys.is_folder_wrong).then_some((keys.settings, keys.left_out))
     }
@@ -88,18 +88,18 @@ impl Keys {
 
 /// Sorts the keys under a main file. Nothing where that has a mistake, or where others could
 /// have written any of the keys.
-fn with_keys(dir: &Path, config: Config) -> Option<Keys> {
-    let folder = files::key_folder(dir);
+fn with_keys(paths: &Paths, config: Config) -> Option<Keys> {
+    let folder = paths.keys();
     files::check_folder(&folder, Access::WrittenOnlyBy(Owner::wanted())).ok()?;
     let mut mistakes = Vec::new();
-    let mut keys = load_keys(dir, Owner::wanted(), &mut mistakes);
+    let mut keys = load_keys(paths, Owner::wanted(), &mut mistakes);
     let known: Vec<String> = config.services.iter().map(|s| s.name.to_string()).collect();
     check_services(&known, &keys, &mut mistakes);
     let wrong = mistakes.drain(..).map(|mistake| mistake.file);
     let wrong: BTreeSet<PathBuf> = wrong.chain(sharing(&keys)).collect();
     keys.retain(|(path, _)| !wrong.contains(path));
-    check_group(dir, Some(&config), &mut mistakes);
-    check_rolling(dir, Some(&config), &keys, &mut mistakes);
+    check_group(paths, Some(&config), &mut mistakes);
+    check_rolling(paths, Some(&config), &keys, &mut mistakes);
     let keys = keys.into_iter().map(|(_, key)| key).collect();
     let of_keys = wrong.iter().filter(|path| **path != folder);
     mistakes.is_empty().then(|| Keys {

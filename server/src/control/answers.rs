@@ -1,14 +1,17 @@
 //! What the daemon answers and tells on the control socket, as JSON.
 
-use super::protocol::{After, VERSION};
-use crate::gate::{Change, Held, Place};
-use oneknock_shared::name::{KeyName, ServiceName};
+use super::protocol::VERSION;
+use super::watch::WatchEvent;
+use crate::engine::Grant;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
+
+/// An answer lists no more than this of anything.
+pub const MOST_LISTED: usize = 256;
 
 /// An answer: `ok` with what was asked for, or `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,35 +21,49 @@ pub struct Answer {
     /// The command's own answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ok: Option<Value>,
-    /// Why there is none, in one line.
+    /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// The mistakes in configuration or keys that are the reason, a line each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mistakes: Vec<String>,
-    /// Of a reload: whether the keys were taken all the same.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub keys_taken: bool,
+    pub error: Option<ErrorBody>,
 }
 
 /// A command could not be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failed {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What kind of failure it is.
+    pub code: ErrorCode,
     /// Why, in one line.
-    pub error: String,
-    /// The mistakes in configuration or keys that are the reason, a line each.
-    pub mistakes: Vec<String>,
-    /// Of a reload: whether the keys were taken all the same.
-    pub keys_taken: bool,
+    pub message: String,
+    /// The errors in configuration or keys that are the reason, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
 }
 
-impl Failed {
+/// What kind of failure it is: what programs go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorCode {
+    /// It failed.
+    #[serde(rename = "E-FAILED")]
+    Failed,
+    /// The configuration or a key's file is invalid.
+    #[serde(rename = "E-CONFIG")]
+    Config,
+    /// There is no such key.
+    #[serde(rename = "E-NO-KEY")]
+    NoKey,
+}
+
+impl ErrorBody {
     /// A failure with its reason.
-    pub fn new(error: impl fmt::Display) -> Self {
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self::with(ErrorCode::Failed, message)
+    }
+
+    /// A failure of this kind.
+    pub fn with(code: ErrorCode, message: impl fmt::Display) -> Self {
         Self {
-            error: error.to_string(),
-            mistakes: Vec::new(),
-            keys_taken: false,
+            code,
+            message: message.to_string(),
+            errors: Vec::new(),
         }
     }
 }
@@ -54,28 +71,23 @@ impl Failed {
 impl Answer {
     /// The answer to a command that gave this.
     #[must_use]
-    pub fn of<T: Serialize>(result: Result<T, Failed>) -> Self {
-        let result = result.and_then(|ok| serde_json::to_value(ok).map_err(Failed::new));
-        let answer = |ok, error, mistakes, keys_taken| Self {
+    pub fn of<T: Serialize>(result: Result<T, ErrorBody>) -> Self {
+        let result = result.and_then(|ok| serde_json::to_value(ok).map_err(ErrorBody::new));
+        let (ok, error) = match result {
+            Ok(ok) => (Some(ok), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self {
             v: VERSION,
             ok,
             error,
-            mistakes,
-            keys_taken,
-        };
-        match result {
-            Ok(ok) => answer(Some(ok), None, Vec::new(), false),
-            Err(Failed {
-                error,
-                mistakes,
-                keys_taken,
-            }) => answer(None, Some(error), mistakes, keys_taken),
         }
     }
 }
 
 /// How the daemon is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Status {
     /// The daemon's version.
     pub version: String,
@@ -91,99 +103,89 @@ pub struct Status {
     pub port: u16,
     /// Where it listens.
     pub listen: Vec<String>,
-    /// How the guard is kept from other programs: `owned` or `watched`.
+    /// Whether the guard enforces, for good.
+    pub enforcing: bool,
+    /// The trial, where the guard enforces while one goes on.
+    pub trial: Option<TrialStatus>,
+    /// How the guard is kept from other programs: `exclusive` or `monitored`.
     pub guard: String,
-    /// Whether it is watched although it is to be owned, and could be: [`STAYS_WATCHED`].
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub stays_watched: bool,
-    /// Where the guard is on trial, and not confirmed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_trial: Option<OnTrial>,
+    /// Whether it is monitored although it is to be exclusive, and could be.
+    pub exclusive_pending: bool,
+    /// What differs between the desired state and the kernel, where it could not be written.
+    pub sync_error: Option<String>,
     /// What it guards.
-    pub services: Vec<Guarded>,
-    /// How many keys there are.
+    pub services: Vec<ServiceStatus>,
+    /// How many keys are loaded.
     pub keys: usize,
-    /// How many claims are live, of all keys: one for each service, address and key.
+    /// How many grants are live, of all keys: one for each service, source and key.
     pub grants: usize,
-    /// Whether nothing is accepted until the clock is synchronised, since the state was
-    /// lost.
+    /// Whether nothing is accepted until the clock is synchronized, since the state was lost.
     pub waits_for_clock: bool,
-    /// Whether the main file had mistakes when it was read last, so that what was in force
-    /// before is.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub as_before: bool,
-    /// Keys that are not in force since their files have had mistakes from the daemon's start
-    /// on; by these files' names, at most [`MOST_LISTED`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<String>,
-    /// When configuration and keys were last read and taken, by the clock of files; in
-    /// milliseconds since 1970-01-01 UTC.
-    #[serde(default)]
-    pub read_ms: u64,
+    /// Whether the main file was invalid when it was read last, so that the last good
+    /// configuration is used.
+    pub using_last_good_config: bool,
+    /// Keys that are not loaded, since their files are invalid; by these files' names, at
+    /// most [`MOST_LISTED`].
+    pub skipped_keys: Vec<String>,
     /// What was counted since the start.
-    pub counters: Counted,
+    pub counters: CounterValues,
 }
 
-/// What to know and do about a guard that was watched before it was to be owned.
-pub const STAYS_WATCHED: &str = "guard = \"owned\" is not in force: the guard was put up as a watched one, which other programs can flush, and stays one until it is taken down; when its ports may be open for a moment: oneknockctl teardown, then start oneknockd";
-
-/// A guard that is on trial.
+/// A trial of the guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OnTrial {
-    /// For how long it is up still; 0 where the trial has ended, and the guard is down.
+pub struct TrialStatus {
+    /// For how long the guard enforces still.
     pub left_seconds: u64,
 }
 
-/// A trial has begun.
+/// A trial was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TriedOut {}
+pub struct TrialStarted {}
 
 /// A service, and how many are admitted to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Guarded {
+pub struct ServiceStatus {
     /// Its name.
     pub name: String,
     /// Its ports.
     pub ports: Vec<String>,
-    /// How many claims on it are live.
+    /// How many grants of it are live.
     pub grants: usize,
 }
 
 /// Datagrams by outcome and reason.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted {
+pub struct CounterValues {
     /// Accepted.
     pub accepted: u64,
     /// Anybody can send these: of another length, of no key, forged (with a wrong HMAC).
-    /// Those of `kernel` did not reach the daemon; counted since the guard was put up last.
+    /// Those of `kernel` did not reach the daemon; counted since the rules were loaded.
     pub junk: BTreeMap<String, u64>,
-    /// Not looked at, since nothing is accepted until the clock is synchronised.
-    #[serde(default)]
+    /// Not looked at, since nothing is accepted until the clock is synchronized.
     pub waiting: u64,
     /// Made with a key, but too old, too new or seen before.
     pub ignored: BTreeMap<String, u64>,
     /// Made with a key, and refused.
     pub refused: BTreeMap<String, u64>,
-    /// Accepted, and then not granted because this machine could not.
+    /// Made with a key, and not granted because this machine could not.
     pub failed: BTreeMap<String, u64>,
 }
 
 /// A part of the list of grants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grants {
-    /// In the order of [`After`].
-    pub grants: Vec<Grant>,
+pub struct GrantList {
+    /// In the order of service, source and key.
+    pub grants: Vec<ListedGrant>,
     /// Whether there are more after the last of these.
     pub more: bool,
     /// Who is admitted by the port sequence, in the first part of the list alone; at most
     /// [`MOST_LISTED`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sequence: Vec<Walked>,
+    pub sequence: Vec<SequenceGrant>,
 }
 
-/// Somebody whom the port sequence has admitted; nobody knows who it is.
+/// An address that the port sequence has admitted; nothing tells whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Walked {
+pub struct SequenceGrant {
     /// Who is admitted.
     pub address: IpAddr,
     /// To what.
@@ -192,9 +194,9 @@ pub struct Walked {
     pub seconds: u64,
 }
 
-/// One key's claim.
+/// One key's grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
+pub struct ListedGrant {
     /// Who opened it.
     pub key: String,
     /// Who is admitted.
@@ -205,113 +207,102 @@ pub struct Grant {
     pub seconds: u64,
 }
 
-impl Walked {
-    /// Somebody with the time that the kernel says is left.
-    #[must_use]
-    pub fn new(service: ServiceName, (address, left): (IpAddr, Duration)) -> Self {
-        Self {
-            address,
-            service: service.to_string(),
-            seconds: whole_seconds(left),
-        }
-    }
-}
-
 /// Rounded up.
 #[must_use]
 pub fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-impl Grant {
-    /// A live claim.
+impl ListedGrant {
+    /// A live grant.
     #[must_use]
-    pub fn of(held: &Held) -> Self {
+    pub fn of(grant: &Grant, mono: Duration) -> Self {
         Self {
-            key: held.key.to_string(),
-            address: held.place.address,
-            service: held.place.service.to_string(),
-            seconds: whole_seconds(held.left),
+            key: grant.key.to_string(),
+            address: grant.target.source.address(),
+            service: grant.target.service.to_string(),
+            seconds: whole_seconds(grant.until.saturating_sub(mono)),
         }
     }
 
-    /// Its place in the list; none where its names are not names.
+    /// Its position in the list; none where its names are not names.
     #[must_use]
-    pub fn place(&self) -> Option<After> {
-        Some(After {
-            place: Place {
-                service: self.service.parse().ok()?,
-                address: self.address,
-            },
+    pub fn cursor(&self) -> Option<super::protocol::Cursor> {
+        Some(super::protocol::Cursor {
+            service: self.service.parse().ok()?,
+            source: crate::engine::Source::of(self.address),
             key: self.key.parse().ok()?,
         })
     }
 }
 
-/// What is on disk is in force.
+/// What is on disk is applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
+    /// The files of keys that are not loaded, since these are invalid.
+    pub skipped_keys: Vec<String>,
     /// How many services there are.
     pub services: usize,
-    /// How many keys there are.
+    /// How many keys are loaded.
     pub keys: usize,
 }
 
-/// Grants were ended.
+/// The keys that are loaded, and those that are not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revoked {
-    /// How many.
-    pub closed: usize,
-    /// Through whom the same addresses are admitted to the same services all the same;
-    /// at most [`MOST_LISTED`].
-    pub still: Vec<Grant>,
+pub struct LoadedKeys {
+    /// The fingerprint of what was loaded of each key, by the key's name.
+    pub keys: BTreeMap<String, String>,
+    /// The files of keys that are not loaded, since they are invalid.
+    pub skipped: Vec<String>,
 }
 
-impl Revoked {
-    /// So many, with what had to be changed for it.
-    #[must_use]
-    pub fn of(closed: usize, changes: Vec<Change>) -> Self {
-        let still = changes.into_iter().filter_map(|change| match change {
-            Change::Admit { place, key, time } => {
-                let left = time;
-                Some(Grant::of(&Held { key, place, left }))
-            }
-            Change::Shut { .. } => None,
-        });
-        Self {
-            closed,
-            still: still.take(MOST_LISTED).collect(),
-        }
-    }
+/// A key is as its file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyReloaded {
+    /// Whether it is loaded; not where it has no file.
+    pub loaded: bool,
+}
+
+/// The guard enforces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enforced {}
+
+/// Grants were ended.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// How many.
+    pub revoked: usize,
+    /// Through whom the same addresses are admitted to the same services all the same; at
+    /// most [`MOST_LISTED`].
+    pub still: Vec<ListedGrant>,
+    /// What became of connections, where that was asked.
+    pub disconnected: Option<Disconnected>,
 }
 
 /// Connections were ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cut {
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disconnected {
     /// How many; those that were closing anyway count too.
     pub ended: usize,
+    /// Other connections on guarded ports that go on, but for those of trusted networks.
+    pub remaining: usize,
 }
 
-/// An answer lists no more than this of anything.
-pub const MOST_LISTED: usize = 256;
-
-/// The last refusals.
+/// The last rejected packets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusals {
+pub struct Rejections {
     /// The latest first; at most [`MOST_LISTED`].
-    pub refusals: Vec<Refused>,
-    /// Packets of nobody, as far as the daemon can tell; the latest first.
-    pub unknown: Vec<Unknown>,
-    /// Whether nothing is accepted until the clock is synchronised, since the state was
-    /// lost.
-    #[serde(default)]
+    pub rejections: Vec<Rejected>,
+    /// Packets of no known key; the latest first.
+    pub unknown: Vec<UnknownPacket>,
+    /// Whether nothing is accepted until the clock is synchronized, since the state was lost.
     pub waits_for_clock: bool,
 }
 
-/// A packet with a selector that was nobody's in the minutes in force, and how often the
-/// like of it has come.
+/// A packet with a selector that was no key's in the current minutes, and how often its like
+/// has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unknown {
+pub struct UnknownPacket {
     /// When the last one came, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
     /// Where it came from, which may be forged.
@@ -326,11 +317,11 @@ pub struct Unknown {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watching {}
 
-/// A refusal, and how often the like of it has come.
+/// A rejected packet, and how often its like has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct Rejected {
     /// The last one.
-    pub last: Event,
+    pub last: WatchEvent,
     /// How many there were of the same key, reason and source.
     pub times: u64,
 }
@@ -340,117 +331,4 @@ pub struct Refused {
 pub struct TornDown {
     /// Whether there was a guard.
     pub was_up: bool,
-}
-
-/// What kind of thing happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Happened {
-    /// It was open when the watching began.
-    Open,
-    /// A key opened a service for an address.
-    Granted,
-    /// A key closed it again.
-    Closed,
-    /// Its time was over.
-    Ended,
-    /// Somebody at this machine closed it.
-    Revoked,
-    /// A packet was refused.
-    Refused,
-    /// A packet was too old, too new, or seen before.
-    Ignored,
-    /// A packet was accepted, and this machine could not grant it.
-    Failed,
-    /// A key's newer generation was used, and an older one ends soon.
-    Retiring,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// When, in milliseconds since 1970-01-01 UTC.
-    pub at_ms: u64,
-    /// What.
-    pub event: Happened,
-    /// Whose key it was.
-    pub key: String,
-    /// Who was admitted, or where a refused packet came from.
-    pub address: IpAddr,
-    /// Whether that address is the key holder's for sure; else whoever caught the packet
-    /// may have sent it.
-    pub proven: bool,
-    /// What was asked for; all that the key may open where there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// For how long it was granted, or is open still, or a retiring generation works still.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<u64>,
-    /// Which generation retires.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<u32>,
-    /// Why it was refused, as the log says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// How far the packet's clock is ahead of this machine's, in seconds; behind where it
-    /// is negative.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ahead_seconds: Option<i64>,
-}
-
-impl Event {
-    /// A grant that was open when the watching began.
-    #[must_use]
-    pub fn open(at_ms: u64, held: &Held) -> Self {
-        Self {
-            service: Some(held.place.service.to_string()),
-            seconds: Some(whole_seconds(held.left)),
-            ..Self::new(at_ms, Happened::Open, &held.key, held.place.address)
-        }
-    }
-
-    /// One that tells nothing more than this.
-    #[must_use]
-    pub fn new(at_ms: u64, event: Happened, key: &KeyName, address: IpAddr) -> Self {
-        Self {
-            at_ms,
-            event,
-            key: key.to_string(),
-            address,
-            proven: false,
-            service: None,
-            seconds: None,
-            generation: None,
-            reason: None,
-            ahead_seconds: None,
-        }
-    }
-}
-
-/// A line of `watch`: an event, or how many were left out because the reader was slow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Watched {
-    /// Left out before the next one, or of those that were open when the watching began.
-    Lost {
-        /// How many.
-        lost: u64,
-    },
-    /// One.
-    Event(Event),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_that_was_left_out_is_told_from_one_that_came() {
-        let lost: Watched = serde_json::from_str(r#"{"lost":3}"#).unwrap();
-        assert_eq!(lost, Watched::Lost { lost: 3 });
-        let event = r#"{"at_ms":1,"event":"granted","key":"a","address":"192.0.2.7","proven":true,"service":"ssh","seconds":30}"#;
-        let read: Watched = serde_json::from_str(event).unwrap();
-        assert!(matches!(&read, Watched::Event(e) if e.seconds == Some(30)));
-        assert_eq!(serde_json::to_string(&read).unwrap(), event);
-    }
 }

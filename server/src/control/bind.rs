@@ -1,11 +1,11 @@
 //! The control socket's place in the file system: a folder that nobody else can write
 //! to, a lock that says whose it is, and a socket that is private from its first moment.
 
+use super::lock::RunLock;
 use crate::files::{self, Access, Owner};
-use nix::fcntl::OFlag;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
@@ -20,16 +20,16 @@ pub struct NoSocket {
 
 /// The socket's file. Removed when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct SocketFile {
     path: PathBuf,
     group: Option<u32>,
     made: (u64, u64),
-    _lock: File,
+    _lock: RunLock,
 }
 
 /// Makes the socket. One that a killed daemon left is replaced, one of a living daemon is
 /// not. Besides its owner and root, `group` may use it.
-pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, Place), NoSocket> {
+pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, SocketFile), NoSocket> {
     let failed = |why: String| NoSocket {
         path: path.into(),
         why,
@@ -45,10 +45,8 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, Place), N
     make_folder(folder).map_err(|error| failed(format!("{}: {error}", folder.display())))?;
     check_folder(folder)
         .map_err(|error| failed(format!("its folder {} {error}", folder.display())))?;
-    let lock = lock(&beside(path, ".lock")).map_err(|error| match error {
-        TryLockError::WouldBlock => failed("another oneknockd has it".into()),
-        TryLockError::Error(error) => said(error),
-    })?;
+    let lock = RunLock::take(&lock_path(path)).map_err(said)?;
+    let lock = lock.ok_or_else(|| failed("another oneknockd has it".into()))?;
     // What has the lock may remove what is there, but only a socket.
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -60,13 +58,13 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, Place), N
     let listener = listen(&new, group).map_err(said)?;
     fs::rename(&new, path).map_err(said)?;
     let made = fs::symlink_metadata(path).map_err(said)?;
-    let place = Place {
+    let file = SocketFile {
         path: path.into(),
         group,
         made: (made.dev(), made.ino()),
         _lock: lock,
     };
-    Ok((listener, place))
+    Ok((listener, file))
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -94,14 +92,15 @@ fn check_folder(folder: &Path) -> Result<(), files::Unsafe> {
     ours.or_else(|_| files::check_folder(folder, Access::WrittenOnlyBy(Owner { uid: 0, gid: 0 })))
 }
 
-fn lock(path: &Path) -> Result<File, TryLockError> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let options = options.mode(0o600).custom_flags(flags.bits());
-    let lock = options.open(path).map_err(TryLockError::Error)?;
-    lock.try_lock()?;
-    Ok(lock)
+/// The lock of the daemon whose socket this is.
+fn lock_path(path: &Path) -> PathBuf {
+    beside(path, ".lock")
+}
+
+/// Whether a daemon lives whose socket this is, also where the socket was removed.
+#[must_use]
+pub fn is_alive(path: &Path) -> bool {
+    RunLock::is_held(&lock_path(path))
 }
 
 /// Nobody can connect before it listens, and it listens when its mode is set.
@@ -132,7 +131,7 @@ fn mode(group: Option<u32>) -> u32 {
     if group.is_some() { 0o660 } else { 0o600 }
 }
 
-impl Place {
+impl SocketFile {
     /// Whether a peer of this user may use the socket: root, the daemon's own user, and
     /// the group's members where there is one. Who is a member the kernel has judged when
     /// he connected, by the socket's mode and group, as long as those are still ours.
@@ -152,7 +151,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         // A socket that nobody listens on does no harm: the next start replaces it.
         let _ = fs::remove_file(&self.path);

@@ -1,12 +1,10 @@
 //! Asks the daemon over its control socket. Blocking, with an end to every wait.
 
-use super::{Failure, say};
-use crate::config;
-use crate::control::answers::Answer;
+use super::{Failure, look, say};
+use crate::config::{self, Paths};
+use crate::control;
+use crate::control::answers::{Answer, ErrorBody};
 use crate::control::protocol::Command;
-use crate::files::Owner;
-use crate::firewall::Firewall;
-use crate::running;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,14 +26,7 @@ pub enum NoAnswer {
     /// No daemon is there: there is no socket, or nobody behind it.
     NoDaemon(PathBuf),
     /// The daemon did not do it.
-    Refused {
-        /// Why, in one line.
-        why: String,
-        /// The mistakes that are the reason.
-        mistakes: Vec<String>,
-        /// Of a reload: whether it took the keys all the same.
-        keys_taken: bool,
-    },
+    Refused(ErrorBody),
     /// It could not be asked, or did not answer.
     Failed(Failure),
 }
@@ -48,11 +39,11 @@ impl From<NoAnswer> for Failure {
                 format!("no daemon answers at {}{}", path.display(), guard()),
                 Some(how_to_start().into()),
             ),
-            NoAnswer::Refused { why, mistakes, .. } => {
-                for mistake in mistakes {
-                    say(format_args!("oneknockctl: {mistake}"));
+            NoAnswer::Refused(error) => {
+                for error in error.errors {
+                    say(format_args!("oneknockctl: {error}"));
                 }
-                Self::Failed(why, None)
+                Self::Failed(error.message, None)
             }
         }
     }
@@ -61,36 +52,28 @@ impl From<NoAnswer> for Failure {
 /// Whether the guard is up while no daemon runs, for the end of a line: root can see it.
 #[must_use]
 pub fn guard() -> &'static str {
-    match Firewall::open().and_then(|mut firewall| firewall.is_in_force()) {
-        Ok(true) if walks_in() => {
+    let Ok(look) = look::look() else { return "" };
+    match look.is_guarding() {
+        true if look.has_fixed_sequence() => {
             "; the guard is up: nothing new is let in but by the port sequence"
         }
-        Ok(true) => "; the guard is up: nothing new is let in",
-        Ok(false) if stands_alone() => {
+        true => "; the guard is up: nothing new is let in",
+        false if look.has_standalone_sequence => {
             "; there is no guard but \"oneknockctl rules --sequence-only\": nothing new is let in to its service but by the port sequence"
         }
-        Ok(false) => "; there is no guard: every port is as open as without oneknock",
-        Err(_) => "",
+        false => "; there is no guard: every port is as open as without oneknock",
     }
-}
-
-/// Whether somebody can still come in by the port sequence while no daemon runs.
-#[must_use]
-pub fn walks_in() -> bool {
-    let looked = Firewall::open().and_then(|mut firewall| firewall.has_fixed_sequence());
-    looked.unwrap_or(false)
 }
 
 /// Whether the rules that need no daemon are in force, where root can see it.
 #[must_use]
 pub fn stands_alone() -> bool {
-    let looked = Firewall::open().and_then(|mut firewall| firewall.has_sequence_alone());
-    looked.unwrap_or(false)
+    look::look().is_ok_and(|look| look.has_standalone_sequence)
 }
 
 /// A daemon that is started by hand shuts the doors for good, tried or not.
 fn how_to_start() -> &'static str {
-    match Firewall::open().and_then(|mut firewall| firewall.is_in_force()) {
+    match look::look().map(|look| look.is_guarding()) {
         Ok(false) => {
             "\"oneknockctl enable --confirm 10m\" puts the guard up, on trial at first, and starts oneknockd or says when to"
         }
@@ -108,15 +91,15 @@ pub struct Asked {
 }
 
 /// Asks the daemon of a configuration folder.
-pub fn ask<T: DeserializeOwned>(dir: &Path, command: &Command) -> Result<T, NoAnswer> {
-    Asked::new(dir, command)?.answer()
+pub fn ask<T: DeserializeOwned>(paths: &Paths, command: &Command) -> Result<T, NoAnswer> {
+    Asked::new(paths, command)?.answer()
 }
 
 impl Asked {
     /// Sends a command.
-    pub fn new(dir: &Path, command: &Command) -> Result<Self, NoAnswer> {
-        let path = config::control_path(dir, Owner::wanted());
-        let stream = reach(dir, &path)?;
+    pub fn new(paths: &Paths, command: &Command) -> Result<Self, NoAnswer> {
+        let path = paths.control();
+        let stream = reach(&path)?;
         let mut asked = Self {
             path,
             lines: BufReader::new(stream),
@@ -147,16 +130,10 @@ impl Asked {
                 error: None,
                 ..
             } => serde_json::from_value(ok).map_err(|error| failed(&self.path, &error.into())),
-            Answer {
-                error,
-                mistakes,
-                keys_taken,
-                ..
-            } => Err(NoAnswer::Refused {
-                why: error.unwrap_or_else(|| "the daemon gave no answer".into()),
-                mistakes,
-                keys_taken,
-            }),
+            Answer { error, .. } => {
+                let silent = || ErrorBody::new("the daemon gave no answer");
+                Err(NoAnswer::Refused(error.unwrap_or_else(silent)))
+            }
         }
     }
 
@@ -234,9 +211,8 @@ fn failed(path: &Path, error: &io::Error) -> NoAnswer {
     })
 }
 
-/// Nobody behind the socket is no daemon only where none holds the folder either: one that
-/// was started with another `control` or `state` keeps every key in force.
-fn reach(dir: &Path, path: &Path) -> Result<UnixStream, NoAnswer> {
+/// Nobody behind the socket is no daemon only where none holds the folder either.
+fn reach(path: &Path) -> Result<UnixStream, NoAnswer> {
     let start = Instant::now();
     loop {
         match connect(path) {
@@ -248,7 +224,7 @@ fn reach(dir: &Path, path: &Path) -> Result<UnixStream, NoAnswer> {
                 ) => {}
             Err(error) => return Err(failed(path, &error)),
         }
-        if !running::is_held(dir) {
+        if !control::is_alive(path) {
             return Err(NoAnswer::NoDaemon(path.into()));
         }
         if start.elapsed() > MOMENT {
@@ -256,7 +232,8 @@ fn reach(dir: &Path, path: &Path) -> Result<UnixStream, NoAnswer> {
                 "a daemon runs, and does not answer at {}: nothing was asked of it",
                 path.display()
             );
-            let hint = "it was started with another control or state, or its socket was removed: put them back in oneknockd.toml, or restart it (systemctl restart oneknockd); then again";
+            let hint =
+                "its socket was removed: restart it (systemctl restart oneknockd), then again";
             return Err(NoAnswer::Failed(Failure::Failed(what, Some(hint.into()))));
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -3,27 +3,27 @@
 use super::listening::{self, Listening};
 use super::{Failure, check_readable, say, words};
 use crate::clock::Clock;
-use crate::config::{self, Config, Key, Mistake, Settings, Usable};
+use crate::config::{self, Config, Key, Mistake, Paths, Settings, Usable, enabled};
 use crate::files;
-use crate::ledger;
+use crate::store;
 use std::path::Path;
 
 /// Looks at configuration, keys and state; changes nothing.
-pub fn check(dir: &Path) -> Result<(), Failure> {
-    check_readable(dir)?;
-    let file = files::config_file(dir);
+pub fn check(paths: &Paths) -> Result<(), Failure> {
+    check_readable(paths)?;
+    let file = paths.main_file();
     let listening = Listening::read()?;
-    let (settings, mut found) = match Settings::load(dir) {
+    let (settings, mut found) = match Settings::load(paths) {
         Ok(settings) => {
             let taken = taken(&file, &settings.config, &listening);
             (Some(settings), taken)
         }
         Err(mistakes) => (None, mistakes),
     };
-    found.extend(config::unreachable(dir));
+    found.extend(config::unreachable(paths));
     if let Some(settings) = settings.filter(|_| found.is_empty()) {
         let (services, keys) = (settings.config.services.len(), settings.keys.len());
-        warn(dir, &file, &settings);
+        warn(paths, &file, &settings);
         warn_of_missteps(&file, &settings.config, &listening);
         say(format_args!(
             "no mistake found: services {services}, keys {keys}"
@@ -33,9 +33,9 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
     for mistake in &found {
         say(format_args!("{mistake}"));
     }
-    warn_of_next_start(dir);
+    warn_of_next_start(paths);
     if found.iter().any(|m| m.what.starts_with("sequence."))
-        && let Some(proposal) = listening::proposal(dir, &listening)
+        && let Some(proposal) = listening::proposal(paths, &listening)
     {
         say(format_args!(
             "hint: a good sequence, drawn at random just now: {proposal}"
@@ -51,8 +51,8 @@ pub fn check(dir: &Path) -> Result<(), Failure> {
 
 /// With a mistake in oneknockd.toml alone a daemon starts as it was, as far as that was kept;
 /// with one in a key's file without that key: what was in force of it is kept nowhere.
-pub fn warn_of_next_start(dir: &Path) {
-    let Ok(usable) = Usable::load(dir) else {
+pub fn warn_of_next_start(paths: &Paths) {
+    let Ok(usable) = Usable::load(paths) else {
         return say("warning: the next start of oneknockd fails, as long as this is not mended");
     };
     if usable.as_before {
@@ -94,15 +94,15 @@ fn warn_of_missteps(file: &Path, config: &Config, listening: &Listening) {
 
 /// After a reload: what `check` would say of what was taken. Who may reload need not be one
 /// who may read the keys.
-pub fn warn_of_what_is_in_force(dir: &Path) {
-    if let (Ok(settings), Ok(listening)) = (Settings::load(dir), Listening::read()) {
-        let file = files::config_file(dir);
-        warn(dir, &file, &settings);
+pub fn warn_of_what_is_in_force(paths: &Paths) {
+    if let (Ok(settings), Ok(listening)) = (Settings::load(paths), Listening::read()) {
+        let file = paths.main_file();
+        warn(paths, &file, &settings);
         warn_of_missteps(&file, &settings.config, &listening);
     }
 }
 
-fn warn(dir: &Path, file: &Path, settings: &Settings) {
+fn warn(paths: &Paths, file: &Path, settings: &Settings) {
     let config = &settings.config;
     for warning in config.warnings() {
         say(format_args!("warning: {}: {warning}", file.display()));
@@ -122,16 +122,17 @@ fn warn(dir: &Path, file: &Path, settings: &Settings) {
     if !settings.has_key_at(Clock::start().now().wall) {
         say(format_args!("warning: {}", words::NO_KEY));
     }
-    if config.on_trial {
-        say(format_args!("warning: {}", words::NOT_CONFIRMED));
+    if !enabled::is_set(paths) {
+        let state = words::State::NotEnforcing.text(paths);
+        say(format_args!("warning: {state}"));
     }
-    for stray in config::strays(dir) {
+    for stray in config::strays(paths) {
         let name = config::one_line(&stray.display().to_string());
         say(format_args!(
             "warning: {name}: is never read: a key file's name ends in .toml; it may hold a secret"
         ));
     }
-    for loose in ledger::loose(&config.state) {
+    for loose in store::insecure_paths(&paths.state()) {
         let mend = format!(
             "chmod {:04o} {}",
             loose.wanted,

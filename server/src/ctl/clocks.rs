@@ -3,7 +3,8 @@
 //! that. Pure.
 
 use crate::config::Settings;
-use crate::control::answers::{Event, Happened, Refused, Unknown};
+use crate::control::answers::{Rejected, UnknownPacket};
+use crate::control::watch::{Happened, WatchEvent};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::Subkeys;
 use oneknock_shared::selector::{Selector, Slot};
@@ -17,8 +18,8 @@ const FARTHEST: u64 = 31 * 24 * 60;
 /// Those of a key of these settings, as refusals whose reason is the clock; and how many
 /// were of none.
 #[must_use]
-pub fn find(settings: &Settings, unknown: &[Unknown]) -> (Vec<Refused>, usize) {
-    let mut wanted: HashMap<Selector, Vec<&Unknown>> = HashMap::new();
+pub fn find(settings: &Settings, unknown: &[UnknownPacket]) -> (Vec<Rejected>, usize) {
+    let mut wanted: HashMap<Selector, Vec<&UnknownPacket>> = HashMap::new();
     for packet in unknown {
         if let Ok(selector) = u64::from_str_radix(&packet.selector, 16) {
             let selector = Selector(selector.to_be_bytes());
@@ -32,8 +33,10 @@ pub fn find(settings: &Settings, unknown: &[Unknown]) -> (Vec<Refused>, usize) {
     let generations: usize = settings.keys.iter().map(|key| key.generations.len()).sum();
     let each = BUDGET / u64::try_from(generations).unwrap_or(u64::MAX).max(1);
     let around = (each / 2).min(FARTHEST);
-    let first = Slot::of(Timestamp(first)).0.saturating_sub(around);
     let last = Slot::of(Timestamp(last)).0.saturating_add(around);
+    // However long ago the oldest of them came, so much is tried and no more.
+    let first = Slot::of(Timestamp(first)).0.saturating_sub(around);
+    let first = first.max(last.saturating_sub(each));
     let mut found = Vec::new();
     for key in &settings.keys {
         for generation in &key.generations {
@@ -41,11 +44,12 @@ pub fn find(settings: &Settings, unknown: &[Unknown]) -> (Vec<Refused>, usize) {
             for slot in first..=last {
                 let packets = wanted.remove(&Selector::new(&subkeys, Slot(slot)));
                 for packet in packets.into_iter().flatten() {
-                    found.push(Refused {
-                        last: Event {
-                            reason: Some("stale".into()),
+                    let address = Some(packet.address);
+                    found.push(Rejected {
+                        last: WatchEvent {
+                            reason: Some("clock-skew".into()),
                             ahead_seconds: Some(ahead(slot, packet.at_ms)),
-                            ..Event::new(packet.at_ms, Happened::Ignored, &key.name, packet.address)
+                            ..WatchEvent::new(packet.at_ms, Happened::Ignored, &key.name, address)
                         },
                         times: packet.times,
                     });
@@ -89,17 +93,17 @@ mod tests {
             generations: vec![generation],
         };
         Settings {
-            config: Config::new(name, host, 45123, id, "/nowhere".into()),
+            config: Config::new(name, host, 45123, id),
             keys: vec![key],
         }
     }
 
-    fn unknown(settings: &Settings, ahead_seconds: i64) -> Unknown {
+    fn unknown(settings: &Settings, ahead_seconds: i64) -> UnknownPacket {
         let secret = &settings.keys[0].generations[0].secret;
         let keys = Subkeys::derive(secret, &settings.config.server_id);
         let made = NOW.saturating_add_signed(ahead_seconds * 1000);
         let selector = Selector::new(&keys, Slot::of(Timestamp(made)));
-        Unknown {
+        UnknownPacket {
             at_ms: NOW,
             address: [192, 0, 2, 7].into(),
             selector: format!("{:016x}", u64::from_be_bytes(selector.0)),

@@ -1,7 +1,8 @@
 //! What a shell completes: commands and options of themselves, and the names of keys.
 
 use super::Cli;
-use crate::control::protocol::Who;
+use crate::config::Paths;
+use crate::control::protocol::Selection;
 use crate::files;
 use clap::{Command, CommandFactory};
 use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate};
@@ -22,7 +23,7 @@ fn with_keys(command: Command) -> Command {
     let is_new = ["init", "add"].contains(&command.get_name());
     let command = command.mut_args(|arg| {
         let kind = arg.get_value_parser().type_id();
-        if !is_new && (kind == TypeId::of::<KeyName>() || kind == TypeId::of::<Who>()) {
+        if !is_new && (kind == TypeId::of::<KeyName>() || kind == TypeId::of::<Selection>()) {
             arg.add(ArgValueCandidates::new(keys))
         } else {
             arg
@@ -33,7 +34,7 @@ fn with_keys(command: Command) -> Command {
 
 /// Where they cannot be read there are none to offer; the command itself says why.
 fn keys() -> Vec<CompletionCandidate> {
-    let Ok(entries) = fs::read_dir(files::key_folder(&config_folder())) else {
+    let Ok(entries) = fs::read_dir(Paths::of(&config_folder()).keys()) else {
         return Vec::new();
     };
     let paths = entries.flatten().map(|entry| entry.path());

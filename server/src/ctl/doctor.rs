@@ -1,52 +1,52 @@
 //! `oneknockctl doctor`.
 
-use super::ask::{NoAnswer, ask, walks_in};
+use super::ask::{NoAnswer, ask};
 use super::key::Folder;
+use super::look;
 use super::{Failure, check, print, say, words};
-use crate::config::{self, Config, Settings, ctl_command};
+use crate::config::{self, Paths, Settings, enabled};
 use crate::control::answers::Status;
 use crate::control::protocol::Command;
 use crate::doctor::{self, Finding};
 use crate::files::Owner;
-use crate::firewall::Firewall;
-use std::path::Path;
 
 /// Says what is found; a trouble is a failure.
-pub fn examine(dir: &Path) -> Result<(), Failure> {
-    super::check_readable(dir)?;
+pub fn examine(paths: &Paths) -> Result<(), Failure> {
+    super::check_readable(paths)?;
     if !nix::unistd::geteuid().is_root() {
         let what = "a machine is examined by root alone";
         return Err(Failure::needs_root(what.into()));
     }
     let mut findings = Vec::new();
     // With a mistake the machine is examined all the same, by what is in force.
-    let (config, mut mistakes) = match Settings::load(dir) {
+    let (config, mut mistakes) = match Settings::load(paths) {
         Ok(settings) => {
-            findings.extend(no_key(dir, &settings));
+            findings.extend(no_key(paths, &settings));
             (settings.config, Vec::new())
         }
         Err(mistakes) => {
-            let read = config::load_config(dir, Owner::wanted());
-            match read.ok().or_else(|| config::kept_config(dir)) {
+            let read = config::load_config(paths, Owner::wanted());
+            match read.ok().or_else(|| config::kept_config(paths)) {
                 Some(config) => (config, mistakes),
                 None => return Err(Failure::Mistakes(mistakes)),
             }
         }
     };
-    mistakes.extend(config::unreachable(dir));
+    mistakes.extend(config::unreachable(paths));
     for warning in config.warnings() {
         print(&format!("note: oneknockd.toml: {warning}"))?;
     }
     // In this order: without a key the guard does not go up, and it goes up with the daemon.
     let is_down = is_down();
-    findings.extend(guard(dir, &config, is_down));
-    findings.extend(daemon(dir, is_down));
-    findings.extend(doctor::examine(&config));
+    let enforcing = enabled::is_set(paths);
+    findings.extend(guard(paths, enforcing, is_down));
+    findings.extend(daemon(paths, is_down));
+    findings.extend(doctor::examine(&config, enforcing));
     for finding in &findings {
         print(&finding.to_string())?;
     }
     if !mistakes.is_empty() {
-        check::warn_of_next_start(dir);
+        check::warn_of_next_start(paths);
         return Err(Failure::Mistakes(mistakes));
     }
     let troubles = findings.iter().filter(|found| found.is_trouble).count();
@@ -57,9 +57,9 @@ pub fn examine(dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn daemon(dir: &Path, is_down: bool) -> Vec<Finding> {
+fn daemon(paths: &Paths, is_down: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match ask::<Status>(dir, &Command::Status) {
+    match ask::<Status>(paths, &Command::Status) {
         Ok(status) => {
             say(format_args!(
                 "the daemon runs, and its guard is {}",
@@ -69,14 +69,20 @@ fn daemon(dir: &Path, is_down: bool) -> Vec<Finding> {
                 let (what, mend) = words::WAITS.split_once("; ").unwrap_or_default();
                 Finding::trouble(what, mend)
             }));
-            findings.extend((!status.left_out.is_empty()).then(|| {
-                let files = status.left_out.join(", ");
+            findings.extend((!status.skipped_keys.is_empty()).then(|| {
+                let files = status.skipped_keys.join(", ");
                 Finding::trouble(
-                    format!("nobody gets in by the keys of {files}: these had mistakes when the daemon started"),
-                    "where \"oneknockctl check\" finds none any more: oneknockctl reload",
+                    format!("keys are not loaded, since their files are invalid: {files}"),
+                    "oneknockctl check, then oneknockctl reload",
                 )
             }));
-            findings.extend(status.stays_watched.then(|| {
+            findings.extend(status.sync_error.map(|error| {
+                Finding::trouble(
+                    format!("the kernel does not hold every grant: {error}"),
+                    "the daemon tries again; its log may say more",
+                )
+            }));
+            findings.extend(status.exclusive_pending.then(|| {
                 Finding::trouble(
                     "the guard is watched, and not owned as configured: it was put up so, and stays so until it is taken down; another program's \"flush ruleset\" takes it down for a moment",
                     "when its ports may be open for a moment: oneknockctl teardown; systemctl start oneknockd",
@@ -85,10 +91,10 @@ fn daemon(dir: &Path, is_down: bool) -> Vec<Finding> {
         }
         Err(NoAnswer::NoDaemon(_)) if is_down => findings.push(Finding::trouble(
             "no daemon runs: nobody could get in",
-            format!("{} enable --confirm 10m", ctl_command(dir)),
+            format!("{} enable --confirm 10m", paths.ctl()),
         )),
         Err(NoAnswer::NoDaemon(_)) => findings.push(Finding::trouble(
-            if walks_in() {
+            if look::look().is_ok_and(|look| look.has_fixed_sequence()) {
                 "no daemon runs: nobody new gets in but by the port sequence"
             } else {
                 "no daemon runs: nobody new gets in"
@@ -102,6 +108,7 @@ fn daemon(dir: &Path, is_down: bool) -> Vec<Finding> {
                 Failure::Mistakes(mistakes) | Failure::AsItWas(mistakes, _) => {
                     format!("{} mistakes", mistakes.len())
                 }
+                Failure::Answered(code) => format!("status {code}"),
             };
             findings.push(Finding::trouble(
                 format!("the daemon cannot be asked: {why}"),
@@ -112,36 +119,45 @@ fn daemon(dir: &Path, is_down: bool) -> Vec<Finding> {
     findings
 }
 
-fn no_key(dir: &Path, settings: &Settings) -> Option<Finding> {
+fn no_key(paths: &Paths, settings: &Settings) -> Option<Finding> {
     (!settings.has_key_at(Folder::now())).then(|| {
-        let mend = format!("{} key add laptop", ctl_command(dir));
+        let mend = format!("{} key add laptop", paths.ctl());
         Finding::trouble(words::NO_KEY, mend)
     })
 }
 
 fn is_down() -> bool {
-    let looked = Firewall::open().and_then(|mut firewall| firewall.is_in_force());
-    matches!(looked, Ok(false))
+    look::look().is_ok_and(|look| !look.is_guarding())
 }
 
-fn guard(dir: &Path, config: &Config, is_down: bool) -> Option<Finding> {
-    let ctl = ctl_command(dir);
+fn guard(paths: &Paths, enforcing: bool, is_down: bool) -> Option<Finding> {
+    let ctl = paths.ctl();
     let down = "everybody gets to the guarded ports whom the machine's own rules let in";
     let enable = || format!("{ctl} enable --confirm 10m");
-    match (config.on_trial, is_down) {
-        (false, false) => None,
-        (false, true) => {
-            let what = format!("the guard is down: {down}");
-            Some(Finding::trouble(what, enable()))
-        }
+    match (enforcing, is_down) {
+        (true, false) => None,
         (true, true) => {
-            let what =
-                format!("no trial goes on, and none was confirmed: the guard is down: {down}");
+            let what = format!("the guard is down: {down}");
+            Some(Finding::trouble(what, format!("{ctl} enable")))
+        }
+        (false, true) => {
+            let what = format!("the guard does not enforce, and no trial goes on: {down}");
             Some(Finding::trouble(what, enable()))
         }
-        (true, false) => Some(Finding::note(
+        (false, false) if stays_up() => {
+            let what = format!(
+                "the guard is up, and {} is missing: after the daemon's next start nothing is guarded",
+                paths.enabled().display()
+            );
+            Some(Finding::trouble(what, format!("{ctl} enable")))
+        }
+        (false, false) => Some(Finding::note(
             "the guard is on trial, and not confirmed: it goes down by itself, and nothing is guarded after the machine's next start",
             format!("{ctl} confirm, in a session that knocked its way in meanwhile"),
         )),
     }
+}
+
+fn stays_up() -> bool {
+    look::look().is_ok_and(|look| look.is_enforcing())
 }

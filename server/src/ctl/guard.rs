@@ -1,76 +1,99 @@
 //! `oneknockctl guard`: the guard without the daemon.
 
 use super::ask::ask;
-use super::words;
-use super::{Failure, say};
-use crate::config::{self, Config};
-use crate::control::answers::{OnTrial, Status, whole_seconds};
+use super::offline::kernel_failure;
+use super::words::State;
+use super::{Failure, look, say};
+use crate::clock::Clock;
+use crate::config::{self, Config, Paths, enabled};
+use crate::control::answers::{Status, TrialStatus, whole_seconds};
 use crate::control::protocol::Command;
 use crate::files::Owner;
-use crate::firewall::{self, Firewall, FirewallError};
+use crate::kernel::{Kernel, KernelError, default_gateways, has_net_admin};
 use std::fmt::Display;
-use std::path::Path;
 
-/// Puts the guard up as the configuration wants it; grants that stand in it stay. A daemon
-/// that runs keeps it up itself. With mistakes in the configuration it is as it was last in
-/// force.
-pub fn put_up(dir: &Path) -> Result<(), Failure> {
-    if !firewall::has_net_admin() {
+/// Puts the guard up as the configuration wants it, enforcing where the marker says so; grants
+/// that stand in it stay. A daemon that runs keeps it up itself. With mistakes in the
+/// configuration it is as it was last in force.
+pub fn put_up(paths: &Paths) -> Result<(), Failure> {
+    if !has_net_admin() {
         let what = "the guard can be put up by root alone";
         return Err(Failure::needs_root(what.into()));
     }
     // A file that cannot be read is a mistake like others: it must leave nothing open.
-    let mistakes = match config::load_config(dir, Owner::wanted()) {
-        Ok(config) => return put_up_as(dir, &config),
+    let mistakes = match config::load_config(paths, Owner::wanted()) {
+        Ok(config) => return put_up_as(paths, &config),
         Err(mistakes) => mistakes,
     };
-    let Some(kept) = config::kept_config(dir) else {
+    let Some(kept) = config::kept_config(paths) else {
         return Err(Failure::Mistakes(mistakes));
     };
-    put_up_as(dir, &kept)?;
-    let hint = format!("mend them, then: {} guard", config::ctl_command(dir));
+    put_up_as(paths, &kept)?;
+    let hint = format!("mend them, then: {} guard", paths.ctl());
     Err(Failure::AsItWas(mistakes, hint))
 }
 
-fn put_up_as(dir: &Path, config: &Config) -> Result<(), Failure> {
+fn put_up_as(paths: &Paths, config: &Config) -> Result<(), Failure> {
     // One that does not answer may hang: then the kernel says below whether it has the guard.
-    if let Ok(status) = ask::<Status>(dir, &Command::Status) {
-        match status.on_trial {
-            Some(trial) => say(format_args!("{}", words::on_trial(&trial))),
-            None => say("a running oneknockd keeps the guard up"),
+    if let Ok(status) = ask::<Status>(paths, &Command::Status) {
+        if status.enforcing {
+            say("a running oneknockd keeps the guard up");
+            return Ok(());
         }
-        return Ok(());
+        return Err(not_for_good(paths, status.trial.as_ref()));
     }
-    let failed = |error| Failure::new("the guard is not up as configured", error);
-    let mut firewall = Firewall::open().map_err(failed)?;
-    firewall.check_free(config).map_err(failed)?;
-    let before = match firewall.put_up(config, true) {
-        Ok(before) => Some(before),
-        Err(FirewallError::Owned) => None,
+    let enforcing = enabled::is_set(paths);
+    let failed = |error| kernel_failure("the guard is not up as configured", error);
+    // Without its gateways the guard is installed all the same.
+    let gateways = default_gateways().unwrap_or_else(|error| {
+        say(format_args!(
+            "warning: the default gateways are unknown: {error}"
+        ));
+        Vec::new()
+    });
+    let mut kernel = Kernel::open().map_err(failed)?;
+    let guard = config.guard(enforcing, &gateways);
+    let now = Clock::start().now();
+    let installed = match kernel.install(&guard, None, now, true) {
+        Ok(installed) => Some(installed),
+        Err(KernelError::OwnedByAnother) => None,
         Err(error) => return Err(failed(error)),
     };
-    match before {
+    let now = look::look().map_err(failed)?;
+    match installed {
         // Nobody else can have taken it down; by itself it goes down where it is on trial.
-        None if firewall.stays_up().map_err(failed)? => {
+        None if now.is_enforcing() => {
             say("a running oneknockd owns the guard: it is up");
         }
-        None if !config.on_trial => {
+        None if enforcing => {
             return Err(on_trial_still(
                 "a running oneknockd owns it, and cannot be asked",
             ));
         }
-        _ if config.on_trial => {
-            let left = firewall.trial().map_err(failed)?;
-            let left_seconds = left.map_or(0, |trial| whole_seconds(trial.left));
-            say(format_args!(
-                "{}",
-                words::on_trial(&OnTrial { left_seconds })
-            ));
+        _ if !enforcing => {
+            let trial = now.trial.map(|trial| TrialStatus {
+                left_seconds: whole_seconds(trial.remaining),
+            });
+            return Err(not_for_good(paths, trial.as_ref()));
         }
-        Some(before) if before.was_up => say("the guard was up, and is as configured"),
+        Some(done)
+            if done
+                .before
+                .as_ref()
+                .is_some_and(|table| table.form.is_some()) =>
+        {
+            say("the guard was up, and is as configured");
+        }
         _ => say("the guard is up"),
     }
     Ok(())
+}
+
+/// What is up shuts nothing, or not for good.
+fn not_for_good(paths: &Paths, trial: Option<&TrialStatus>) -> Failure {
+    let state = State::of(false, trial);
+    say(state.text(paths));
+    Failure::Answered(state.code())
 }
 
 /// A daemon that cannot be told keeps the guard on trial, whatever is configured.

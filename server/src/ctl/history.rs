@@ -2,11 +2,10 @@
 
 use super::{Failure, print, say};
 use crate::clock::{Clock, date};
-use crate::config::Usable;
-use crate::ledger::{self, Entry};
+use crate::config::{Paths, Usable};
+use crate::store::{self, HistoryRow};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
-use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -25,17 +24,17 @@ pub struct History {
 }
 
 impl History {
-    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
-        super::check_readable(dir)?;
-        let settings = Usable::load(dir).map_err(Failure::Mistakes)?.settings;
+    pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
+        super::check_readable(paths)?;
+        let settings = Usable::load(paths).map_err(Failure::Mistakes)?.settings;
         let since = self.since.map_or(0, |since| {
             let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
             Clock::start().now().wall.0.saturating_sub(since)
         });
-        let folder = &settings.config.state;
+        let folder = &paths.state();
         let read = |since| {
-            ledger::history(folder, self.key.as_ref(), Timestamp(since))
-                .map_err(|error| Failure::new(folder.join("ledger.db").display(), error))
+            store::history(folder, self.key.as_ref(), Timestamp(since))
+                .map_err(|error| Failure::new(folder.join("journal.db").display(), error))
         };
         let entries = read(since)?;
         if let Some(key) = &self.key
@@ -43,7 +42,7 @@ impl History {
         {
             let is_key = settings.keys.iter().any(|known| known.name == *key);
             if !is_key && read(0)?.is_empty() {
-                return Err(super::no_key(dir, key));
+                return Err(super::no_key(paths, key));
             }
             say(format_args!("key {key} opened nothing in that time"));
         }
@@ -74,28 +73,28 @@ pub fn print_lines(lines: &[String]) -> Result<(), Failure> {
     print(&lines.join("\n"))
 }
 
-fn row(entry: &Entry) -> [String; 8] {
+fn row(entry: &HistoryRow) -> [String; 8] {
     [
         date(entry.opened),
         date(entry.ended),
         entry.how.to_owned(),
         entry.key.to_string(),
-        entry.generation.to_string(),
+        entry.number.to_string(),
         entry.service.to_string(),
-        entry.address.to_string(),
+        entry.source.to_string(),
         entry.knocks.to_string(),
     ]
 }
 
-fn json(entry: &Entry) -> serde_json::Value {
+fn json(entry: &HistoryRow) -> serde_json::Value {
     serde_json::json!({
         "opened": date(entry.opened),
         "ended": date(entry.ended),
         "how": entry.how,
         "key": entry.key.as_str(),
-        "generation": entry.generation,
+        "generation": entry.number,
         "service": entry.service.as_str(),
-        "address": entry.address.to_string(),
+        "address": entry.source.to_string(),
         "knocks": entry.knocks,
     })
 }

@@ -1,14 +1,14 @@
 //! `oneknockctl init`.
 
 use super::{Failure, say};
-use crate::config::{Config, Service, default_control, default_state, forget_kept, main_text};
+use crate::config::{Config, Paths, Service, forget_kept, main_text};
 use crate::files::{self, Existing, KEY_FOLDER_MODE, Owner};
-use crate::ledger::Ledger;
+use crate::store::Store;
 use oneknock_shared::name::{Host, KeyName};
 use oneknock_shared::port::Ports;
 use oneknock_shared::secret::{ServerId, random};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 /// The ports from which one is drawn: above those of services and below those that
@@ -32,10 +32,6 @@ pub struct Init {
     /// times for several [default: ssh=tcp/22].
     #[arg(long = "service", value_name = "NAME=PORTS")]
     services: Vec<Named>,
-    /// Where the state that must outlive the daemon is kept [default: /var/lib/oneknock,
-    /// or DIR/state with --config DIR].
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
 }
 
 /// A service as the command line writes it.
@@ -57,10 +53,10 @@ impl FromStr for Named {
 }
 
 impl Init {
-    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
+    pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
         let owner = Owner::wanted();
-        let config = self.config(dir)?;
-        let path = files::config_file(dir);
+        let config = self.config()?;
+        let path = paths.main_file();
         let text = main_text(&config);
         // The same eyes that the daemon has: what it would refuse is not written.
         crate::config::check_main_text(&path, &text).map_err(Failure::Mistakes)?;
@@ -74,16 +70,21 @@ impl Init {
         if path.symlink_metadata().is_ok() {
             return Err(failed(&path, io::ErrorKind::AlreadyExists.into()));
         }
-        let keys = files::key_folder(dir);
-        files::make_folder(dir, owner, 0o755).map_err(|e| failed(dir, e))?;
+        let keys = paths.keys();
+        files::make_folder(paths.dir(), owner, 0o755).map_err(|e| failed(paths.dir(), e))?;
         files::make_folder(&keys, owner, KEY_FOLDER_MODE).map_err(|e| failed(&keys, e))?;
-        Ledger::create(&config.state, Owner::of_state())
+        // The default one is the service manager's.
+        if !paths.is_default() {
+            let run = paths.run();
+            files::make_folder(&run, Owner::of_state(), 0o755).map_err(|e| failed(&run, e))?;
+        }
+        Store::create(&paths.state(), Owner::of_state())
             .map_err(|error| Failure::new("the configuration was not written", error))?;
         // Of a server that was here before.
-        forget_kept(dir).map_err(|e| failed(dir, e))?;
+        forget_kept(paths).map_err(|e| failed(&paths.last_good(), e))?;
         // Last, so that a configuration never stands without what it needs.
         files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, e))?;
-        let ctl = crate::config::ctl_command(dir);
+        let ctl = paths.ctl();
         say(format_args!(
             "wrote {}: knocks on udp/{}",
             path.display(),
@@ -96,23 +97,15 @@ impl Init {
         Ok(())
     }
 
-    fn config(&self, dir: &Path) -> Result<Config, Failure> {
+    fn config(&self) -> Result<Config, Failure> {
         let no_random = |error| Failure::new("cannot make a server id", error);
         let port = match self.port {
             Some(port) => port,
             None => random_port().map_err(no_random)?,
         };
-        let dir = std::path::absolute(dir).map_err(|e| Failure::new(dir.display(), e))?;
-        let state = match &self.state {
-            Some(state) => {
-                std::path::absolute(state).map_err(|e| Failure::new(state.display(), e))?
-            }
-            None => default_state(&dir),
-        };
         let id = ServerId::generate().map_err(no_random)?;
         let name = self.name.clone().unwrap_or_else(|| door_name(&self.host));
-        let mut config = Config::new(name, self.host.clone(), port, id, state);
-        config.control = default_control(&dir, &config.state);
+        let mut config = Config::new(name, self.host.clone(), port, id);
         config.services = self.services.iter().map(|named| named.0.clone()).collect();
         if config.services.is_empty()
             && let (Ok(name), Ok(port)) = ("ssh".parse(), "tcp/22".parse())

@@ -2,7 +2,7 @@
 //! connects to them may walk none.
 
 use super::Failure;
-use crate::config::{Config, Sequence, Steps, ports_text, propose_sequence};
+use crate::config::{Config, Paths, Sequence, Steps, ports_text, propose_sequence};
 use crate::files::{self, Access, Owner};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::rolling;
@@ -133,8 +133,8 @@ pub fn outgoing() -> RangeInclusive<u16> {
 /// A good sequence for the configuration in this folder, as its line of `ports`, also where
 /// that has mistakes of any kind. `None` where it cannot be read at all, or there is no
 /// randomness.
-pub fn proposal(dir: &Path, listening: &Listening) -> Option<String> {
-    let path = files::config_file(dir);
+pub fn proposal(paths: &Paths, listening: &Listening) -> Option<String> {
+    let path = paths.main_file();
     let text = files::read(&path, Access::WrittenOnlyBy(Owner::wanted())).ok()?;
     let table = text.parse::<toml::Table>().ok()?;
     let (knock, taken) = (knock_ports(&table), taken(&table));

@@ -4,7 +4,6 @@
 //! Messages: `oneknockctl: what happened: why`, lower case, no full stop; a second line
 //! `hint: what to do`. Standard output carries what was asked for, alone.
 
-mod alone;
 mod ask;
 mod check;
 mod clocks;
@@ -12,21 +11,22 @@ mod complete;
 mod control;
 mod doctor;
 mod enable;
-mod end;
 mod guard;
 mod history;
 mod init;
 mod key;
 mod listening;
+mod look;
+mod offline;
+mod revoke;
 mod state;
 mod watch;
 mod words;
 
-use crate::config::{self, Mistake, Settings};
-use crate::control::protocol::Who;
+use crate::config::{Mistake, Paths, Settings, enabled};
+use crate::control::protocol::Selection;
 use crate::files;
-use crate::firewall::{self, How, Standing, TableIs};
-use crate::gateways;
+use crate::kernel::{self, default_gateways};
 use clap::{Parser, Subcommand};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -42,7 +42,8 @@ use std::time::Duration;
 /// Sets oneknock up on a server, keeps its keys, and asks its daemon.
 ///
 /// Exit status: 0 done, 1 it failed or mistakes were found, 2 the command line, the
-/// configuration or a key is wrong, 3 the guard is up as it was before such mistakes.
+/// configuration or a key is wrong, 3 the guard is up as it was before such mistakes; of
+/// "status" and "guard" also 6 the guard is on trial, 7 it does not enforce.
 pub struct Cli {
     /// Where oneknockd.toml and keys/ are.
     #[arg(
@@ -61,7 +62,7 @@ enum Command {
     /// Make the configuration and the empty state of a new server.
     ///
     /// Writes oneknockd.toml, an empty folder of keys and an empty state. Touches no
-    /// firewall: no port is shut before oneknockd runs.
+    /// firewall: no port is shut before "oneknockctl enable".
     Init(init::Init),
     /// Make, list, show, rotate, retire and remove keys.
     #[command(subcommand)]
@@ -82,30 +83,29 @@ enum Command {
     /// would wait for that before it accepts anything. What was made before now is refused
     /// from then on. Stop the daemon first.
     NewState,
-    /// Print the ruleset that the daemon loads, as JSON for "nft -j -f -".
+    /// Print the ruleset that the daemon loads, as text for "nft -f -".
     Rules {
-        /// The rest of it, which JSON cannot say, as text for "nft -f -": what refuses junk
-        /// to the knock port, from a set that the running daemon fills, and the steps of the
-        /// port sequence, where there is one.
+        /// The port sequence of the configuration and the service that it opens, as a ruleset
+        /// that works by itself, for a machine without a daemon (beside one its guard would
+        /// shut out whom a packet has admitted).
         #[arg(long)]
-        sieve: bool,
-        /// The port sequence of the configuration and the door that it opens, as a ruleset
-        /// that works by itself: text for "nft -f", for a machine without a daemon (beside
-        /// one its guard would shut out whom a packet has admitted).
-        #[arg(long, conflicts_with = "sieve")]
         sequence_only: bool,
     },
-    /// Say how the running daemon is: since when, where it listens, what it counted.
+    /// Say how the running daemon is: whether it enforces, where it listens, what it counted.
+    ///
+    /// Exit status: 0 the guarded ports are shut, 6 on trial, 7 they are not (not enforcing).
     Status {
         /// One JSON object.
         ///
         /// Its members: version, pid, `up_seconds`, `clock_ms`, `skew_seconds`, port, listen, guard
-        /// (owned or watched), `stays_watched` where it is to be owned and has to be
-        /// taken down for it, `on_trial` (`left_seconds`) where it is, services (name, ports, grants),
-        /// keys, grants, `waits_for_clock`, `as_before` where oneknockd.toml has mistakes,
-        /// `left_out` (files of keys that a start left out for theirs), `read_ms` (when it last
-        /// read its configuration), and counters (accepted and waiting; junk, ignored, refused and failed by reason).
-        /// What ends in `_ms` is in milliseconds since 1970.
+        /// (owned or watched), `exclusive_pending` (whether it is to be owned and has to be
+        /// taken down for it), enforcing (whether the guarded ports are shut for good), trial
+        /// (`left_seconds`, or null where none goes on), `sync_error` (why the kernel does not
+        /// hold every grant, or null), services (name, ports, grants), keys, grants,
+        /// `waits_for_clock`, `using_last_good_config` (whether oneknockd.toml is invalid),
+        /// `skipped_keys` (the files of keys that are invalid), and counters (accepted and
+        /// waiting; junk, ignored, refused and failed by reason). What ends in `_ms` is in
+        /// milliseconds since 1970.
         #[arg(long)]
         json: bool,
     },
@@ -123,10 +123,8 @@ enum Command {
     },
     /// Have the daemon reread configuration and keys; say whether it took them.
     ///
-    /// With a mistake in them what was in force stays in force, and every mistake is said. With
-    /// mistakes in oneknockd.toml alone the keys are taken all the same, under what is in force
-    /// of it: a key that was removed does not wait for them. Nor does it for one that the
-    /// daemon's start has left out, and that is not mended.
+    /// With an error in them nothing is reloaded, and every error is printed. The commands that
+    /// change a key do not wait for that: each has the daemon reload that key alone.
     Reload,
     /// End the grants of a key, to an address, or all of them, before their time.
     ///
@@ -135,7 +133,7 @@ enum Command {
     Revoke {
         /// A key's name or an address; what can be read as an address is one.
         #[arg(value_name = "KEY|ADDRESS", required_unless_present = "all")]
-        who: Option<Who>,
+        who: Option<Selection>,
         /// All grants.
         #[arg(long, conflicts_with = "who")]
         all: bool,
@@ -156,10 +154,10 @@ enum Command {
         /// A key's name or an address; what can be read as an address is one [default:
         /// all].
         #[arg(value_name = "KEY|ADDRESS")]
-        who: Option<Who>,
+        who: Option<Selection>,
         /// One JSON object.
         ///
-        /// Its members: refusals, a list of last (an event as "watch --json" prints it) and
+        /// Its members: rejections, a list of last (an event as "watch --json" prints it) and
         /// times; unknown, a list of `at_ms`, address, selector and times; `waits_for_clock`.
         #[arg(long)]
         json: bool,
@@ -175,10 +173,10 @@ enum Command {
         /// A JSON object a line.
         ///
         /// The first says v, the version of the others, 1. These are events: `at_ms`, event
-        /// (open when the watching began, granted, closed, ended, revoked, refused, ignored,
+        /// (open when the watching began, granted, closed, expired, revoked, refused, ignored,
         /// failed, retiring), key, address, proven (whether the address is the key holder's
         /// for sure), and as far as it has them service, seconds, generation, reason and
-        /// `ahead_seconds` (of the client's clock). Or they say lost, how many were left out.
+        /// `ahead_seconds` (of the client's clock). Or they say dropped, how many were left out.
         #[arg(long)]
         json: bool,
     },
@@ -197,6 +195,9 @@ enum Command {
     /// With --confirm it does so on trial: the kernel opens the ports again when the time is
     /// over, whatever became of the daemon or of this terminal, and until it is confirmed
     /// the guard shuts nothing at the machine's start either. For a guard that is down.
+    ///
+    /// Until it was enabled or confirmed a daemon that is started shuts nothing. The file
+    /// "enabled" beside oneknockd.toml says that it was.
     Enable(enable::Enable),
     /// Keep the guard up that is on trial.
     ///
@@ -215,7 +216,8 @@ enum Command {
     /// everybody who is not admitted already, and nobody new is until oneknockd runs.
     /// Connections that are open live on. Looks at the configuration alone, not at the keys.
     ///
-    /// With a mistake in the configuration the guard goes up as the last daemon had it, and
+    /// Where it was not enabled, it shuts nothing, and the exit status is 7; 6 while a trial goes
+    /// on. With a mistake in the configuration the guard goes up as the last daemon had it, and
     /// the exit status is 3; where none has run since "oneknockctl disable" it is 2, and there
     /// is no guard.
     Guard,
@@ -236,6 +238,8 @@ pub enum Failure {
     Usage(String, Option<String>),
     /// It failed, or the daemon refused. Exit status 1.
     Failed(String, Option<String>),
+    /// What was asked for is said, and is not as it should be. With its exit status.
+    Answered(u8),
 }
 
 impl Failure {
@@ -269,6 +273,7 @@ impl Failure {
             Self::Mistakes(_) | Self::Usage(..) => 2,
             Self::Failed(..) => 1,
             Self::AsItWas(..) => 3,
+            Self::Answered(code) => *code,
         }
     }
 
@@ -283,6 +288,7 @@ impl Failure {
             Self::Usage(what, hint) | Self::Failed(what, hint) => {
                 (&[][..], Some(&**what), hint.as_ref())
             }
+            Self::Answered(_) => return,
         };
         for mistake in mistakes {
             say(format_args!("oneknockctl: {mistake}"));
@@ -323,18 +329,18 @@ fn as_root() -> String {
 }
 
 /// There is no such key.
-fn no_key(dir: &Path, name: &KeyName) -> Failure {
-    let ctl = config::ctl_command(dir);
+fn no_key(paths: &Paths, name: &KeyName) -> Failure {
+    let ctl = paths.ctl();
     let hint = format!("\"{ctl} key list\" shows those there are");
     Failure::Usage(format!("there is no key {name}"), Some(hint))
 }
 
 /// Whether this user may read the configuration at all; what is wrong with it is looked
 /// for elsewhere.
-pub fn check_readable(dir: &Path) -> Result<(), Failure> {
-    let paths = [files::config_file(dir), files::key_folder(dir)];
+pub fn check_readable(paths: &Paths) -> Result<(), Failure> {
+    let files = [paths.main_file(), paths.keys()];
     let denied = |path: &&PathBuf| access(*path, AccessFlags::R_OK) == Err(Errno::EACCES);
-    match paths.iter().find(denied) {
+    match files.iter().find(denied) {
         Some(path) => Err(Failure::io(path, &Errno::EACCES.into())),
         None => Ok(()),
     }
@@ -348,33 +354,35 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(status) => return status,
     };
-    if let Some(mistake) = config::no_folder(&cli.config) {
+    let paths = Paths::of(&cli.config);
+    if let Some(mistake) = paths.unusable() {
         say(format_args!("oneknockctl: {mistake}"));
         return ExitCode::from(2);
     }
     let result = match &cli.command {
-        Command::Init(init) => init.run(&cli.config),
-        Command::Key(command) => command.run(&cli.config),
-        Command::Check => check::check(&cli.config),
-        Command::Doctor => doctor::examine(&cli.config),
-        Command::History(history) => history.run(&cli.config),
-        Command::NewState => state::new(&cli.config),
-        Command::Rules {
-            sieve,
-            sequence_only,
-        } => rules(&cli, *sieve, *sequence_only),
-        Command::Status { json } => control::status(&cli.config, *json),
-        Command::Grants { json } => control::grants(&cli.config, *json),
-        Command::Reload => control::reload(&cli.config),
-        Command::Revoke { who, cut, .. } => end::revoke(&cli.config, who.as_ref(), *cut),
-        Command::Why { who, json } => control::why(&cli.config, who.as_ref(), *json),
-        Command::Watch { json } => watch::watch(&cli.config, *json),
-        Command::Metrics => control::metrics(&cli.config),
-        Command::Enable(enable) => enable.run(&cli.config),
-        Command::Confirm => enable::confirm(&cli.config),
-        Command::Disable => enable::disable(&cli.config),
-        Command::Guard => guard::put_up(&cli.config),
-        Command::Teardown => control::teardown(&cli.config),
+        Command::Init(init) => init.run(&paths),
+        Command::Key(command) => command.run(&paths),
+        Command::Check => check::check(&paths),
+        Command::Doctor => doctor::examine(&paths),
+        Command::History(history) => history.run(&paths),
+        Command::NewState => state::new(&paths),
+        Command::Rules { sequence_only } => rules(&paths, *sequence_only),
+        Command::Status { json } => control::status(&paths, *json),
+        Command::Grants { json } => control::grants(&paths, *json),
+        Command::Reload => control::reload(&paths),
+        Command::Revoke { who, cut, .. } => {
+            revoke::revoke(&paths, who.as_ref().unwrap_or(&Selection::All), *cut)
+        }
+        Command::Why { who, json } => {
+            control::why(&paths, who.as_ref().unwrap_or(&Selection::All), *json)
+        }
+        Command::Watch { json } => watch::watch(&paths, *json),
+        Command::Metrics => control::metrics(&paths),
+        Command::Enable(enable) => enable.run(&paths),
+        Command::Confirm => enable::confirm(&paths),
+        Command::Disable => enable::disable(&paths),
+        Command::Guard => guard::put_up(&paths),
+        Command::Teardown => control::teardown(&paths),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -385,30 +393,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn rules(cli: &Cli, sieve: bool, sequence_only: bool) -> Result<(), Failure> {
-    check_readable(&cli.config)?;
-    let settings = Settings::load(&cli.config).map_err(Failure::Mistakes)?;
-    if sequence_only {
-        let text =
-            firewall::sequence_alone(&settings.config, &gateways::read()).ok_or_else(|| {
-                let hint =
-                    "a rolling one needs the daemon; give ports in [sequence] of oneknockd.toml";
-                Failure::Usage("no fixed sequence is configured".into(), Some(hint.into()))
-            })?;
-        return print(text.trim_end());
+fn rules(paths: &Paths, sequence_only: bool) -> Result<(), Failure> {
+    check_readable(paths)?;
+    let settings = Settings::load(paths).map_err(Failure::Mistakes)?;
+    let gateways = default_gateways();
+    let gateways = gateways.map_err(|error| Failure::new("the default gateways", error))?;
+    let guard = settings.config.guard(enabled::is_set(paths), &gateways);
+    if !sequence_only {
+        return print(kernel::ruleset_text(&guard).trim_end());
     }
-    if sieve {
-        let sequence = firewall::sequence_script(&settings.config, &gateways::read());
-        let text = firewall::sieve_script(&settings.config.listen) + &sequence;
-        return print(text.trim_end());
-    }
-    let how = How {
-        table: TableIs::Made,
-        grace: true,
-    };
-    let ruleset = firewall::ruleset(&settings.config, &Standing::default(), how);
-    let text = serde_json::to_string_pretty(&ruleset).map_err(|e| Failure::new("rules", e))?;
-    print(&text)
+    let text = kernel::standalone_sequence_text(&guard).ok_or_else(|| {
+        let hint = "a rolling one needs the daemon; give ports in [sequence] of oneknockd.toml";
+        Failure::Usage("no fixed sequence is configured".into(), Some(hint.into()))
+    })?;
+    print(text.trim_end())
 }
 
 /// Writes a line to standard output; a reader who is gone is a failure, not a panic.

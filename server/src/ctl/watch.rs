@@ -3,12 +3,13 @@
 
 use super::ask::{Asked, NoAnswer};
 use super::{Failure, print, say, words};
-use crate::control::answers::{Event, Grant, Happened, Watched, Watching, whole_seconds};
+use crate::config::Paths;
+use crate::control::answers::{ListedGrant, Watching, whole_seconds};
 use crate::control::protocol::{Command, VERSION};
+use crate::control::watch::{Happened, WatchEvent, WatchMessage};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +20,8 @@ const GRANTS: usize = 10;
 const EVENTS: usize = 8;
 
 /// Runs until the daemon ends, or Ctrl-C.
-pub fn watch(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let mut asked = Asked::new(dir, &Command::Watch)?;
+pub fn watch(paths: &Paths, as_json: bool) -> Result<(), Failure> {
+    let mut asked = Asked::new(paths, &Command::Watch)?;
     asked.answer::<Watching>()?;
     asked.wait_for_ever()?;
     if as_json {
@@ -31,7 +32,7 @@ pub fn watch(dir: &Path, as_json: bool) -> Result<(), Failure> {
     } else {
         say("watching; Ctrl-C ends it");
     }
-    while let Some(watched) = asked.line::<Watched>()? {
+    while let Some(watched) = asked.line::<WatchMessage>()? {
         if as_json {
             let text = serde_json::to_string(&watched);
             print(&text.map_err(|error| Failure::new("answer", error))?)?;
@@ -51,17 +52,17 @@ fn is_drawn_on() -> bool {
     io::stdout().is_terminal() && !is_dumb
 }
 
-fn line(watched: &Watched) -> String {
+fn line(watched: &WatchMessage) -> String {
     match watched {
-        Watched::Event(event) => words::event(event),
-        Watched::Lost { lost } => format!("(left out: {lost})"),
+        WatchMessage::Event(event) => words::event(event),
+        WatchMessage::Dropped { dropped } => format!("({dropped} events dropped)"),
     }
 }
 
 /// Draws the view when something has happened, and each second.
 fn draw(mut asked: Asked) -> Result<(), Failure> {
     let start = Instant::now();
-    let (tell, told) = channel::<Result<Option<Watched>, NoAnswer>>();
+    let (tell, told) = channel::<Result<Option<WatchMessage>, NoAnswer>>();
     thread::spawn(move || {
         loop {
             let line = asked.line();
@@ -116,8 +117,8 @@ struct View {
 }
 
 impl View {
-    fn note(&mut self, now: Duration, watched: &Watched) {
-        if let Watched::Event(event) = watched {
+    fn note(&mut self, now: Duration, watched: &WatchMessage) {
+        if let WatchMessage::Event(event) = watched {
             self.count(now, event);
             if event.event == Happened::Open {
                 return;
@@ -131,9 +132,12 @@ impl View {
         self.events.push_back(line(watched));
     }
 
-    fn count(&mut self, now: Duration, event: &Event) {
+    fn count(&mut self, now: Duration, event: &WatchEvent) {
         let service = event.service.clone().unwrap_or_default();
-        let place = (event.key.clone(), service, event.address);
+        let Some(address) = event.address else {
+            return;
+        };
+        let place = (event.key.clone(), service, address);
         match event.event {
             Happened::Open | Happened::Granted => {
                 let left = Duration::from_secs(event.seconds.unwrap_or(0));
@@ -141,7 +145,7 @@ impl View {
                 // To open again never shortens.
                 *until = (*until).max(now.saturating_add(left));
             }
-            Happened::Closed | Happened::Ended | Happened::Revoked => {
+            Happened::Closed | Happened::Expired | Happened::Revoked => {
                 self.grants.remove(&place);
             }
             Happened::Refused | Happened::Ignored | Happened::Failed | Happened::Retiring => {}
@@ -162,7 +166,7 @@ impl View {
         )];
         lines.push(words::GRANTS_HEAD.into());
         for ((key, service, address), until) in live.iter().take(GRANTS) {
-            lines.push(words::grant(&Grant {
+            lines.push(words::grant(&ListedGrant {
                 key: key.clone(),
                 address: *address,
                 service: service.clone(),
@@ -183,12 +187,11 @@ impl View {
 mod tests {
     use super::*;
 
-    fn event(event: Happened, last: u8, seconds: u64) -> Watched {
-        let key = "laptop".parse().unwrap();
-        Watched::Event(Event {
+    fn event(event: Happened, last: u8, seconds: u64) -> WatchMessage {
+        WatchMessage::Event(WatchEvent {
             service: Some("ssh".into()),
             seconds: Some(seconds),
-            ..Event::new(0, event, &key, [192, 0, 2, last].into())
+            ..WatchEvent::new(0, event, "laptop", Some([192, 0, 2, last].into()))
         })
     }
 
@@ -221,11 +224,15 @@ mod tests {
             view.note(at(0), &event(Happened::Open, last, 60));
             view.note(at(0), &event(Happened::Refused, last, 0));
         }
-        view.note(at(0), &Watched::Lost { lost: 3 });
+        view.note(at(0), &WatchMessage::Dropped { dropped: 3 });
         let lines = view.lines(at(1));
         assert!(lines.len() < 24, "{}", lines.len());
         let text = lines.join("\n");
-        for part in ["200, as far as was seen", "(and 190 more)", "(left out: 3)"] {
+        for part in [
+            "200, as far as was seen",
+            "(and 190 more)",
+            "(3 events dropped)",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

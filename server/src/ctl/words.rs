@@ -1,9 +1,9 @@
 //! The daemon's answers in words, and as metrics. Pure.
 
-use crate::control::answers::{
-    Event, Grant, Happened, OnTrial, Refused, STAYS_WATCHED, Status, Walked,
-};
-use crate::firewall::ALONE;
+use crate::config::Paths;
+use crate::control::answers::{ListedGrant, Rejected, SequenceGrant, Status, TrialStatus};
+use crate::control::watch::{Happened, WatchEvent};
+use crate::kernel::STANDALONE_TABLE;
 use crate::reasons;
 use humantime::{format_duration, format_rfc3339_seconds};
 use std::collections::BTreeMap;
@@ -27,26 +27,32 @@ fn span(seconds: u64) -> String {
 /// What is to be known; and done, while the daemon waits for the clock.
 pub const WAITS: &str = "nothing is accepted yet, from any key: the state was lost, and until this machine's clock is synchronised no packet can be told from one that was accepted before; have the clock synchronised (timedatectl), or where it is right, stop oneknockd and vouch for it with \"oneknockctl new-state\"";
 
-/// What is to be known and done while the daemon has a configuration of before.
-const AS_BEFORE: &str = "oneknockd.toml had mistakes when it was last read: in force is what was before; \"oneknockctl check\" says them, and \"oneknockctl reload\" takes it when they are mended";
+/// What is to be known and done while the daemon runs on the last good configuration.
+const LAST_GOOD: &str = "warning: oneknockd.toml is invalid; running on the last good configuration (hint: oneknockctl check, then oneknockctl reload)";
 
-/// What is to be known and done about keys that a start has left out.
+/// What is to be known and done about keys that are not loaded.
 #[must_use]
-pub fn left_out(files: &[String]) -> String {
+pub fn skipped(files: &[String]) -> String {
     format!(
-        "left out, since their files have had mistakes from the daemon's start on, or name what is not in force: {}: nobody gets in by these keys; \"oneknockctl check\" says the mistakes, and \"oneknockctl reload\" takes each key that is mended",
+        "error: keys are not loaded, since their files are invalid: {} (hint: oneknockctl check, then oneknockctl reload)",
         files.join(", ")
     )
 }
 
+/// What to know and do about a guard that was monitored before it was to be exclusive.
+pub const EXCLUSIVE_PENDING: &str = "warning: guard = \"owned\" takes effect when the table is made again; when its ports may be open for a moment: oneknockctl teardown, then start oneknockd";
+
 /// Several lines, without the last one's end.
 #[must_use]
-pub fn status(status: &Status) -> String {
+pub fn status(status: &Status, paths: &Paths) -> String {
+    let state = State::of(status.enforcing, status.trial.as_ref());
     let mut text = format!(
-        "oneknockd {}, process {}, up {}\n\
+        "{}\n\
+         oneknockd {}, process {}, up {}\n\
          listens on {}; clients knock on udp/{}\n\
          clock {}, knocks may be {} off\n\
          keys {}, live grants {}, guard {}",
+        state.text(paths),
         status.version,
         status.pid,
         span(status.up_seconds),
@@ -58,25 +64,27 @@ pub fn status(status: &Status) -> String {
         status.grants,
         status.guard,
     );
-    if status.stays_watched {
+    if status.exclusive_pending {
         text.push('\n');
-        text.push_str(STAYS_WATCHED);
+        text.push_str(EXCLUSIVE_PENDING);
     }
-    if let Some(trial) = &status.on_trial {
-        text.push('\n');
-        text.push_str(&on_trial(trial));
+    if let Some(error) = &status.sync_error {
+        let _ = write!(
+            text,
+            "\nerror: the kernel does not hold every grant: {error}"
+        );
     }
     if status.waits_for_clock {
         text.push('\n');
         text.push_str(WAITS);
     }
-    if status.as_before {
+    if status.using_last_good_config {
         text.push('\n');
-        text.push_str(AS_BEFORE);
+        text.push_str(LAST_GOOD);
     }
-    if !status.left_out.is_empty() {
+    if !status.skipped_keys.is_empty() {
         text.push('\n');
-        text.push_str(&left_out(&status.left_out));
+        text.push_str(&skipped(&status.skipped_keys));
     }
     // Writing to a String cannot fail.
     for service in &status.services {
@@ -112,7 +120,7 @@ pub fn status(status: &Status) -> String {
 #[must_use]
 pub fn sequence_alone() -> String {
     format!(
-        "\"oneknockctl rules --sequence-only\" is in force, and lets in by the port sequence alone, whatever a packet has opened: \"nft delete table inet {ALONE}\" takes it down"
+        "\"oneknockctl rules --sequence-only\" is in force, and lets in by the port sequence alone, whatever a packet has opened: \"nft delete table inet {STANDALONE_TABLE}\" takes it down"
     )
 }
 
@@ -122,19 +130,52 @@ pub const NO_SEQUENCE: &str = "has no port sequence: it is to sign its address, 
 /// Of a server without a key that opens.
 pub const NO_KEY: &str = "there is no key, or none whose time is not over: nobody can get in";
 
-/// What a guard is that was enabled on trial, while no trial goes on.
-pub const NOT_CONFIRMED: &str =
-    "on trial, and not confirmed: the guard is down; \"oneknockctl enable\" puts it up";
+/// What a guard does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its doors are shut, for good.
+    Enforcing,
+    /// Its doors are shut for so many more seconds.
+    OnTrial(u64),
+    /// Its doors are open.
+    NotEnforcing,
+}
 
-/// How a guard on trial is.
-#[must_use]
-pub fn on_trial(trial: &OnTrial) -> String {
-    match trial.left_seconds {
-        0 => NOT_CONFIRMED.into(),
-        left => format!(
-            "on trial: the guard goes down in {} unless \"oneknockctl confirm\" comes from a new session",
-            span(left)
-        ),
+impl State {
+    /// That of a guard that enforces or not, with a trial where one goes on.
+    #[must_use]
+    pub fn of(enforcing: bool, trial: Option<&TrialStatus>) -> Self {
+        match trial {
+            _ if enforcing => Self::Enforcing,
+            Some(trial) => Self::OnTrial(trial.left_seconds),
+            None => Self::NotEnforcing,
+        }
+    }
+
+    /// The exit status that says it.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Enforcing => 0,
+            Self::OnTrial(_) => 6,
+            Self::NotEnforcing => 7,
+        }
+    }
+
+    /// One line.
+    #[must_use]
+    pub fn text(self, paths: &Paths) -> String {
+        let ctl = paths.ctl();
+        match self {
+            Self::Enforcing => "enforcing".into(),
+            Self::OnTrial(left) => format!(
+                "on trial: the guard goes down in {} unless \"{ctl} confirm\" comes from a new session",
+                span(left)
+            ),
+            Self::NotEnforcing => format!(
+                "not enforcing: guarded ports are as open as without oneknock; \"{ctl} enable --confirm 10m\" shuts them, on trial at first"
+            ),
+        }
     }
 }
 
@@ -144,8 +185,8 @@ pub const GRANTS_HEAD: &str =
 
 /// A line of that table.
 #[must_use]
-pub fn grant(grant: &Grant) -> String {
-    let Grant {
+pub fn grant(grant: &ListedGrant) -> String {
+    let ListedGrant {
         key,
         address,
         service,
@@ -156,12 +197,12 @@ pub fn grant(grant: &Grant) -> String {
 
 /// A line of that table for somebody whom the port sequence has admitted.
 #[must_use]
-pub fn walked(walked: &Walked) -> String {
-    let Walked {
+pub fn sequence_grant(grant: &SequenceGrant) -> String {
+    let SequenceGrant {
         address,
         service,
         seconds,
-    } = walked;
+    } = grant;
     // No key has such a name.
     grant_line("(port sequence)", *address, service, *seconds)
 }
@@ -173,7 +214,7 @@ fn grant_line(key: &str, address: IpAddr, service: &str, seconds: u64) -> String
 }
 
 /// What was the matter and what to do, in a sentence.
-fn advice(event: &Event) -> String {
+fn advice(event: &WatchEvent) -> String {
     let word = event.reason.as_deref().unwrap_or("");
     let Some(reason) = reasons::of(word) else {
         return word.into();
@@ -189,21 +230,24 @@ fn advice(event: &Event) -> String {
     format!("{means}: {} [{word}]", reason.act)
 }
 
-fn source(event: &Event) -> String {
+fn source(event: &WatchEvent) -> String {
+    let address = event
+        .address
+        .map_or("-".into(), |address| address.to_string());
     let service = event.service.as_ref().map(|name| format!(" for {name}"));
     let whose = if event.proven {
         ""
     } else {
         " (it may be forged)"
     };
-    format!("{}{whose}{}", event.address, service.unwrap_or_default())
+    format!("{address}{whose}{}", service.unwrap_or_default())
 }
 
 /// One line.
 #[must_use]
-pub fn refused(refused: &Refused) -> String {
-    let event = &refused.last;
-    let times = match refused.times {
+pub fn rejected(rejected: &Rejected) -> String {
+    let event = &rejected.last;
+    let times = match rejected.times {
         1 => String::new(),
         times => format!(", {times} times"),
     };
@@ -217,8 +261,11 @@ pub fn refused(refused: &Refused) -> String {
 
 /// One line.
 #[must_use]
-pub fn event(event: &Event) -> String {
-    let (at, key, address) = (time(event.at_ms), &event.key, event.address);
+pub fn event(event: &WatchEvent) -> String {
+    let (at, key) = (time(event.at_ms), &event.key);
+    let address = event
+        .address
+        .map_or("-".into(), |address| address.to_string());
     let service = event.service.as_deref().unwrap_or("all");
     match event.event {
         Happened::Granted => {
@@ -230,9 +277,9 @@ pub fn event(event: &Event) -> String {
             format!("{at} open {key} {address} {service} {left}")
         }
         Happened::Closed => format!("{at} closed {key} {address} {service}"),
-        Happened::Ended => format!("{at} ended {key} {address} {service}"),
+        Happened::Expired => format!("{at} expired {key} {address} {service}"),
         Happened::Retiring => format!(
-            "{at} retiring {key} generation {}: it works for {} more, since a newer one was used from {address}",
+            "{at} retiring {key} generation {}: it works for {} more, since a newer one was used",
             event.generation.unwrap_or(0),
             span(event.seconds.unwrap_or(0)),
         ),
@@ -261,17 +308,27 @@ pub fn metrics(status: Option<&Status>) -> String {
     let Some(status) = status else {
         return lines.join("\n");
     };
+    let help = "Whether the guarded ports are shut for good.";
+    lines.extend(head("enforcing", "gauge", help));
+    lines.push(format!("oneknock_enforcing {}", u8::from(status.enforcing)));
+    let help = "For how long a trial shuts the guarded ports still.";
+    lines.extend(head("trial_seconds", "gauge", help));
+    let left = status.trial.as_ref().map_or(0, |t| t.left_seconds);
+    lines.push(format!("oneknock_trial_seconds {left}"));
     lines.extend(head(
         "uptime_seconds",
         "gauge",
         "How long the daemon has run.",
     ));
     lines.push(format!("oneknock_uptime_seconds {}", status.up_seconds));
-    lines.extend(head("keys", "gauge", "Keys in force."));
+    lines.extend(head("keys", "gauge", "Keys that are loaded."));
     lines.push(format!("oneknock_keys {}", status.keys));
-    let help = "Keys not in force, since their files had mistakes when the daemon started.";
-    lines.extend(head("keys_left_out", "gauge", help));
-    lines.push(format!("oneknock_keys_left_out {}", status.left_out.len()));
+    let help = "Keys that are not loaded, since their files are invalid.";
+    lines.extend(head("keys_skipped", "gauge", help));
+    lines.push(format!(
+        "oneknock_keys_skipped {}",
+        status.skipped_keys.len()
+    ));
     lines.extend(head("grants", "gauge", "Live grants."));
     for service in &status.services {
         let (name, grants) = (&service.name, service.grants);
@@ -312,28 +369,24 @@ fn head(name: &str, kind: &str, help: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::answers::{Counted, Guarded};
+    use crate::control::answers::{CounterValues, ServiceStatus};
 
-    fn stale(ahead: i64) -> Event {
-        Event {
-            reason: Some("stale".into()),
+    fn skewed(ahead: i64) -> WatchEvent {
+        let address = Some([192, 0, 2, 7].into());
+        WatchEvent {
+            reason: Some("clock-skew".into()),
             ahead_seconds: Some(ahead),
-            ..Event::new(
-                1_800_000_000_000,
-                Happened::Ignored,
-                &"laptop".parse().unwrap(),
-                [192, 0, 2, 7].into(),
-            )
+            ..WatchEvent::new(1_800_000_000_000, Happened::Ignored, "laptop", address)
         }
     }
 
     #[test]
     fn a_wrong_clock_is_told_with_how_wrong_it_is() {
-        let refused = Refused {
-            last: stale(-14_520),
+        let rejected = Rejected {
+            last: skewed(-14_520),
             times: 3,
         };
-        let text = super::refused(&refused);
+        let text = super::rejected(&rejected);
         assert!(
             text.starts_with("2027-01-15T08:00:00Z laptop from 192.0.2.7"),
             "{text}"
@@ -342,17 +395,17 @@ mod tests {
             "3 times",
             "clock is 4h 2m behind",
             "set the clock",
-            "[stale]",
+            "[clock-skew]",
         ] {
             assert!(text.contains(part), "{text}");
         }
-        let ahead = event(&stale(61));
+        let ahead = event(&skewed(61));
         assert!(ahead.contains("1m 1s ahead of"), "{ahead}");
     }
 
     #[test]
     fn what_a_newer_daemon_says_is_passed_on() {
-        let mut newer = stale(0);
+        let mut newer = skewed(0);
         newer.reason = Some("moon-phase".into());
         assert!(event(&newer).ends_with(": moon-phase"));
         newer.at_ms = u64::MAX;
@@ -371,9 +424,11 @@ mod tests {
             port: 45123,
             listen: vec![],
             guard: "owned".into(),
-            stays_watched: false,
-            on_trial: None,
-            services: vec![Guarded {
+            exclusive_pending: false,
+            sync_error: None,
+            enforcing: true,
+            trial: None,
+            services: vec![ServiceStatus {
                 name: "ssh".into(),
                 ports: vec!["tcp/22".into()],
                 grants: 2,
@@ -381,23 +436,24 @@ mod tests {
             keys: 3,
             grants: 2,
             waits_for_clock: false,
-            as_before: false,
-            left_out: vec!["phone.toml".into()],
-            read_ms: 0,
-            counters: Counted {
+            using_last_good_config: false,
+            skipped_keys: vec!["phone.toml".into()],
+            counters: CounterValues {
                 accepted: 7,
-                ignored: BTreeMap::from([("stale".into(), 1)]),
-                ..Counted::default()
+                ignored: BTreeMap::from([("clock-skew".into(), 1)]),
+                ..CounterValues::default()
             },
         };
         let text = metrics(Some(&status));
         for line in [
             "oneknock_up 1",
+            "oneknock_enforcing 1",
+            "oneknock_trial_seconds 0",
             "oneknock_keys 3",
-            "oneknock_keys_left_out 1",
+            "oneknock_keys_skipped 1",
             "oneknock_grants{service=\"ssh\"} 2",
             "oneknock_packets_total{outcome=\"accepted\",reason=\"\"} 7",
-            "oneknock_packets_total{outcome=\"ignored\",reason=\"stale\"} 1",
+            "oneknock_packets_total{outcome=\"ignored\",reason=\"clock-skew\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

@@ -1,224 +1,221 @@
 //! The start: from what is on disk and in the kernel to a daemon that is ready.
 
-use super::sift::Sifting;
-use super::{Cli, Daemon, Stopped, TIDY_EVERY};
+use super::{Daemon, Stopped};
 use crate::clock::{Clock, Synchronised};
-use crate::config::{self, Usable};
-use crate::control::Control;
-use crate::control::answers::STAYS_WATCHED;
-use crate::files;
-use crate::firewall::{Before, Firewall};
-use crate::gate::{Change, Gate, Held, Memory, Now, Place};
-use crate::gateways;
-use crate::ledger::{Found, Ledger};
+use crate::config::{self, Paths};
+use crate::control::Socket;
+use crate::engine::Now;
+use crate::kernel::{Kernel, RouteMonitor, default_gateways};
 use crate::listener::Listener;
-use crate::log::{self, Log};
-use crate::running;
-use oneknock_shared::knock::Timestamp;
+use crate::observers::{self, Level, Observers};
+use crate::server::{Opened, Server, ServerSettings};
+use std::time::Duration;
 
-/// Instead of a configuration with mistakes.
-const KEPT: &str = "in force stays what was before these mistakes were made: mend them, then \"oneknockctl reload\"";
+/// How often it is said that nothing is accepted before the clock is synchronized.
+const REMIND: Duration = Duration::from_secs(300);
+
+/// Where the state was lost: waits for the clock.
+#[derive(Debug)]
+pub(super) struct AwaitingClock {
+    clock: Synchronised,
+    /// When it is said next.
+    remind: Duration,
+}
 
 impl Daemon {
-    pub(super) fn start(cli: &Cli, clock: Clock) -> Result<Self, Stopped> {
-        let load = || Usable::load(&cli.config).map_err(Stopped::Mistakes);
-        let control = Control::bind(&load()?.settings.config, clock.now());
-        // Whoever changed a key since then found no daemon to tell.
-        let read_ms = files::clock_ms();
-        let usable = load()?;
-        usable.mistakes.iter().for_each(log::line);
-        if usable.as_before {
-            log::line(KEPT);
+    pub(super) fn start(paths: Paths, clock: Clock) -> Result<Self, Stopped> {
+        let now = clock.now();
+        let settings = ServerSettings::load_for_start(&paths).map_err(Stopped::Config)?;
+        for problem in &settings.problems {
+            observers::say(Level::Error, "config-error", problem);
         }
-        let settings = usable.settings;
-        let mut firewall = Firewall::open()?;
-        // A guard that is up may be that of a daemon that runs: not to be touched.
+        if settings.is_last_good {
+            let file = paths.main_file();
+            let file = file.display();
+            let what = format_args!("{file} is invalid: its last good copy is used");
+            observers::say(Level::Error, "using-last-good", what);
+        }
+        let mut kernel = Kernel::open()?;
+        let control = Socket::bind(&paths.control(), settings.config.control_group.as_deref());
+        // A guard that is installed may be that of a daemon that runs: not to be touched.
         let control = match control {
-            Err(why) if firewall.is_up()? => return Err(why.into()),
+            Err(why)
+                if kernel
+                    .installed()?
+                    .is_some_and(|table| table.form.is_some()) =>
+            {
+                return Err(why.into());
+            }
             other => other,
         };
-        firewall.check_free(&settings.config)?;
-        // The guard before everything that may fail: where it does, the door stays shut.
-        let before = firewall.put_up(&settings.config, true)?;
+        let gateways = default_gateways();
+        if let Err(error) = &gateways {
+            observers::say(Level::Error, "gateways-unknown", error);
+        }
+        let gateways = gateways.unwrap_or_default();
+        // The guard before everything that may fail: where it does, nothing is open.
+        kernel.install(&settings.guard(&gateways), None, now, true)?;
         let control = control?;
         let listener = Listener::bind(&settings.config.listen)?;
-        let now = clock.now();
-        let (ledger, found) = Ledger::open(&settings.config.state, now)?;
-        for loose in ledger.was_loose() {
-            let (path, what, wanted) = (loose.path.display(), loose.what(), loose.wanted);
-            log::line(format_args!(
-                "{path}: {what}: mended, it is {wanted:04o} now"
-            ));
-        }
+        let opened = Server::open(paths, settings, clock, kernel, Observers::default())?;
+        let Opened {
+            mut server,
+            lost,
+            floor,
+            ended: _,
+        } = opened;
+        server.engine.set_gateways(gateways);
         let mut daemon = Self {
-            gate: Gate::new(&settings, now),
-            clock,
-            settings,
+            server,
             listener,
-            ledger,
-            firewall,
-            sifting: Sifting::default(),
-            gateways: gateways::Watch::start(),
-            log: Log::default(),
-            batch: Vec::new(),
-            waiting: None,
-            tidy_at: now.mono.saturating_add(TIDY_EVERY),
-            look_again: now.mono,
-            walked_in: std::collections::BTreeSet::new(),
-            turned_away: Vec::new(),
-            rolling: super::rolling::Rolling::default(),
             control,
-            trial_until: None,
-            as_before: usable.as_before,
-            left_out: usable.left_out,
-            read_ms,
-            held: None,
+            worker: super::work::Worker::start(),
+            routes: RouteMonitor::start()?,
+            monitor: None,
+            connections: super::disconnect::SharedConnections::default(),
+            prefilter: super::prefilter::Prefilter::default(),
+            rolling: super::rolling::Rolling::default(),
+            awaiting_clock: None,
+            trial: super::trial::Trial::default(),
+            started: now.mono,
+            repair_error: None,
         };
-        daemon.gate.set_gateways(gateways::read());
-        daemon.see_gateways();
-        let memory = daemon.take_up(found, now)?;
-        daemon.resume(&memory, &before, now)?;
-        daemon.take_up_trial()?;
-        daemon.remember(true);
-        daemon.sift();
-        daemon.roll();
-        daemon.hold(cli);
-        if !before.was_up && !daemon.settings.config.on_trial {
-            daemon.warn_of_no_key(cli, now);
+        if let Some(why) = lost {
+            daemon.await_clock(&why, now);
         }
+        if let Some(floor) = floor {
+            Self::say_until(floor.0.saturating_sub(now.wall.0).div_ceil(1000));
+        }
+        daemon.load_trial();
+        // With the grants that the state knows, and no others.
+        daemon.install()?;
+        daemon.snapshot_connections();
         daemon.announce("ready");
-        daemon.say_left_out();
-        daemon.keep(cli);
+        daemon.warn_of_no_key();
+        daemon.keep_last_good();
         Ok(daemon)
     }
 
-    /// Says that it runs, to whom its socket does not.
-    pub(super) fn hold(&mut self, cli: &Cli) {
-        match running::hold(&cli.config) {
-            Ok(held) => self.held = Some(held),
-            Err(error) => log::line(format_args!(
-                "where oneknockctl does not find the control socket it will not see that this runs: {error}"
-            )),
-        }
+    /// Without a state that can be read nothing is accepted until the clock is synchronized:
+    /// no packet can be told from one that was accepted before.
+    fn await_clock(&mut self, why: &str, now: Now) {
+        let state = self.server.paths.state();
+        observers::say(
+            Level::Error,
+            "state-lost",
+            format_args!("{}: {why}", state.display()),
+        );
+        self.awaiting_clock = Some(AwaitingClock {
+            clock: Synchronised::wait(),
+            remind: now.mono,
+        });
     }
 
-    /// The guard is up that was not before, and shuts everybody out.
-    fn warn_of_no_key(&self, cli: &Cli, now: Now) {
-        if !self.settings.has_key_at(now.wall) {
-            let ctl = config::ctl_command(&cli.config);
-            log::line(format_args!(
-                "warning: the guard is up now, and there is no key: nobody new can get in; \"{ctl} key add NAME\" makes one, \"{ctl} disable\" takes the guard down"
-            ));
-        }
-    }
-
-    /// Keys that are not in force since their files have mistakes.
-    pub(super) fn say_left_out(&self) {
-        if !self.left_out.is_empty() {
-            log::line(format_args!(
-                "left out, and nobody gets in by these keys: {}: mend them, then \"oneknockctl reload\"",
-                self.left_out.join(", ")
-            ));
-        }
-    }
-
-    /// Keeps what is in force, for a start with a mistake in the configuration.
-    pub(super) fn keep(&self, cli: &Cli) {
-        if let Err(error) = config::keep(&cli.config, &self.settings.config) {
-            log::line(format_args!(
-                "with a mistake in oneknockd.toml the next start will find nothing that was in force before: {error}"
-            ));
-        }
-    }
-
-    /// Puts the state of the last run in force; where there is none, waits for the clock.
-    fn take_up(&mut self, found: Found, now: Now) -> Result<Memory, Stopped> {
-        match found {
-            Found::State { memory, floor } => {
-                self.gate.restore(&memory);
-                self.begin(floor, now)?;
-                Ok(memory)
-            }
-            Found::Nothing(why) => {
-                let folder = self.settings.config.state.display();
-                log::line(format_args!(
-                    "the state in {folder}: {why}: nothing is accepted until the clock is synchronised, so that no packet is accepted twice"
-                ));
-                self.waiting = Some(Synchronised::wait());
-                Ok(Memory::default())
-            }
-        }
-    }
-
-    /// Begins the run: nothing that is not later than `floor` is accepted in it.
-    fn begin(&mut self, floor: Option<Timestamp>, now: Now) -> Result<(), Stopped> {
-        self.gate.cover_new(now);
-        let Some(floor) = floor else {
-            return Ok(self.ledger.begin(&self.gate.forgotten(now), Timestamp(0))?);
+    /// Accepts again once the clock is synchronized. To be called about once a second.
+    pub(super) fn check_clock(&mut self, now: Now) {
+        let Some(waiting) = &mut self.awaiting_clock else {
+            return;
         };
-        self.gate.raise_floors(floor);
-        self.ledger.begin(&self.gate.forgotten(now), floor)?;
-        let wait = floor.0.saturating_sub(now.wall.0).div_ceil(1000);
-        if wait > 0 {
-            log::line(format_args!(
-                "nothing is accepted for {wait} s, so that no packet is accepted twice"
-            ));
+        let trouble = waiting.clock.trouble();
+        if waiting.clock.is_done() {
+            match self.server.start_after_state_loss(now) {
+                Ok(seconds) => {
+                    self.awaiting_clock = None;
+                    self.roll();
+                    Self::say_until(seconds);
+                }
+                Err(error) => observers::say(Level::Error, "state-not-renewed", error),
+            }
+        } else if trouble.is_some() || now.mono >= waiting.remind {
+            waiting.remind = now.mono.saturating_add(REMIND);
+            let ctl = self.server.paths.ctl();
+            let why = trouble.map_or(String::new(), |error| format!(" (timedatectl: {error})"));
+            observers::say(
+                Level::Error,
+                "awaiting-clock",
+                format_args!(
+                    "all knocks are rejected until the clock is synchronized{why}; hint: if the clock is right: stop oneknockd, then {ctl} new-state"
+                ),
+            );
         }
-        Ok(())
     }
 
-    /// Takes up the grants of the last run that still have time.
-    fn resume(&mut self, memory: &Memory, before: &Before, now: Now) -> Result<(), Stopped> {
-        let mut lost = self.gate.resume(now, &memory.claims);
-        self.ledger.lose(&lost, now)?;
-        // Keys may have been removed or changed while no daemon ran.
-        let changed = self.gate.reconfigure(&self.settings, now);
-        self.ledger.lose(&changed, now)?;
-        lost.claims.extend(changed.claims);
-        log::revoked(&lost.claims).iter().for_each(log::line);
-        self.reconcile(before)?;
-        // What the kernel lists of a set that grows just then may lack some.
-        let config = &self.settings.config;
-        let mut shut: Vec<Place> = lost.claims.iter().map(|(_, place)| *place).collect();
-        shut.retain(|place| config.service(place.service).is_some());
-        shut.retain(|place| !self.gate.admits(now, *place));
-        let shut: Vec<Change> = shut.iter().map(|&place| Change::Shut { place }).collect();
-        self.change(&shut)?;
-        let held: Vec<Held> = self.gate.held(now, None).collect();
-        log::restored(&held).iter().for_each(log::line);
-        Ok(())
+    fn say_until(seconds: u64) {
+        if seconds > 0 {
+            observers::write(
+                Level::Warning,
+                format_args!(
+                    "replay-floor seconds={seconds} msg=\"nothing is accepted until then, so that no packet is accepted twice\""
+                ),
+            );
+        }
     }
 
-    pub(super) fn announce(&self, word: &str) {
-        if let Some(why) = self.firewall.no_sieve() {
-            log::line(format_args!(
-                "junk to the knock port is not refused in the kernel, but here, at a higher price: {why}"
-            ));
+    /// The guard enforces, and no key opens it.
+    fn warn_of_no_key(&self) {
+        let settings = &self.server.settings;
+        if settings.enforcing && !self.server.engine.has_key_at(self.server.clock.now()) {
+            let ctl = self.server.paths.ctl();
+            observers::say(
+                Level::Warning,
+                "no-key",
+                format_args!(
+                    "the guard enforces, and there is no valid key: nobody new gets in; hint: {ctl} key add NAME"
+                ),
+            );
         }
-        let config = &self.settings.config;
+    }
+
+    /// Keeps a copy of the main file, for a start with an invalid one.
+    pub(super) fn keep_last_good(&self) {
+        let settings = &self.server.settings;
+        if settings.is_last_good {
+            return;
+        }
+        let (paths, config) = (self.server.paths.clone(), settings.config.clone());
+        self.work(move || {
+            let kept = config::keep(&paths, &config);
+            move |_: &mut Daemon| {
+                if let Err(error) = kept {
+                    observers::say(Level::Warning, "last-good-not-kept", error);
+                }
+            }
+        });
+    }
+
+    /// Says what is served from now on.
+    pub(super) fn announce(&self, event: &str) {
+        let settings = &self.server.settings;
+        let config = &settings.config;
         let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         let services: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
-        log::line(format_args!(
-            "{word} listen={} services={} keys={} guard={}",
-            listen.join(","),
-            services.join(","),
-            self.settings.keys.len(),
-            self.guard_is()
-        ));
-        if self.stays_watched() {
-            log::line(STAYS_WATCHED);
+        observers::write(
+            Level::Info,
+            format_args!(
+                "{event} listen={} services={} keys={} guard={} enforcing={}",
+                listen.join(","),
+                services.join(","),
+                settings.keys.len(),
+                self.guard_mode(),
+                settings.enforcing
+            ),
+        );
+        if self.exclusive_pending() {
+            observers::say(
+                Level::Warning,
+                "exclusive-pending",
+                "the table was made in monitored mode; exclusive mode takes effect when it is made again",
+            );
         }
-    }
-
-    /// The clock is right: what was made before now is refused, since it may have been
-    /// accepted before the state was lost.
-    pub(super) fn start_anew(&mut self, now: Now) {
-        let skew = u64::try_from(self.settings.config.skew.as_millis()).unwrap_or(u64::MAX);
-        let floor = Timestamp(now.wall.0.saturating_add(skew));
-        match self.begin(Some(floor), now) {
-            Ok(()) => self.waiting = None,
-            Err(Stopped::Record(error)) if error.is_damage() => self.renew(&error, now),
-            Err(error) => log::line(format_args!("still nothing is accepted: {error}")),
+        if !settings.skipped_keys.is_empty() {
+            observers::say(
+                Level::Error,
+                "keys-skipped",
+                format_args!(
+                    "their files are invalid: {}",
+                    settings.skipped_keys.join(", ")
+                ),
+            );
         }
     }
 }

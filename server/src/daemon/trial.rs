@@ -1,79 +1,122 @@
-//! The guard on trial: begun and confirmed from outside, ended by the kernel.
+//! A guard on trial: begun and confirmed from outside, ended by the kernel.
 
 use super::Daemon;
-use crate::control::answers::{Failed, OnTrial, TriedOut, whole_seconds};
-use crate::firewall::FirewallError;
-use crate::gate::Now;
-use crate::log;
+use crate::config::enabled;
+use crate::control::answers::{Enforced, ErrorBody, TrialStarted, TrialStatus, whole_seconds};
+use crate::engine::Now;
+use crate::observers::{self, Level};
 use std::time::Duration;
 
-/// What to do about a guard that is not in force.
-const AGAIN: &str = "the guard is down; \"oneknockctl enable\" puts it up";
+/// Until when a trial goes on, since boot; the kernel ends it by itself.
+#[derive(Debug, Default)]
+pub(super) struct Trial(Option<Duration>);
 
 impl Daemon {
-    /// Shuts the doors for so long, where the guard is on trial.
-    pub(super) fn try_out(&mut self, time: Duration, uid: u32) -> Result<TriedOut, Failed> {
-        if !self.settings.config.on_trial {
-            return Err(Failed::new("the guard is not on trial"));
+    /// Enforces for so long, where the guard has the form of a trial.
+    pub(super) fn start_trial(
+        &mut self,
+        time: Duration,
+        uid: u32,
+    ) -> Result<TrialStarted, ErrorBody> {
+        if self.server.settings.enforcing {
+            return Err(ErrorBody::new("the guard enforces already"));
         }
-        // What is connected now was let in by no guard, and is never cut for it.
-        self.remember(true);
-        let begun = self.firewall.try_out(time);
-        begun.map_err(|error| Failed::new(format_args!("the guard is down: {error}")))?;
-        self.trial_until = Some(self.clock.now().mono.saturating_add(time));
+        // What is connected now was let in by no guard, and is never ended for it.
+        self.snapshot_connections();
+        let begun = self.server.kernel.begin_trial(time);
+        begun
+            .map_err(|error| ErrorBody::new(format_args!("the guard is not enforcing: {error}")))?;
+        self.trial = Trial(Some(self.server.clock.now().mono.saturating_add(time)));
         let seconds = time.as_secs();
-        log::line(format_args!(
-            "the guard is up for {seconds} s, on trial: asked for by uid={uid}"
-        ));
-        Ok(TriedOut {})
+        observers::write(
+            Level::Info,
+            format_args!("trial-started seconds={seconds} uid={uid}"),
+        );
+        Ok(TrialStarted {})
     }
 
-    /// Takes up a trial that an earlier run has left in the kernel.
-    pub(super) fn take_up_trial(&mut self) -> Result<(), FirewallError> {
-        if !self.settings.config.on_trial {
-            return Ok(());
+    /// Has the guard enforce, now that the marker says so.
+    pub(super) fn enforce(&mut self, uid: u32) -> Result<Enforced, ErrorBody> {
+        if !enabled::is_set(&self.server.paths) {
+            let marker = self.server.paths.enabled();
+            let what = format_args!("not enforcing: {} is missing", marker.display());
+            return Err(ErrorBody::new(what));
         }
-        let left = self.firewall.trial()?.map(|trial| trial.left);
-        self.trial_until = left.map(|left| self.clock.now().mono.saturating_add(left));
-        match left {
-            Some(left) => log::line(format_args!(
-                "the guard is on trial, for {} s still",
-                whole_seconds(left)
-            )),
-            None => log::line(format_args!("on trial, and not confirmed: {AGAIN}")),
+        if self.server.settings.enforcing {
+            return Ok(Enforced {});
         }
-        Ok(())
+        // What others did is repaired as it was.
+        self.check_guard();
+        self.server.settings.enforcing = true;
+        if let Err(error) = self.install() {
+            self.server.settings.enforcing = false;
+            return Err(ErrorBody::new(format_args!("not enforcing: {error}")));
+        }
+        // All that are connected were let in by the guard as it was.
+        self.snapshot_connections();
+        self.trial = Trial(None);
+        observers::write(Level::Info, format_args!("enforcing uid={uid}"));
+        Ok(Enforced {})
     }
 
-    /// The guard was put up anew: a trial that goes on goes on in it.
-    pub(super) fn go_on_with_trial(&mut self) -> Result<(), FirewallError> {
-        if !self.settings.config.on_trial {
-            self.trial_until = None;
+    /// Takes over a trial that an earlier run has left in the kernel.
+    pub(super) fn load_trial(&mut self) {
+        if self.server.settings.enforcing {
+            self.trial = Trial(None);
+            return;
         }
-        let left = |until: Duration| until.checked_sub(self.clock.now().mono);
-        match self.trial_until.and_then(left) {
-            Some(left) if self.firewall.trial()?.is_none() => self.firewall.try_out(left),
-            _ => Ok(()),
+        let now = self.server.clock.now().mono;
+        match self.server.kernel.trial() {
+            Ok(Some(trial)) => {
+                self.trial = Trial(Some(now.saturating_add(trial.remaining)));
+                let seconds = whole_seconds(trial.remaining);
+                observers::write(Level::Info, format_args!("on-trial seconds={seconds}"));
+            }
+            Ok(None) => {
+                self.trial = Trial(None);
+                let ctl = self.server.paths.ctl();
+                let what =
+                    format_args!("the guard drops nothing; hint: {ctl} enable --confirm 10m");
+                observers::say(Level::Warning, "not-enforcing", what);
+            }
+            Err(error) => observers::say(Level::Error, "trial-unknown", error),
         }
     }
 
-    /// Says once that a trial has ended.
-    pub(super) fn see_trial(&mut self, now: Now) {
-        if self.trial_until.is_some_and(|until| until <= now.mono) {
-            self.trial_until = None;
-            log::line(format_args!(
-                "the trial has ended, and nobody has confirmed it: {AGAIN}"
-            ));
+    /// The rules were loaded again: a trial that goes on goes on in them.
+    pub(super) fn restore_trial(&mut self) {
+        let Trial(Some(until)) = self.trial else {
+            return;
+        };
+        if self.server.settings.enforcing {
+            self.trial = Trial(None);
+            return;
+        }
+        let left = until.saturating_sub(self.server.clock.now().mono);
+        let kernel = &mut self.server.kernel;
+        let restored = match kernel.trial() {
+            Ok(None) if !left.is_zero() => kernel.begin_trial(left),
+            other => other.map(drop),
+        };
+        if let Err(error) = restored {
+            observers::say(Level::Error, "trial-not-restored", error);
         }
     }
 
-    /// How the trial is, where there is one.
-    pub(super) fn on_trial(&self, now: Now) -> Option<OnTrial> {
-        let left = self.trial_until.and_then(|u| u.checked_sub(now.mono));
-        let left_seconds = left.map_or(0, whole_seconds);
-        self.settings
-            .config
-            .on_trial
-            .then_some(OnTrial { left_seconds })
+    /// Logs once that a trial has ended.
+    pub(super) fn report_trial_end(&mut self, now: Now) {
+        if self.trial.0.is_some_and(|until| until <= now.mono) {
+            self.trial = Trial(None);
+            let what = "the trial has ended without a confirmation; the guard drops nothing";
+            observers::say(Level::Warning, "not-enforcing", what);
+        }
+    }
+
+    /// The trial, where one goes on.
+    pub(super) fn trial_status(&self, now: Now) -> Option<TrialStatus> {
+        let left = self.trial.0?.checked_sub(now.mono)?;
+        (!self.server.settings.enforcing).then(|| TrialStatus {
+            left_seconds: whole_seconds(left),
+        })
     }
 }

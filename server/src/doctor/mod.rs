@@ -72,10 +72,10 @@ fn said(name: &str, args: &[&str]) -> io::Result<String> {
 
 /// Examines this machine. Changes nothing; the copy of its network goes again.
 #[must_use]
-pub fn examine(config: &Config) -> Vec<Finding> {
+pub fn examine(config: &Config, enforcing: bool) -> Vec<Finding> {
     let mut findings = machine::examine(config);
     findings.extend(versions::examine());
-    findings.extend(start::examine(config));
+    findings.extend(start::examine(config, enforcing));
     findings.extend(rules::examine(config));
     findings
 }

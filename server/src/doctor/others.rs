@@ -3,8 +3,10 @@
 
 use super::Finding;
 use super::copy::{Copy, Pair};
-use crate::firewall::{ALONE, TABLE};
+use crate::kernel::{STANDALONE_TABLE, TABLE};
 use crate::program;
+use nftables::schema::{NfListObject, NfObject, Nftables};
+use nftables::types::NfFamily;
 use oneknock_shared::port::Transport;
 use std::fs;
 use std::io;
@@ -23,38 +25,45 @@ pub struct Other {
     is_legacy: bool,
 }
 
-/// Families whose tables have to do with packets for this machine; the last is before all.
-const FAMILIES: [&str; 4] = ["ip", "ip6", "inet", "netdev"];
-
 /// A table, or its name and why it cannot be read.
 pub type Read = Result<Other, (String, io::Error)>;
 
 /// Every table of nft's but ours that can have to do with packets for this machine.
 pub fn others() -> io::Result<Vec<Read>> {
-    let listed = output("nft", &["list", "tables"])?;
-    let lines = listed.lines().filter_map(|line| {
-        let Some((family, name)) = named(line) else {
-            // A name may be anything that the kernel takes, the end of a line too.
-            return Some(Err((line.into(), io::Error::other("it is not understood"))));
-        };
-        if !FAMILIES.contains(&family) || (family, name) == ("inet", TABLE) {
-            return None;
-        }
-        let text = output("nft", &["--stateless", "list", "table", family, name]);
-        let text = text.map_err(|why| (format!("{family} {name}"), why));
-        Some(text.map(|text| Other {
+    let listed = output("nft", &["--json", "list", "tables"])?;
+    let tables = named(&listed)?.into_iter();
+    let tables = tables.filter(|(family, name)| (*family, name.as_str()) != ("inet", TABLE));
+    let read = |(family, name): (&str, String)| {
+        let text = output("nft", &["--stateless", "list", "table", family, &name]);
+        let text = text.map_err(|why| (format!("{family} {name}"), why))?;
+        Ok(Other {
             family: family.into(),
-            name: name.into(),
+            name,
             text,
             is_legacy: false,
-        }))
-    });
-    Ok(lines.collect())
+        })
+    };
+    Ok(tables.map(read).collect())
 }
 
-/// The family and the name in a line of nft's list of tables.
-fn named(line: &str) -> Option<(&str, &str)> {
-    line.strip_prefix("table ")?.split_once(' ')
+/// The families and names in nft's list of tables, of those that have to do with packets for
+/// this machine.
+fn named(listed: &str) -> io::Result<Vec<(&'static str, String)>> {
+    let listed: Nftables = serde_json::from_str(listed).map_err(io::Error::other)?;
+    let tables = listed.objects.iter().filter_map(|object| {
+        let NfObject::ListObject(NfListObject::Table(table)) = object else {
+            return None;
+        };
+        let family = match table.family {
+            NfFamily::IP => "ip",
+            NfFamily::IP6 => "ip6",
+            NfFamily::INet => "inet",
+            NfFamily::NetDev => "netdev",
+            NfFamily::ARP | NfFamily::Bridge => return None,
+        };
+        Some((family, table.name.clone().into_owned()))
+    });
+    Ok(tables.collect())
 }
 
 /// The tables of iptables-legacy, which nft does not see.
@@ -132,8 +141,8 @@ impl Other {
             let add = format!("--add-port={port}/{transport}");
             let mend = format!("firewall-cmd --permanent {add} && firewall-cmd --reload");
             ("of firewalld's", mend)
-        } else if name == ALONE {
-            let mend = format!("nft delete table inet {ALONE}");
+        } else if name == STANDALONE_TABLE {
+            let mend = format!("nft delete table inet {STANDALONE_TABLE}");
             ("of \"oneknockctl rules --sequence-only\"", mend)
         } else if *is_legacy {
             let program = if of == "ip" { "iptables" } else { "ip6tables" };
@@ -166,6 +175,17 @@ fn without_owner(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_are_named_whatever_their_names_hold() {
+        let listed = r#"{"nftables": [
+            {"metainfo": {"version": "1.0.6", "release_name": "x", "json_schema_version": 1}},
+            {"table": {"family": "inet", "name": "a b\nc", "handle": 1}},
+            {"table": {"family": "bridge", "name": "d", "handle": 2}}
+        ]}"#;
+        assert_eq!(named(listed).unwrap(), [("inet", "a b\nc".to_owned())]);
+        assert!(named("table inet a").is_err());
+    }
 
     #[test]
     fn a_table_of_a_programs_own_is_copied_without_that() {

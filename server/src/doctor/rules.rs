@@ -7,7 +7,7 @@ use super::copy::{Copy, Pair};
 use super::forwards;
 use super::others::{Other, legacy, others};
 use crate::config::Config;
-use crate::firewall::TABLE;
+use crate::kernel::TABLE;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrIn6;

@@ -11,9 +11,9 @@ const NFTABLES_CONF: &str = "/etc/nftables.conf";
 /// Files include others, and these others, no deeper than this.
 const DEPTH: usize = 8;
 
-/// What is found. That a guard on trial does not come up is not amiss.
-pub fn examine(config: &Config) -> Vec<Finding> {
-    if config.on_trial {
+/// What is found. That a guard that is not `enforcing` does not come up is not amiss.
+pub fn examine(config: &Config, enforcing: bool) -> Vec<Finding> {
+    if !enforcing {
         return Vec::new();
     }
     if !Path::new("/run/systemd/system").exists() {

@@ -1,4 +1,4 @@
-//! What the kernel is to hold for the grants. Whoever writes it there reads this state, not
+//! What the kernel is to hold for the grants. The kernel's writer reads this state, not
 //! a list of changes: what could not be written stays dirty and is written the next time.
 
 use super::grant::{AllowEntry, Target};
@@ -9,22 +9,27 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Desired {
     allow: BTreeMap<Target, AllowEntry>,
     dirty: BTreeSet<Target>,
+    /// Those of the dirty targets that the kernel holds nothing for.
+    new: BTreeSet<Target>,
 }
 
 impl Desired {
     /// Makes the target's entry this one, or none; the kernel is to be told.
     pub fn set(&mut self, target: Target, entry: Option<AllowEntry>) {
-        match entry {
-            Some(entry) => drop(self.allow.insert(target, entry)),
-            None => drop(self.allow.remove(&target)),
+        let before = match entry {
+            Some(entry) => self.allow.insert(target, entry),
+            None => self.allow.remove(&target),
+        };
+        if self.dirty.insert(target) && before.is_none() {
+            self.new.insert(target);
         }
-        self.dirty.insert(target);
     }
 
-    /// Removes the entry of a target whose time is over: the kernel has ended it by itself.
+    /// Removes the entry of a target whose time is over. The kernel has ended it by itself,
+    /// unless the target is dirty: then the kernel may hold an earlier entry with more time,
+    /// and the target stays dirty.
     pub fn expire(&mut self, target: Target) {
         self.allow.remove(&target);
-        self.dirty.remove(&target);
     }
 
     /// Every entry that is to stand.
@@ -40,15 +45,74 @@ impl Desired {
         &self.dirty
     }
 
+    /// Whether the kernel holds nothing for this dirty target, as far as is known here: then
+    /// an entry can be added without regard for an older one, which is cheaper.
+    #[must_use]
+    pub fn is_new(&self, target: &Target) -> bool {
+        self.new.contains(target)
+    }
+
     /// The kernel holds these targets as they are to stand.
     pub fn clean(&mut self, written: &[Target]) {
         for target in written {
             self.dirty.remove(target);
+            self.new.remove(target);
         }
     }
 
     /// The kernel holds everything as it is to stand.
     pub fn clean_all(&mut self) {
         self.dirty.clear();
+        self.new.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn target() -> Target {
+        Target {
+            service: "ssh".parse().unwrap(),
+            source: "192.0.2.7".parse().unwrap(),
+        }
+    }
+
+    fn entry() -> AllowEntry {
+        AllowEntry {
+            key: Arc::new("me".parse().unwrap()),
+            until: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn target_is_new_until_kernel_may_hold_an_entry() {
+        let mut desired = Desired::default();
+        assert!(!desired.is_new(&target()));
+        // Twice before the kernel is told.
+        for _ in 0..2 {
+            desired.set(target(), Some(entry()));
+            assert!(desired.is_new(&target()));
+        }
+        desired.clean(&[target()]);
+        assert!(!desired.is_new(&target()));
+        desired.set(target(), Some(entry()));
+        assert!(!desired.is_new(&target()));
+        // A removal that the kernel was not told yet.
+        desired.set(target(), None);
+        desired.set(target(), Some(entry()));
+        assert!(!desired.is_new(&target()));
+        desired.clean_all();
+        desired.set(target(), None);
+        desired.clean_all();
+        desired.set(target(), Some(entry()));
+        assert!(desired.is_new(&target()));
+        desired.clean_all();
+        desired.expire(target());
+        assert!(desired.dirty().is_empty());
+        desired.set(target(), Some(entry()));
+        assert!(desired.is_new(&target()));
     }
 }

@@ -16,6 +16,18 @@ pub enum Event {
     Junk(Junk),
     /// A packet of a known key that opened nothing.
     Rejected(Rejection),
+    /// A packet was accepted: it is spent, and policy allows what it asks. What it opened or
+    /// closed follows.
+    Accepted {
+        /// The key.
+        key: Arc<KeyName>,
+        /// The generation that made it.
+        generation: GenerationId,
+        /// That generation's number.
+        number: u32,
+        /// Where the packet came from.
+        from: IpAddr,
+    },
     /// A grant was made or renewed.
     Granted {
         /// The grant as it is now.
@@ -79,7 +91,8 @@ pub enum Junk {
 pub struct Rejection {
     /// Whose packet it was.
     pub key: Arc<KeyName>,
-    /// Where it came from; of one that the store failed, the address to admit.
+    /// Where it came from; of one that the store failed, the address to admit. Anybody can
+    /// have sent it from there, unless it is `authenticated`.
     pub source: IpAddr,
     /// The service that it named; every service of the key where there is none.
     pub service: Option<ServiceName>,

@@ -48,7 +48,7 @@ pub enum Reason {
 /// What kind of rejection a reason is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReasonKind {
-    /// Too old, too new, or seen before: also by whoever sends a captured packet again.
+    /// Too old, too new, or seen before: also by anybody who sends a captured packet again.
     Ignored,
     /// Refused by policy.
     Refused,

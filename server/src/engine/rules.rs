@@ -3,9 +3,11 @@
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::secret::Subkeys;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that the engine is to go by.
+#[derive(Clone)]
 pub struct Rules {
     /// How far a packet's timestamp may be from this machine's clock.
     pub skew: Duration,
@@ -31,9 +33,10 @@ pub struct ServiceRules {
 }
 
 /// What a key may do.
+#[derive(Clone)]
 pub struct KeyRules {
     /// Its name.
-    pub name: KeyName,
+    pub name: Arc<KeyName>,
     /// The services that it may open.
     pub services: Vec<ServiceName>,
     /// The longest time that it may open any of them; the service's own limit holds too.
@@ -51,6 +54,7 @@ pub struct KeyRules {
 }
 
 /// One generation of a key.
+#[derive(Clone)]
 pub struct GenerationRules {
     /// Counted from 1.
     pub number: u32,

@@ -127,7 +127,7 @@ pub fn for_long(measured: &Measured, rate: usize, seconds: usize) -> Long {
 /// The grants that the ledger knows of, whoever wrote them.
 fn recorded(measured: &Measured) -> usize {
     let since = oneknock_shared::knock::Timestamp(0);
-    let history = oneknockd::ledger::history(&measured.site.state(), None, since);
+    let history = oneknockd::store::history(&measured.site.state(), None, since);
     history.unwrap().len()
 }
 

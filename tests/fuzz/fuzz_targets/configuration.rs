@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use oneknockd::config::{main_text, parse_config};
-use oneknockd::firewall::{How, Standing, TableIs, ruleset};
+use oneknockd::kernel::ruleset_text;
 use std::path::Path;
 
 fuzz_target!(|text: &str| {
@@ -14,11 +14,7 @@ fuzz_target!(|text: &str| {
             let written = main_text(&config);
             let again = parse_config(file, &written);
             assert_eq!(again.as_ref(), Ok(&config), "{written}");
-            let how = How {
-                table: TableIs::Made,
-                grace: true,
-            };
-            let _ = ruleset(&config, &Standing::default(), how);
+            let _ = ruleset_text(&config.guard(true, &[]));
         }
         Err(mistakes) => {
             assert!(!mistakes.is_empty());

@@ -36,14 +36,13 @@ fn main() {
     .into_iter()
     .enumerate()
     {
-        write("gate", at, steps);
+        write("engine", at, steps);
     }
     let mut config = Config::new(
         "home".parse().expect("a name"),
         "home.example.org".parse().expect("a host"),
         45123,
         server(),
-        "/var/lib/oneknock".into(),
     );
     for (at, ports) in [&["tcp/22"][..], &["udp/60000-61000", "tcp/443"]]
         .into_iter()
@@ -67,12 +66,14 @@ fn main() {
     );
     let commands = [
         "\"status\"}",
-        "\"grants\",\"after\":{\"service\":\"ssh\",\"address\":\"192.0.2.7\",\"key\":\"laptop\"}}",
+        "\"grants\",\"args\":{\"after\":{\"service\":\"ssh\",\"source\":\"192.0.2.7\",\"key\":\"laptop\"}}}",
         "\"reload\"}",
-        "\"revoke\",\"key\":\"laptop\"}",
-        "\"revoke\",\"address\":\"2001:db8::7\"}",
-        "\"revoke\",\"all\":true}",
-        "\"why\",\"key\":\"laptop\"}",
+        "\"reload-key\",\"args\":{\"key\":\"laptop\"}}",
+        "\"revoke\",\"args\":{\"of\":{\"key\":\"laptop\"},\"generations\":[1,2],\"disconnect\":true}}",
+        "\"revoke\",\"args\":{\"of\":{\"address\":\"2001:db8::7\"},\"disconnect\":false}}",
+        "\"revoke\",\"args\":{\"of\":\"all\",\"disconnect\":false}}",
+        "\"rejections\",\"args\":{\"of\":{\"key\":\"laptop\"}}}",
+        "\"start-trial\",\"args\":{\"seconds\":300}}",
         "\"watch\"}",
         "\"teardown\"}",
     ];

@@ -12,8 +12,7 @@ use std::time::Duration;
 pub fn page() -> String {
     let id = ServerId::generate().expect("random numbers");
     let (name, host) = ("home".parse().unwrap(), "home.example.org".parse().unwrap());
-    let mut config = Config::new(name, host, 45123, id, "/var/lib/oneknock".into());
-    config.control = "/run/oneknock/control".into();
+    let mut config = Config::new(name, host, 45123, id);
     let ports: Ports = "tcp/22".parse().unwrap();
     let ssh = Service::new("ssh".parse().unwrap(), vec![ports]);
     config.services.push(ssh);

@@ -43,7 +43,8 @@ fn a_machine_whose_start_locks_out_or_leaves_open_is_found_and_mended() {
     let lab = Lab::new(binaries!());
     let home = Home::new(&lab);
     home.set_clock_right();
-    home.systemctl(&["start", DAEMON]);
+    home.enable();
+    home.systemctl(&["disable", DAEMON, GUARD]);
     let found = home.mend_once("trouble: nothing puts the guard up at the machine's start");
     assert_eq!(found, "systemctl enable oneknock-guard");
     let found = home.mend_once("trouble: after the machine's next start the guard is up and no");

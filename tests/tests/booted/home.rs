@@ -74,7 +74,7 @@ impl<'l> Home<'l> {
 
     /// As a person does it.
     pub fn enable(&self) {
-        self.systemctl(&["enable", "--now", "oneknockd"]);
+        self.machine.run(&["oneknockctl", "enable"]).ok();
     }
 
     /// The laptop is in by `oneknock ssh`.

@@ -69,7 +69,7 @@ fn a_watched_guard_is_back_after_nftables_service_has_reloaded() {
     home.enable();
     home.gets_in();
     home.systemctl(&["reload", "nftables"]);
-    let log = "another program has changed the guard";
+    let log = "guard-repaired";
     home.machine.until_logged(DAEMON, log, 1);
     home.is_shut();
     home.has_the_grant();
@@ -80,9 +80,11 @@ fn with_its_state_lost_it_asks_whether_the_clock_is_right_also_from_its_sandbox(
     let lab = Lab::new(binaries!());
     let home = Home::new(&lab);
     let machine = &home.machine;
-    machine.run(&["rm", "-r", "/var/lib/oneknock"]).ok();
     home.enable();
-    machine.until_logged(DAEMON, "until the clock is synchronised", 1);
+    home.systemctl(&["stop", DAEMON]);
+    machine.run(&["rm", "-r", "/var/lib/oneknock"]).ok();
+    home.systemctl(&["start", DAEMON]);
+    machine.until_logged(DAEMON, "awaiting-clock", 1);
     // timedated is started by the question, and only by it.
     machine.until("systemd-timedated", "ActiveState", "active");
     assert!(!machine.log(DAEMON).contains("cannot ask"));
@@ -104,6 +106,8 @@ fn a_group_that_is_let_in_may_ask() {
     let lab = Lab::new(binaries!());
     let home = Home::new(&lab);
     let machine = &home.machine;
+    home.enable();
+    home.systemctl(&["stop", DAEMON]);
     let text = fs::read_to_string(machine.file(CONFIG)).unwrap();
     let text = format!("control_group = \"users\"\n{text}");
     machine.write(CONFIG, text, 0o640);
@@ -114,7 +118,7 @@ fn a_group_that_is_let_in_may_ask() {
     let lines = "[Service]\nSupplementaryGroups=users\nSystemCallFilter=@chown\n";
     machine.write(drop_in, lines, 0o644);
     home.systemctl(&["daemon-reload"]);
-    home.enable();
+    home.systemctl(&["start", DAEMON]);
     let ask = [
         "setpriv",
         "--reuid=nobody",

@@ -2,7 +2,7 @@
 
 use crate::model::Made;
 use oneknock_shared::name::KeyName;
-use oneknockd::gate::{Now, Place};
+use oneknockd::engine::{Now, Target};
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -13,10 +13,11 @@ const TOLD: usize = 50;
 pub enum Note {
     Packet {
         made: usize,
-        source: IpAddr,
-        word: &'static str,
+        from: IpAddr,
+        /// `spent`, or the reason for its rejection.
+        outcome: &'static str,
     },
-    Event(String),
+    Text(String),
 }
 
 #[derive(Default)]
@@ -30,29 +31,30 @@ impl History {
         self.0.push_back((time, now, note));
     }
 
-    /// The last of it that bears on this key and place: what was accepted, and the very
-    /// last packet.
-    pub fn tell(&self, key: Option<&KeyName>, place: Option<Place>, made: &[Made]) -> String {
-        let of = |note: &Note| match note {
+    /// The last of it that bears on this key and target: what was spent, and the very last
+    /// packet.
+    pub fn tell(&self, key: Option<&KeyName>, target: Option<Target>, made: &[Made]) -> String {
+        let bears = |note: &Note| match note {
             Note::Packet {
                 made: index,
-                source,
-                word,
-                ..
+                from,
+                outcome,
             } => {
                 let (packet, knock) = (&made[*index], &made[*index].knock);
-                let is_there = |place: Place| {
-                    knock.address.unwrap_or(*source) == place.address
-                        && knock.service.is_none_or(|service| service == place.service)
+                let is_there = |target: Target| {
+                    target.source.contains(knock.address.unwrap_or(*from))
+                        && knock
+                            .service
+                            .is_none_or(|service| service == target.service)
                 };
-                *word == "accepted"
+                *outcome == "spent"
                     && key.is_none_or(|key| packet.key == *key)
-                    && place.is_none_or(is_there)
+                    && target.is_none_or(is_there)
             }
-            Note::Event(_) => true,
+            Note::Text(_) => true,
         };
         let all = self.0.iter().rev().enumerate();
-        let told = all.filter(|(back, (_, _, note))| *back == 0 || of(note));
+        let told = all.filter(|(back, (_, _, note))| *back == 0 || bears(note));
         let last: Vec<_> = told.map(|(_, entry)| entry).take(TOLD).collect();
         let mut text = String::new();
         for (time, now, note) in last.into_iter().rev() {
@@ -63,17 +65,17 @@ impl History {
                 now.mono.as_millis()
             );
             let _ = match note {
-                Note::Event(event) => writeln!(text, "{event}"),
+                Note::Text(event) => writeln!(text, "{event}"),
                 Note::Packet {
                     made: index,
-                    source,
-                    word,
+                    from,
+                    outcome,
                 } => {
                     let (knock, key) = (&made[*index].knock, &made[*index].key);
                     let generation = made[*index].generation.0[0];
                     writeln!(
                         text,
-                        "packet {index} of {key} ({generation:02x}) from {source}: {word}: {knock:?}"
+                        "packet {index} of {key} ({generation:02x}) from {from}: {outcome}: {knock:?}"
                     )
                 }
             };

@@ -1,237 +1,181 @@
-//! The server: the gate, and around it what the daemon does in the order in which it does
-//! it, with a ledger and a kernel in memory.
+//! The server: the engine, and around it what the daemon does in the order in which it does
+//! it, with a store and a kernel in memory.
 
 use crate::disk::{Disk, End};
+use crate::fold::PlainFold;
+use crate::model::ms;
 use oneknock_shared::knock::Timestamp;
-use oneknock_shared::name::KeyName;
 use oneknock_tests::chance::Chance;
-use oneknockd::config::Settings;
-use oneknockd::gate::{Accepted, Change, Gate, Lost, Memory, Now, Place};
+use oneknockd::engine::{Engine, Event, Now, Rules, Spend, State, Target};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A time in the kernel that differs from the gate's by less is the same.
-pub const TOLERANCE: Duration = Duration::from_secs(2);
-/// Changes that one batch makes at most.
-const CHANGES: usize = 64;
-
-/// Whom the kernel admits, until when.
-pub type Kernel = BTreeMap<Place, Duration>;
-
-/// What goes wrong after packets were accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    None,
-    /// The ledger cannot record them.
-    Unrecorded,
-    /// The firewall cannot make it so.
-    Ungranted,
-    /// The daemon is killed after it recorded them.
-    Killed,
-}
-
 pub struct Server {
-    pub gate: Gate,
-    pub kernel: Kernel,
-    /// The kernel's times as the last start, or a heal, has left them.
-    pub left: Kernel,
-    pub disk: Disk,
-    settings: Settings,
+    pub engine: Engine,
+    /// Until when the kernel admits a target.
+    pub kernel: BTreeMap<Target, Duration>,
+    /// Whether nothing can be written to the kernel.
+    pub kernel_fails: bool,
+    pub disk: Disk<PlainFold>,
+    rules: Rules,
     /// Nothing is accepted until the clock is synchronised.
     pub waits: bool,
-    batch: Vec<Accepted>,
+}
+
+/// What a start has found.
+pub struct Start {
+    /// `None`: no state.
+    pub state: Option<State>,
+    /// The floor after a power cut.
+    pub floor: Option<Timestamp>,
+    /// Written by an append that failed, and read all the same.
+    pub torn: Vec<Spend>,
+    pub events: Vec<Event>,
 }
 
 impl Server {
     /// A first start after `init`.
-    pub fn new(settings: &Settings, now: Now) -> Self {
+    pub fn new(rules: &Rules, now: Now) -> Self {
         Self {
-            gate: Gate::new(settings, now),
-            kernel: Kernel::new(),
-            left: Kernel::new(),
+            engine: Engine::new(rules.clone(), now),
+            kernel: BTreeMap::new(),
+            kernel_fails: false,
             disk: Disk::new(),
-            settings: settings.clone(),
+            rules: rules.clone(),
             waits: false,
-            batch: Vec::new(),
         }
     }
 
-    /// Starts again after a run that ended so. Returns the floor after a power cut.
-    pub fn start(
-        &mut self,
-        end: End,
-        settings: &Settings,
-        chance: &mut Chance,
-        now: Now,
-    ) -> Option<Timestamp> {
+    fn drain(&mut self) -> Vec<Event> {
+        self.engine.drain_events().collect()
+    }
+
+    /// Starts again after a run that ended so.
+    pub fn start(&mut self, end: End, rules: &Rules, chance: &mut Chance, now: Now) -> Start {
         if end == End::PowerCut {
             self.kernel.clear();
         }
-        self.put_up(settings, now);
-        self.gate = Gate::new(settings, now);
-        let found = self.disk.start(end, chance, now);
+        self.rules = rules.clone();
+        self.engine = Engine::new(rules.clone(), now);
+        let found = self.disk.start(end, chance);
         self.waits = found.is_none();
-        let (memory, floor) = found.unwrap_or((Memory::default(), None));
-        if !self.waits {
-            self.gate.restore(&memory);
+        let (state, floor) = found.unzip();
+        let floor = floor.flatten();
+        let torn = self.disk.torn().to_vec();
+        let mut events = Vec::new();
+        if let Some(state) = &state {
+            self.engine.load(state.clone(), now);
+            events = self.drain();
             self.begin(floor, now);
         }
-        let lost = self.gate.resume(now, &memory.claims);
-        self.disk.lose(&lost);
-        let lost = self.gate.reconfigure(settings, now);
-        self.disk.lose(&lost);
-        self.reconcile(now);
-        floor
+        self.sync_all(now);
+        Start {
+            state,
+            floor,
+            torn,
+            events,
+        }
     }
 
+    /// Begins a segment, after this floor.
     fn begin(&mut self, floor: Option<Timestamp>, now: Now) {
-        self.gate.cover_new(now);
         if let Some(floor) = floor {
-            self.gate.raise_floors(floor);
+            self.engine.raise_floors(floor);
+            self.disk.raise_mark(floor);
         }
-        let forgotten = self.gate.forgotten(now);
-        self.disk.begin(&forgotten, floor.unwrap_or(Timestamp(0)));
+        self.disk.begin(self.engine.snapshot(now));
     }
 
     /// The clock is right after a state that was lost. Returns the floor.
     pub fn synchronised(&mut self, now: Now) -> Timestamp {
-        let skew = u64::try_from(self.settings.config.skew.as_millis()).unwrap();
-        let floor = Timestamp(now.wall.0 + skew);
+        let floor = Timestamp(now.wall.0 + ms(self.rules.skew));
         self.begin(Some(floor), now);
         self.waits = false;
         floor
     }
 
-    /// The guard as the settings want it: sets of services that are gone go.
-    fn put_up(&mut self, settings: &Settings, now: Now) {
-        self.settings = settings.clone();
-        self.kernel.retain(|_, until| *until > now.mono);
-        let is_there = |place: &Place| settings.config.service(place.service).is_some();
-        self.kernel.retain(|place, _| is_there(place));
+    /// A new segment, as the daemon begins one now and then, and after a reload.
+    pub fn begin_segment(&mut self, now: Now) {
+        self.begin(None, now);
     }
 
-    /// Makes the kernel's sets what the gate knows.
-    fn reconcile(&mut self, now: Now) {
-        let mut changes = self.gate.grants(now);
-        let differs = |change: &Change| match change {
-            Change::Admit { place, time, .. } => {
-                let until = self.kernel.get(place);
-                let fits = |until: &Duration| until.abs_diff(now.mono + *time) < TOLERANCE;
-                self.has(place) && !until.is_some_and(fits)
-            }
-            Change::Shut { .. } => false,
-        };
-        changes.retain(differs);
-        let unclaimed = self.kernel.keys().filter(|p| !self.gate.admits(now, **p));
-        changes.extend(unclaimed.map(|&place| Change::Shut { place }));
-        self.apply(now, &changes);
-        self.left = self.kernel.clone();
+    pub fn reload(&mut self, rules: &Rules, now: Now) -> Vec<Event> {
+        self.rules = rules.clone();
+        self.engine.reconfigure(rules.clone(), now);
+        let events = self.drain();
+        self.sync_all(now);
+        events
     }
 
-    /// Puts right what another program has done to the guard.
-    pub fn heal(&mut self, now: Now) {
-        self.put_up(&self.settings.clone(), now);
-        self.reconcile(now);
-    }
-
-    pub fn reload(&mut self, settings: &Settings, now: Now) {
-        self.put_up(settings, now);
-        self.reconcile(now);
-        let mut ended = self.gate.in_force(now);
-        let lost = self.gate.reconfigure(settings, now);
-        self.end(&lost, now);
-        let after = self.gate.in_force(now);
-        ended.retain(|id, _| !after.contains_key(id));
-        let opened = self.disk.opened_by(&ended.into_keys().collect());
-        let is_one = |key: &KeyName, place: &Place| opened.contains(&(key.clone(), *place));
-        let ended = self.gate.end(now, is_one);
-        self.end(&ended.lost, now);
-    }
-
-    /// The administrator ends what one address holds.
-    pub fn revoke(&mut self, now: Now, meant: impl Fn(&Place) -> bool) {
-        let ended = self.gate.end(now, |_, place| meant(place));
-        self.end(&ended.lost, now);
-    }
-
-    fn end(&mut self, lost: &Lost, now: Now) {
-        self.disk.lose(lost);
-        let is_there = |change: &&Change| {
-            let (Change::Admit { place, .. } | Change::Shut { place }) = change;
-            self.has(place)
-        };
-        let changes = lost.changes.iter().filter(is_there).cloned();
-        self.apply(now, &changes.collect::<Vec<_>>());
-    }
-
-    fn has(&self, place: &Place) -> bool {
-        self.settings.config.service(place.service).is_some()
-    }
-
-    fn apply(&mut self, now: Now, changes: &[Change]) {
-        for change in changes {
-            let (Change::Admit { place, .. } | Change::Shut { place }) = change;
-            assert!(self.has(place), "there is no such set: {change:?}");
-            if let Change::Admit { time, .. } = change {
-                assert!(!time.is_zero(), "a grant for no time: {change:?}");
-                self.kernel.insert(*place, now.mono + *time);
-            } else {
-                self.kernel.remove(place);
+    /// A key is removed without a reload.
+    pub fn drop_key(&mut self, rules: &Rules, now: Now) -> Vec<Event> {
+        let before = std::mem::replace(&mut self.rules, rules.clone());
+        for key in before.keys {
+            if rules.keys.iter().all(|other| other.name != key.name) {
+                self.engine.drop_key(now, &key.name);
             }
         }
+        self.sync();
+        self.drain()
     }
 
-    /// Whether what is in the batch must be settled before more is judged.
-    pub fn is_full(&self) -> bool {
-        let changes: usize = self.batch.iter().map(|one| one.changes.len()).sum();
-        changes + self.settings.config.services.len() > CHANGES
+    /// The administrator ends what is open for these targets.
+    pub fn revoke(&mut self, now: Now, meant: impl Fn(&Target) -> bool) -> Vec<Event> {
+        let revoked = self.engine.revoke(now, |grant| meant(&grant.target));
+        self.sync();
+        let events = self.drain();
+        let are_told = revoked.iter().all(|revoked| {
+            let is_its_end =
+                |event: &Event| matches!(event, Event::Ended { grant, .. } if grant == revoked);
+            events.iter().any(is_its_end)
+        });
+        assert!(are_told, "{revoked:?} and {events:?}");
+        events
     }
 
-    pub fn push(&mut self, accepted: Accepted) {
-        self.batch.push(accepted);
-    }
-
-    /// Records and grants what was accepted; or takes it back, the last first.
-    pub fn settle(&mut self, now: Now, fault: Fault) {
-        let batch = std::mem::take(&mut self.batch);
-        if fault != Fault::Unrecorded {
-            for one in &batch {
-                self.disk.record(one, now);
-            }
-        }
-        match fault {
-            Fault::None => {
-                let changes = batch.iter().flat_map(|one| one.changes.clone());
-                self.apply(now, &changes.collect::<Vec<_>>());
-            }
-            Fault::Killed => {}
-            Fault::Unrecorded | Fault::Ungranted => {
-                for one in batch.iter().rev() {
-                    self.gate.undo(one);
-                    if fault == Fault::Ungranted {
-                        self.disk.undo(one);
-                    }
-                }
-            }
-        }
+    /// Does what recorded packets ask.
+    pub fn commit(&mut self, now: Now, spends: &[Spend]) -> Vec<Event> {
+        self.engine.commit(now, spends);
+        self.drain()
     }
 
     /// What the daemon does every second.
-    pub fn tick(&mut self, now: Now) {
-        self.gate.tick(now);
+    pub fn tick(&mut self, now: Now) -> Vec<Event> {
+        self.engine.tick(now);
         self.kernel.retain(|_, until| *until > now.mono);
-        drop(self.gate.take_left());
+        self.sync();
+        self.drain()
     }
 
-    /// What it does every ten. Returns whether the disk took it.
-    pub fn tidy(&mut self, now: Now, disk_takes_it: bool) -> bool {
-        let forgotten = self.gate.forgotten(now);
-        if !disk_takes_it {
-            self.gate.remind(&forgotten);
-            return false;
+    /// Writes to the kernel what it may lack.
+    pub fn sync(&mut self) {
+        if self.kernel_fails {
+            return;
         }
-        self.disk.forget(&forgotten);
-        self.disk.expire(now);
-        true
+        let desired = self.engine.desired_mut();
+        for target in desired.dirty() {
+            match desired.allow().get(target) {
+                Some(entry) => {
+                    let services = &self.rules.services;
+                    let is_there = services.iter().any(|s| s.name == target.service);
+                    assert!(is_there, "there is no such set: {target:?}");
+                    self.kernel.insert(*target, entry.until);
+                }
+                None => drop(self.kernel.remove(target)),
+            }
+        }
+        desired.clean_all();
+    }
+
+    /// Makes the kernel's sets what they are to be, whatever is in them: after a start, a
+    /// reload, and when another program has changed them. The daemon does not go on before.
+    pub fn sync_all(&mut self, now: Now) {
+        let desired = self.engine.desired_mut();
+        let entries = desired.allow().iter();
+        let lasting = entries.filter(|(_, entry)| entry.until > now.mono);
+        self.kernel = lasting
+            .map(|(target, entry)| (*target, entry.until))
+            .collect();
+        desired.clean_all();
     }
 }

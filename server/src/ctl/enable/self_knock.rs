@@ -1,14 +1,14 @@
 //! The machine knocks at itself, with a key of its own that lives as long as that takes:
 //! the way from a packet to the kernel's set is seen to work before a door is shut.
 
-use crate::config::{Generation, Policy};
-use crate::control::answers::Reloaded;
+use crate::config::{Generation, Paths, Policy};
+use crate::control::answers::KeyReloaded;
 use crate::control::protocol::Command;
 use crate::ctl::Failure;
 use crate::ctl::ask::ask;
 use crate::ctl::key::{Folder, OWN_KEY};
-use crate::files::{self, Existing};
-use crate::firewall::Firewall;
+use crate::files::Existing;
+use crate::kernel::Kernel;
 use oneknock_shared::knock::{Action, Knock, Timestamp};
 use oneknock_shared::name::KeyName;
 use oneknock_shared::packet::seal;
@@ -16,7 +16,6 @@ use oneknock_shared::secret::{Secret, Subkeys, random};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -32,8 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Knocks, sees the grant in the kernel, and takes all of it back. Returns how long that
 /// took from the first packet.
-pub fn knock(dir: &Path) -> Result<Duration, Failure> {
-    let folder = Folder::open(dir)?;
+pub fn knock(paths: &Paths) -> Result<Duration, Failure> {
+    let folder = Folder::open(paths)?;
     let name: KeyName = OWN_KEY.parse().map_err(|e| Failure::new(OWN_KEY, e))?;
     let services = folder.config.services.iter().map(|s| s.name).collect();
     let mut policy = Policy::new(services);
@@ -49,7 +48,8 @@ pub fn knock(dir: &Path) -> Result<Duration, Failure> {
     let written = folder.write(&turn, &name, (&policy, &generations), Existing::Replace);
     drop(turn);
     written.map_err(|error| Failure::io(&folder.path(&name), &error))?;
-    let told: Result<Reloaded, _> = ask(dir, &Command::Reload);
+    let reload = Command::ReloadKey { key: name.clone() };
+    let told: Result<KeyReloaded, _> = ask(paths, &reload);
     let took = match told {
         Ok(_) => until_granted(&folder, &name, &secret),
         Err(no) => Err(no.into()),
@@ -57,13 +57,13 @@ pub fn knock(dir: &Path) -> Result<Duration, Failure> {
     let turn = folder.turn()?;
     folder.remove(&turn, &name)?;
     drop(turn);
-    let _: Reloaded = ask(dir, &Command::Reload)?;
+    let _: KeyReloaded = ask(paths, &reload)?;
     took
 }
 
 /// Removes the key that a call has left which was killed.
-pub fn clean_up(dir: &Path) -> Result<(), Failure> {
-    let path = files::key_file(dir, OWN_KEY);
+pub fn clean_up(paths: &Paths) -> Result<(), Failure> {
+    let path = paths.key_file(OWN_KEY);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(&path, &error)),
         _ => Ok(()),
@@ -82,7 +82,8 @@ fn until_granted(
         let what = format!("this machine knocked at itself in vain: {why}: the guard is down");
         Failure::Failed(what, Some(hint.into()))
     };
-    let mut firewall = Firewall::open().map_err(|error| failed(&error))?;
+    let mut kernel = Kernel::open().map_err(|error| failed(&error))?;
+    let services: Vec<_> = config.services.iter().map(|s| s.name).collect();
     let begun = Instant::now();
     let mut sent = None;
     while begun.elapsed() < PATIENCE {
@@ -95,8 +96,10 @@ fn until_granted(
             }
             sent = Some(Instant::now());
         }
-        let admitted = firewall.admitted(config).map_err(|error| failed(&error))?;
-        if admitted.iter().any(|one| one.key == *name) {
+        let entries = kernel
+            .allow_entries(&services)
+            .map_err(|error| failed(&error))?;
+        if entries.iter().any(|entry| entry.key == *name) {
             return Ok(begun.elapsed());
         }
         sleep(LOOK_EVERY);

@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::ctl::Failure;
-use crate::firewall::Firewall;
+use crate::kernel::{self, GuardedPorts};
 use crate::proc_net::{self, ESTABLISHED, Socket};
 use nix::unistd::{SysconfVar, sysconf};
 use oneknock_shared::port::Transport;
@@ -26,14 +26,11 @@ pub struct Session {
 }
 
 /// The session, not older than `since`, that came in through a guarded port.
-pub fn of_this_call(
-    config: &Config,
-    firewall: &mut Firewall,
-    since: Duration,
-) -> Result<Session, Failure> {
+pub fn of_this_call(config: &Config, since: Duration) -> Result<Session, Failure> {
     let refused = |what: String| Err(Failure::Failed(what, Some(HINT.into())));
     let unseen = "cannot see which session this is";
-    let redirected = firewall.redirected(config);
+    let services = config.services.iter().map(|s| (s.name, s.ports.clone()));
+    let redirected = kernel::redirected(&GuardedPorts::new(services.collect()));
     let redirected = redirected.map_err(|error| Failure::new(unseen, error))?;
     let ports = config.services.iter().flat_map(|service| &service.ports);
     // Where a rule redirects, the socket's port is not the one that was addressed.

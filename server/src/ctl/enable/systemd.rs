@@ -1,6 +1,6 @@
 //! The units, where systemd runs this machine and they are this configuration's.
 
-use crate::config;
+use crate::config::Paths;
 use crate::ctl::{Failure, say};
 use std::path::Path;
 use std::process::Command;
@@ -9,8 +9,8 @@ const DAEMON: &str = "oneknockd.service";
 const GUARD: &str = "oneknock-guard.service";
 
 /// Whether the units are of this configuration, and systemd is there to run them.
-pub fn is_in_charge(dir: &Path) -> bool {
-    config::is_default(dir) && Path::new("/run/systemd/system").is_dir()
+pub fn is_in_charge(paths: &Paths) -> bool {
+    paths.is_default() && Path::new("/run/systemd/system").is_dir()
 }
 
 /// Starts the daemon, and returns when it is ready; where it fails, `what` is so.
@@ -18,19 +18,13 @@ pub fn start(what: &str) -> Result<(), Failure> {
     call(&["start", DAEMON], what)
 }
 
-/// Whether the guard goes up at the machine's next start.
-pub fn is_enabled(dir: &Path) -> bool {
-    let asked = || {
-        let mut ask = Command::new("systemctl");
-        ask.args(["is-enabled", "--quiet", GUARD]).status()
-    };
-    is_in_charge(dir) && asked().is_ok_and(|status| status.success())
-}
-
 /// Has the guard go up, and the daemon start, at each start of the machine.
-pub fn enable(dir: &Path) -> Result<(), Failure> {
-    if !is_in_charge(dir) {
-        say("hint: at the machine's start: oneknockctl guard, then oneknockd");
+pub fn enable(paths: &Paths) -> Result<(), Failure> {
+    if !is_in_charge(paths) {
+        let (ctl, config) = (paths.ctl(), paths.option());
+        say(format_args!(
+            "hint: at the machine's start: {ctl} guard, then oneknockd{config}"
+        ));
         return Ok(());
     }
     let what = "the guard is up, and will not be after the machine's next start";
@@ -38,8 +32,8 @@ pub fn enable(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Ends the daemon, and has neither come back at the machine's next start.
-pub fn disable(dir: &Path) -> Result<(), Failure> {
-    if !is_in_charge(dir) {
+pub fn disable(paths: &Paths) -> Result<(), Failure> {
+    if !is_in_charge(paths) {
         return Ok(());
     }
     let what = "the guard is down, and may be up after the machine's next start";

@@ -3,12 +3,11 @@
 use super::folder::{Folder, OWN_KEY};
 use super::moment::Moment;
 use super::{give, invite};
-use crate::config::{Generation, Key, Policy, ctl_command};
-use crate::ctl::{Failure, end, say, span_of_time};
+use crate::config::{Generation, Key, Paths, Policy};
+use crate::ctl::{Failure, revoke, say, span_of_time};
 use crate::files::Existing;
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -46,8 +45,8 @@ fn max_open(text: &str) -> Result<Duration, String> {
 }
 
 impl Add {
-    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
-        let (name, folder) = (&self.name, Folder::open(dir)?);
+    pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
+        let (name, folder) = (&self.name, Folder::open(paths)?);
         if name.as_str() == OWN_KEY {
             let what = format!(
                 "{name} is the name of the key by which \"enable\" knocks, and which it removes"
@@ -89,7 +88,7 @@ impl Add {
                 // Where the answer goes to a file, the shell has emptied that one by now.
                 let hint = format!(
                     "\"{} key invite {name}\" prints its invitation again, also into a file that this call has emptied",
-                    ctl_command(dir)
+                    paths.ctl()
                 );
                 let what = format!("key {name} is there already: it was not changed");
                 Failure::Usage(what, Some(hint))
@@ -97,8 +96,8 @@ impl Add {
                 Failure::io(&folder.path(name), &error)
             }
         })?;
-        let told = end::tell(dir, &format!("made key {name}"), None);
-        give(dir, name, &line, told)?;
+        let told = revoke::tell(paths, name, &format!("made key {name}"), None);
+        give(paths, name, &line, told)?;
         say(
             "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\"",
         );

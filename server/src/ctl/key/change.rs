@@ -5,15 +5,14 @@ use super::life::{Life, Limit, NotRotated};
 use super::moment::Moment;
 use super::{give, invite};
 use crate::clock::date;
-use crate::config::{Generation, Key, Usable, ctl_command};
-use crate::ctl::end::{self, Ends, Generations};
+use crate::config::{Generation, Key, Paths, Usable};
+use crate::ctl::revoke::{self, KeyEnd};
 use crate::ctl::{Failure, say, span_of_time, words};
-use crate::files::{self, Existing};
+use crate::files::Existing;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
-use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -62,12 +61,12 @@ fn overlap(text: &str) -> Result<Duration, String> {
 }
 
 impl Rotate {
-    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
+    pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
         let name = &self.name;
         let folder = if self.now {
-            Folder::open_to_end(dir)?
+            Folder::open_to_end(paths)?
         } else {
-            Folder::open(dir)?
+            Folder::open(paths)?
         };
         let turn = folder.turn()?;
         let mut key = folder.load(name)?;
@@ -109,12 +108,11 @@ impl Rotate {
         drop(turn);
         let how = if self.now { ", at once" } else { "" };
         let what = format!("rotated key {name} to generation {number}{how}");
-        let ends = self.now.then_some(Ends {
-            key: name,
-            generations: None,
-            cut: self.cut,
+        let ends = self.now.then_some(KeyEnd {
+            generations: Vec::new(),
+            disconnect: self.cut,
         });
-        let told = end::tell(dir, &what, ends.as_ref());
+        let told = revoke::tell(paths, name, &what, ends.as_ref());
         if self.now {
             warn_of_copies(&folder, name, &copies);
             warn_of_sequence(&folder, name, Some(&key));
@@ -122,10 +120,10 @@ impl Rotate {
         if !folder.mistakes.is_empty() {
             told?;
             let what = "there is no invitation yet: it is made from oneknockd.toml";
-            let hint = format!("mend that, then: {} key invite {name}", ctl_command(dir));
+            let hint = format!("mend that, then: {} key invite {name}", paths.ctl());
             return Err(Failure::Failed(what.into(), Some(hint)));
         }
-        give(dir, name, &invitation, told)?;
+        give(paths, name, &invitation, told)?;
         let older = key.generations.iter().rev().skip(1);
         let ends = older.filter_map(|g| Some((g.number, g.end().filter(|end| *end > now)?)));
         for (number, end) in ends {
@@ -154,7 +152,7 @@ fn warn_of_copies(folder: &Folder<'_>, name: &KeyName, copies: &[KeyName]) {
     for copy in copies {
         say(format_args!(
             "warning: a secret of key {name} stands in the file of key {copy} too, and opens by that: {} key remove {copy}",
-            ctl_command(folder.dir)
+            folder.paths.ctl()
         ));
     }
 }
@@ -169,29 +167,29 @@ fn warn_of_sequence(folder: &Folder<'_>, name: &KeyName, key: Option<&Key>) {
     if sequence.fixed().is_empty() || !had {
         return;
     }
-    let ctl = ctl_command(folder.dir);
+    let ctl = folder.paths.ctl();
     say(format_args!(
         "whoever has had key {name} still knows the port sequence, which opens {}",
         sequence.service
     ));
     say(format_args!(
         "hint: change ports in [sequence] of {}, then: {ctl} reload; then give every other client a new invitation: {ctl} key invite NAME",
-        files::config_file(folder.dir).display()
+        folder.paths.main_file().display()
     ));
 }
 
 /// The last key that opens may have gone.
-fn warn_of_no_key(dir: &Path) {
-    let nobody = match Usable::load(dir) {
+fn warn_of_no_key(paths: &Paths) {
+    let nobody = match Usable::load(paths) {
         Ok(usable) => !usable.settings.has_key_at(Folder::now()),
         // What is left has mistakes.
-        Err(_) => Folder::open(dir)
+        Err(_) => Folder::open(paths)
             .and_then(|folder| folder.load_all())
             .is_ok_and(|(keys, _)| keys.is_empty()),
     };
     if nobody {
         say(format_args!("{} any more", words::NO_KEY));
-        say(format_args!("hint: {} key add NAME", ctl_command(dir)));
+        say(format_args!("hint: {} key add NAME", paths.ctl()));
     }
 }
 
@@ -218,8 +216,8 @@ pub struct Retire {
 }
 
 impl Retire {
-    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
-        let (name, folder) = (&self.name, Folder::open_to_end(dir)?);
+    pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
+        let (name, folder) = (&self.name, Folder::open_to_end(paths)?);
         let turn = folder.turn()?;
         let mut key = folder.load(name)?;
         let copies = folder.copies_of(&key);
@@ -236,7 +234,6 @@ impl Retire {
             let what = format!("key {name} has no generation {unknown}");
             return Err(Failure::Usage(what, None));
         }
-        let ids = life.ids(&folder.config.server_id, &numbers);
         let done = life.retire(&numbers, now);
         if done.locks_out && !self.force {
             let what = format!(
@@ -253,7 +250,7 @@ impl Retire {
             key.generations = done.generations;
             if key.generations.is_empty() {
                 let what = format!("key {name} would have no generation left");
-                let hint = format!("{} key remove {name}", ctl_command(dir));
+                let hint = format!("{} key remove {name}", paths.ctl());
                 return Err(Failure::Usage(what, Some(hint)));
             }
             write(&folder, &turn, &key)?;
@@ -277,14 +274,13 @@ impl Retire {
             let listed = list(&numbers);
             format!("nothing to do: key {name}'s generation {listed} had ended before")
         };
-        let ends = (!numbers.is_empty()).then_some(Ends {
-            key: name,
-            generations: Some(Generations { numbers, ids }),
-            cut: self.cut,
+        let ends = (!numbers.is_empty()).then_some(KeyEnd {
+            generations: numbers,
+            disconnect: self.cut,
         });
-        let told = end::tell(dir, &what, ends.as_ref());
+        let told = revoke::tell(paths, name, &what, ends.as_ref());
         warn_of_copies(&folder, name, &copies);
-        warn_of_no_key(dir);
+        warn_of_no_key(paths);
         if let Some(number) = goes_on {
             say(format_args!(
                 "generation {number} goes on as before that rotation, which nobody is known to have used"
@@ -311,7 +307,7 @@ fn warn_of_last(folder: &Folder<'_>, key: &Key, now: Timestamp) {
     ));
     say(format_args!(
         "hint: {} key rotate {}",
-        ctl_command(folder.dir),
+        folder.paths.ctl(),
         key.name
     ));
 }
@@ -346,17 +342,16 @@ pub struct Remove {
 }
 
 impl Remove {
-    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
-        let (name, folder) = (&self.name, Folder::open_to_end(dir)?);
+    pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
+        let (name, folder) = (&self.name, Folder::open_to_end(paths)?);
         let turn = folder.turn()?;
-        let ends = Ends {
-            key: name,
-            generations: None,
-            cut: self.cut,
+        let ends = KeyEnd {
+            generations: Vec::new(),
+            disconnect: self.cut,
         };
         if self.force && folder.path(name).symlink_metadata().is_err() {
             // An earlier call may have removed it, and told nobody.
-            end::tell(dir, &format!("key {name} is gone"), Some(&ends))?;
+            revoke::tell(paths, name, &format!("key {name} is gone"), Some(&ends))?;
             return Err(folder.no_key(name));
         }
         let key = match folder.load(name) {
@@ -369,17 +364,17 @@ impl Remove {
             let what = format!("key {name} is in use: nothing was changed");
             let hint = format!(
                 "\"{ctl} key show {name}\" says since when and from where; \"{ctl} key remove {name} --force\" removes it all the same",
-                ctl = ctl_command(dir)
+                ctl = paths.ctl()
             );
             return Err(Failure::Usage(what, Some(hint)));
         }
         let copies = key.as_ref().map_or(Vec::new(), |key| folder.copies_of(key));
         folder.remove(&turn, name)?;
         drop(turn);
-        let told = end::tell(dir, &format!("removed key {name}"), Some(&ends));
+        let told = revoke::tell(paths, name, &format!("removed key {name}"), Some(&ends));
         warn_of_copies(&folder, name, &copies);
         warn_of_sequence(&folder, name, key.as_ref());
-        warn_of_no_key(dir);
+        warn_of_no_key(paths);
         told
     }
 }

@@ -2,9 +2,9 @@
 
 use super::super::{Failure, say};
 use crate::clock::Clock;
-use crate::config::{self, Config, Generation, Key, Policy, key_text};
+use crate::config::{self, Config, Generation, Key, Paths, Policy, key_text};
 use crate::files::{self, Existing, KEY_FILE_MODE, Owner};
-use crate::ledger::{self, Use};
+use crate::store::{self, GenerationUse};
 use nix::fcntl::OFlag;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
@@ -13,19 +13,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The key by which "enable" knocks at this machine itself; nobody else's has its name.
 pub const OWN_KEY: &str = "oneknockctl-enable";
-
-/// Who holds this file's lock changes keys; beside the configuration.
-const LOCK: &str = ".lock";
 
 /// A configuration folder and the keys in it.
 #[derive(Debug)]
 pub struct Folder<'d> {
     /// The configuration folder.
-    pub dir: &'d Path,
+    pub paths: &'d Paths,
     /// The main file.
     pub config: Config,
     /// What is wrong with it, where it is that which was last in force.
@@ -42,12 +39,12 @@ pub struct Turn {
 
 impl<'d> Folder<'d> {
     /// Reads the main file.
-    pub fn open(dir: &'d Path) -> Result<Self, Failure> {
-        super::super::check_readable(dir)?;
+    pub fn open(paths: &'d Paths) -> Result<Self, Failure> {
+        super::super::check_readable(paths)?;
         let owner = Owner::wanted();
-        let config = config::load_config(dir, owner).map_err(Failure::Mistakes)?;
+        let config = config::load_config(paths, owner).map_err(Failure::Mistakes)?;
         Ok(Self {
-            dir,
+            paths,
             config,
             mistakes: Vec::new(),
             owner,
@@ -56,15 +53,15 @@ impl<'d> Folder<'d> {
 
     /// As [`Folder::open`], to end something: a mistake in the main file, which is said, is no
     /// reason to leave a key in force.
-    pub fn open_to_end(dir: &'d Path) -> Result<Self, Failure> {
-        super::super::check_readable(dir)?;
-        let loaded = config::load_config_or_kept(dir);
+    pub fn open_to_end(paths: &'d Paths) -> Result<Self, Failure> {
+        super::super::check_readable(paths)?;
+        let loaded = config::load_config_or_kept(paths);
         let (config, mistakes) = loaded.map_err(Failure::Mistakes)?;
         for mistake in &mistakes {
             say(format_args!("oneknockctl: {mistake}"));
         }
         Ok(Self {
-            dir,
+            paths,
             config,
             mistakes,
             owner: Owner::wanted(),
@@ -80,12 +77,12 @@ impl<'d> Folder<'d> {
     /// A key's file.
     #[must_use]
     pub fn path(&self, name: &KeyName) -> PathBuf {
-        files::key_file(self.dir, name.as_str())
+        self.paths.key_file(name.as_str())
     }
 
     /// Waits until no other call changes keys, and removes what a killed one has left.
     pub fn turn(&self) -> Result<Turn, Failure> {
-        let path = self.dir.join(LOCK);
+        let path = self.paths.edit_lock();
         let failed = |error: io::Error| Failure::io(&path, &error);
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let mut options = OpenOptions::new();
@@ -93,7 +90,7 @@ impl<'d> Folder<'d> {
         let options = options.mode(0o600).custom_flags(flags.bits());
         let lock = options.open(&path).map_err(failed)?;
         lock.lock().map_err(failed)?;
-        files::remove_unfinished(&files::key_folder(self.dir)).map_err(failed)?;
+        files::remove_unfinished(&self.paths.keys()).map_err(failed)?;
         Ok(Turn { _lock: lock })
     }
 
@@ -108,7 +105,7 @@ impl<'d> Folder<'d> {
 
     /// Reads every key, in the order of their names, and says what is wrong with others.
     pub fn load_all(&self) -> Result<(Vec<Key>, Vec<config::Mistake>), Failure> {
-        let folder = files::key_folder(self.dir);
+        let folder = self.paths.keys();
         let entries = fs::read_dir(&folder).map_err(|e| Failure::io(&folder, &e))?;
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
@@ -159,9 +156,9 @@ impl<'d> Folder<'d> {
     }
 
     /// What the state knows of the use of generations.
-    pub fn uses(&self) -> Result<BTreeMap<GenerationId, Use>, Failure> {
-        let state = &self.config.state;
-        ledger::uses(state).map_err(|error| {
+    pub fn uses(&self) -> Result<BTreeMap<GenerationId, GenerationUse>, Failure> {
+        let state = &self.paths.state();
+        store::uses(state).map_err(|error| {
             let what = format!("cannot see in {} which keys are in use", state.display());
             Failure::new(what, error)
         })
@@ -169,6 +166,6 @@ impl<'d> Folder<'d> {
 
     /// There is no such key.
     pub fn no_key(&self, name: &KeyName) -> Failure {
-        super::super::no_key(self.dir, name)
+        super::super::no_key(self.paths, name)
     }
 }

@@ -2,19 +2,18 @@
 
 use super::folder::Folder;
 use super::life::Life;
-use crate::config::{Config, Key, Steps, ctl_command};
+use crate::config::{Config, Key, Paths, Steps};
 use crate::ctl::{Failure, print};
 use oneknock_shared::invitation::{AddressRule, Invitation, Service};
 use oneknock_shared::name::KeyName;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use std::io::{self, IsTerminal};
-use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Prints the invitation again of the newest generation that has not ended.
-pub fn invite(dir: &Path, name: &KeyName, with_qr: bool) -> Result<(), Failure> {
-    let folder = Folder::open(dir)?;
+pub fn invite(paths: &Paths, name: &KeyName, with_qr: bool) -> Result<(), Failure> {
+    let folder = Folder::open(paths)?;
     let mut key = folder.load(name)?;
     // Without a state the key's file still says when it ends.
     let uses = folder.uses().unwrap_or_default();
@@ -23,7 +22,7 @@ pub fn invite(dir: &Path, name: &KeyName, with_qr: bool) -> Result<(), Failure> 
         let what = format!("key {name} has ended: its invitation is worth nothing");
         let hint = format!(
             "make a new secret: {} key rotate {name} --not-after never, or a time",
-            ctl_command(dir)
+            paths.ctl()
         );
         return Err(Failure::Usage(what, Some(hint)));
     };

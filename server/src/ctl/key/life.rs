@@ -2,11 +2,10 @@
 
 use crate::clock::date;
 use crate::config::{Generation, Key};
-use crate::gate::end_of_generation;
-use crate::ledger::Use;
+use crate::store::GenerationUse;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::{GenerationId, ServerId, Subkeys};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ pub struct Known {
     /// As the key's file has it.
     pub generation: Generation,
     /// Its use.
-    pub used: Use,
+    pub used: GenerationUse,
 }
 
 /// What is the case with a generation at a moment.
@@ -83,7 +82,7 @@ pub struct Life(pub Vec<Known>);
 impl Life {
     /// Of a key at a server, with what the state knows.
     #[must_use]
-    pub fn of(key: &Key, server: &ServerId, uses: &BTreeMap<GenerationId, Use>) -> Self {
+    pub fn of(key: &Key, server: &ServerId, uses: &BTreeMap<GenerationId, GenerationUse>) -> Self {
         let known = key.generations.iter().map(|generation| {
             let id = Subkeys::derive(&generation.secret, server).id();
             Known {
@@ -103,15 +102,6 @@ impl Life {
         all.collect()
     }
 
-    /// What these generations are called in the state.
-    #[must_use]
-    pub fn ids(&self, server: &ServerId, numbers: &[u32]) -> BTreeSet<GenerationId> {
-        let all = self.0.iter().map(|known| &known.generation);
-        all.filter(|g| numbers.contains(&g.number))
-            .map(|g| Subkeys::derive(&g.secret, server).id())
-            .collect()
-    }
-
     /// What is the case with the generation at this place of the list.
     #[must_use]
     pub fn state(&self, at: usize, now: Timestamp) -> State {
@@ -126,7 +116,8 @@ impl Life {
 
     fn end(&self, at: usize) -> Option<Timestamp> {
         let Known { generation, used } = &self.0[at];
-        end_of_generation(generation.end(), used.retires)
+        let end = generation.end()?;
+        Some(used.retires.map_or(end, |retires| retires.min(end)))
     }
 
     /// Whether a generation that works has been used: somebody counts on the key.

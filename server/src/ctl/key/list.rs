@@ -3,23 +3,21 @@
 use super::folder::Folder;
 use super::life::{Life, State};
 use crate::clock::date;
-use crate::config::{Key, ctl_command};
-use crate::control::answers::Status;
+use crate::config::{Key, Paths};
+use crate::control::answers::LoadedKeys;
 use crate::control::protocol::Command;
 use crate::ctl::ask::{NoAnswer, ask, guard};
 use crate::ctl::history::{print_lines, table};
 use crate::ctl::{Failure, print, say, words};
-use crate::files;
-use crate::ledger::Use;
+use crate::store::GenerationUse;
 use humantime::format_duration;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::secret::GenerationId;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
 
-type Uses = BTreeMap<GenerationId, Use>;
+type Uses = BTreeMap<GenerationId, GenerationUse>;
 
 /// Without a state nothing is known of the use; that is said, and the keys are shown.
 fn uses(folder: &Folder<'_>) -> Uses {
@@ -33,17 +31,18 @@ fn uses(folder: &Folder<'_>) -> Uses {
 
 /// Whether the daemon has a key's file as it is now; unknown where none answers.
 struct InForce {
-    read_ms: Option<u64>,
-    /// Files that it has left out from its start on.
-    left_out: Vec<String>,
+    /// The fingerprint of each key that it has loaded, by the key's name.
+    loaded: Option<BTreeMap<String, String>>,
+    /// Files that it has skipped.
+    skipped: Vec<String>,
 }
 
 impl InForce {
-    fn ask(dir: &Path) -> Self {
-        match ask::<Status>(dir, &Command::Status) {
-            Ok(status) => Self {
-                read_ms: Some(status.read_ms),
-                left_out: status.left_out,
+    fn ask(paths: &Paths) -> Self {
+        match ask::<LoadedKeys>(paths, &Command::Keys) {
+            Ok(LoadedKeys { keys, skipped }) => Self {
+                loaded: Some(keys),
+                skipped,
             },
             Err(NoAnswer::NoDaemon(_)) => {
                 say(format_args!("no daemon runs{}", guard()));
@@ -56,40 +55,38 @@ impl InForce {
 
     fn unknown() -> Self {
         Self {
-            read_ms: None,
-            left_out: Vec::new(),
+            loaded: None,
+            skipped: Vec::new(),
         }
     }
 
-    fn is_left_out(&self, key: &Key) -> bool {
-        self.left_out.contains(&format!("{}.toml", key.name))
+    fn is_skipped(&self, key: &Key) -> bool {
+        self.skipped.contains(&format!("{}.toml", key.name))
     }
 
-    fn of(&self, folder: &Folder<'_>, key: &Key) -> Option<bool> {
-        let changed = files::changed_ms(&folder.path(&key.name))?;
-        let is_read = |read| changed <= read && !self.is_left_out(key);
-        self.read_ms.map(is_read)
+    fn of(&self, key: &Key) -> Option<bool> {
+        let loaded = self.loaded.as_ref()?;
+        Some(loaded.get(key.name.as_str()) == Some(&key.fingerprint()))
     }
 
-    /// Whether a file came to the keys, or went, since the daemon has read them.
-    fn lacks_a_change(&self, folder: &Folder<'_>) -> bool {
-        let changed = files::changed_ms(&files::key_folder(folder.dir));
-        self.read_ms
-            .zip(changed)
-            .is_some_and(|(read, changed)| changed > read)
+    /// The keys that the daemon has loaded, and that have no file any more.
+    fn without_file(&self, keys: &[Key]) -> Vec<&str> {
+        let names = self.loaded.iter().flatten().map(|(name, _)| name.as_str());
+        let is_gone = |name: &&str| !keys.iter().any(|key| key.name.as_str() == *name);
+        names.filter(is_gone).collect()
     }
 }
 
-pub fn list(dir: &Path, as_json: bool) -> Result<(), Failure> {
-    let folder = Folder::open(dir)?;
+pub fn list(paths: &Paths, as_json: bool) -> Result<(), Failure> {
+    let folder = Folder::open(paths)?;
     let (keys, mistakes) = folder.load_all()?;
     let (uses, now) = (uses(&folder), Folder::now());
-    let in_force = InForce::ask(dir);
-    if !in_force.left_out.is_empty() {
-        say(format_args!("{}", words::left_out(&in_force.left_out)));
+    let in_force = InForce::ask(paths);
+    if !in_force.skipped.is_empty() {
+        say(words::skipped(&in_force.skipped));
     }
-    let is_unread = |key: &Key| in_force.of(&folder, key) == Some(false);
-    let unread = |key: &&Key| is_unread(key) && !in_force.is_left_out(key);
+    let is_unread = |key: &Key| in_force.of(key) == Some(false);
+    let unread = |key: &&Key| is_unread(key) && !in_force.is_skipped(key);
     let unread: Vec<&str> = keys
         .iter()
         .filter(unread)
@@ -97,20 +94,23 @@ pub fn list(dir: &Path, as_json: bool) -> Result<(), Failure> {
         .collect();
     if !unread.is_empty() {
         say(format_args!(
-            "not in force as it stands here, since its file is newer than what the daemon has read: {}",
+            "warning: the daemon has not loaded these keys as their files are now: {}",
             unread.join(", ")
         ));
-        say(format_args!("hint: {} reload", ctl_command(dir)));
-    } else if in_force.left_out.is_empty() && in_force.lacks_a_change(&folder) {
-        say(
-            "a key may have been removed and be in force still: the folder of keys is newer than what the daemon has read",
-        );
-        say(format_args!("hint: {} reload", ctl_command(dir)));
+        say(format_args!("hint: {} reload", paths.ctl()));
+    }
+    let gone = in_force.without_file(&keys);
+    if !gone.is_empty() && mistakes.is_empty() {
+        say(format_args!(
+            "warning: the daemon has loaded keys that have no file any more: {}",
+            gone.join(", ")
+        ));
+        say(format_args!("hint: {} reload", paths.ctl()));
     }
     if as_json {
         let describe = |key| {
             let mut value = describe(&folder, key, &uses, now);
-            value["in_force"] = json!(in_force.of(&folder, key));
+            value["in_force"] = json!(in_force.of(key));
             value
         };
         let keys: Vec<Value> = keys.iter().map(describe).collect();
@@ -200,8 +200,8 @@ fn describe(folder: &Folder<'_>, key: &Key, uses: &Uses, now: Timestamp) -> Valu
     })
 }
 
-pub fn show(dir: &Path, name: &KeyName, as_json: bool) -> Result<(), Failure> {
-    let folder = Folder::open(dir)?;
+pub fn show(paths: &Paths, name: &KeyName, as_json: bool) -> Result<(), Failure> {
+    let folder = Folder::open(paths)?;
     let key = folder.load(name)?;
     let (uses, now) = (uses(&folder), Folder::now());
     if as_json {

@@ -11,10 +11,9 @@ mod moment;
 pub use folder::{Folder, OWN_KEY};
 
 use super::{Failure, print};
-use crate::config::ctl_command;
+use crate::config::Paths;
 use clap::Subcommand;
 use oneknock_shared::name::KeyName;
-use std::path::Path;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -94,15 +93,15 @@ pub enum Command {
 }
 
 impl Command {
-    pub fn run(&self, dir: &Path) -> Result<(), Failure> {
+    pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
         match self {
-            Self::Add(add) => add.run(dir),
-            Self::List { json } => list::list(dir, *json),
-            Self::Show { name, json } => list::show(dir, name, *json),
-            Self::Invite { name, qr } => invite::invite(dir, name, *qr),
-            Self::Rotate(rotate) => rotate.run(dir),
-            Self::Retire(retire) => retire.run(dir),
-            Self::Remove(remove) => remove.run(dir),
+            Self::Add(add) => add.run(paths),
+            Self::List { json } => list::list(paths, *json),
+            Self::Show { name, json } => list::show(paths, name, *json),
+            Self::Invite { name, qr } => invite::invite(paths, name, *qr),
+            Self::Rotate(rotate) => rotate.run(paths),
+            Self::Retire(retire) => retire.run(paths),
+            Self::Remove(remove) => remove.run(paths),
         }
     }
 }
@@ -110,11 +109,16 @@ impl Command {
 /// Prints the invitation of a key that was made or rotated: after the daemon was told, so
 /// that a reader who is gone does not keep a leaked secret in force. Both are done, whatever
 /// becomes of the other.
-fn give(dir: &Path, name: &KeyName, line: &str, told: Result<(), Failure>) -> Result<(), Failure> {
+fn give(
+    paths: &Paths,
+    name: &KeyName,
+    line: &str,
+    told: Result<(), Failure>,
+) -> Result<(), Failure> {
     let printed = print(line).map_err(|failure| {
         let hint = format!(
             "\"{} key invite {name}\" prints the invitation again",
-            ctl_command(dir)
+            paths.ctl()
         );
         failure.with_hint(hint)
     });

@@ -1,350 +1,221 @@
-//! What `PROTOCOL.md` promises, written down once more without a look at the gate: plain
-//! tables, nothing forgotten, nothing quick.
+//! What `PROTOCOL.md` promises, written down once more without a look at the engine: plain
+//! tables, nothing quick. It says beforehand what comes of each packet and each change, event
+//! by event; and it never forgets what was recorded, whatever becomes of the tables.
 //!
-//! Where the protocol leaves the moment open (an entry is pruned "when" it is old), or a
-//! rate's last fraction is a matter of rounding, more than one outcome is allowed, and the
-//! model follows the one that came.
+//! Where a rate's last fraction is a matter of rounding, more than one outcome is allowed, and
+//! the model follows the one that came.
 
-mod past;
+mod commit;
+mod known;
 mod rate;
+mod restart;
+mod rights;
 mod steps;
 
-pub use past::Look;
+pub use commit::rejected;
+pub use known::Known;
+pub use rate::ms;
+pub use restart::Found;
 
-use crate::site::Site;
+use crate::site::ids;
 use oneknock_shared::knock::{Knock, Timestamp};
 use oneknock_shared::name::KeyName;
 use oneknock_shared::packet::PacketId;
 use oneknock_shared::secret::GenerationId;
-use oneknockd::config::{Generation, Key, Settings};
-use oneknockd::gate::{Now, Place};
-use past::{Close, Past, Unknown, ms};
+use oneknockd::engine::{Event, GenerationRules, Grant, KeyRules, Now, Rules, Spend, Target};
 use rate::Rate;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
+
+/// A key's grant for a target.
+pub type TargetKey = (Target, KeyName);
 
 /// A packet as its maker knows it.
 pub struct Made {
     pub key: KeyName,
     pub generation: GenerationId,
     pub knock: Knock,
-    pub bytes: [u8; 112],
+    pub bytes: Vec<u8>,
 }
 
 impl Made {
     pub fn id(&self) -> PacketId {
-        PacketId(std::array::from_fn(|i| self.bytes[80 + i]))
+        PacketId(self.bytes[self.bytes.len() - 32..].try_into().unwrap())
     }
-}
-
-/// A place that a packet opens for so long, or closes.
-pub type Wish = (Place, Option<Duration>);
-
-/// What may come of a packet.
-pub struct Judged {
-    /// The log's words; `accepted` where it opens or closes.
-    pub allowed: Vec<&'static str>,
-    /// What it does where it is accepted.
-    pub wishes: Vec<Wish>,
-}
-
-/// Refusals after the packet was counted against its rate: it is spent.
-const SPENT: [&str; 5] = [
-    "no-such-service",
-    "service-not-allowed",
-    "gateway",
-    "closed-since",
-    "too-many-grants",
-];
-
-/// Whether a refusal for this reason spends the packet.
-pub fn is_spent(word: &str) -> bool {
-    SPENT.contains(&word)
-}
-
-/// What a start finds.
-pub struct Start<'s> {
-    /// The power was cut: nothing up to here is accepted.
-    pub floor: Option<Timestamp>,
-    /// The generations of which the disk has a record.
-    pub known: &'s BTreeSet<GenerationId>,
-    /// The older generations that a newer one's use has brought to an end, as the disk
-    /// has it.
-    pub retires: &'s BTreeMap<GenerationId, Timestamp>,
-}
-
-#[derive(Clone, Copy)]
-struct Claim {
-    /// Whose last knock opened it.
-    generation: GenerationId,
-    until: Duration,
-}
-
-/// What an accepted packet has changed, as it was before.
-pub struct Before {
-    claims: Vec<((Place, KeyName), Option<Claim>)>,
-    closes: Vec<((KeyName, Place), Option<Close>)>,
-    pub retired: Vec<GenerationId>,
 }
 
 pub struct Model {
-    settings: Settings,
-    /// The generations of each key, as the settings have them.
-    ids: Vec<Vec<GenerationId>>,
+    rules: Rules,
     pub gateways: Vec<IpAddr>,
-    past: BTreeMap<GenerationId, Past>,
     rates: HashMap<GenerationId, Rate>,
-    accepted: HashMap<PacketId, (GenerationId, u64)>,
-    /// Refused in this run after they were counted against the rate.
-    refused: HashSet<PacketId>,
-    closes: HashMap<(KeyName, Place), Close>,
-    /// Closes that no tick has found old; whether the server knows each for sure.
-    young_closes: BTreeMap<(u64, KeyName, Place), bool>,
-    claims: BTreeMap<(Place, KeyName), Claim>,
-    /// When older generations end, since a newer one was used.
-    retires: BTreeMap<GenerationId, Timestamp>,
-    /// What the daemon's clock said when it looked last.
-    looked: Option<u64>,
-    /// The floor of what there is no record of.
-    unknown: Unknown,
+    /// As the engine knows it.
+    run: Known,
+    /// As a start would find it.
+    disk: Known,
+    /// Spent in this run; recorded or not.
+    spent: HashMap<PacketId, (GenerationId, Timestamp)>,
+    /// Recorded at any time: not one of them may be accepted again.
+    recorded: HashMap<PacketId, (GenerationId, Timestamp)>,
+    /// Generations that were away when records were lost, and of which there were such.
+    away: HashSet<GenerationId>,
 }
 
 impl Model {
-    pub fn new(site: &Site, now: Now) -> Self {
+    pub fn new(rules: &Rules, now: Now) -> Self {
         let mut model = Self {
-            settings: site.settings.clone(),
-            ids: Vec::new(),
+            rules: rules.clone(),
             gateways: Vec::new(),
-            past: BTreeMap::new(),
             rates: HashMap::new(),
-            accepted: HashMap::new(),
-            refused: HashSet::new(),
-            closes: HashMap::new(),
-            young_closes: BTreeMap::new(),
-            claims: BTreeMap::new(),
-            retires: BTreeMap::new(),
-            looked: None,
-            unknown: Unknown::default(),
+            run: Known::default(),
+            disk: Known::default(),
+            spent: HashMap::new(),
+            recorded: HashMap::new(),
+            away: HashSet::new(),
         };
-        model.install(site, now);
+        model.install(rules, now);
         model
     }
 
-    fn install(&mut self, site: &Site, now: Now) {
-        self.settings = site.settings.clone();
-        let keys = &self.settings.keys;
-        self.ids = keys.iter().map(|key| site.ids(key)).collect();
+    fn install(&mut self, rules: &Rules, now: Now) {
+        self.rules = rules.clone();
         let mut rates = HashMap::new();
-        for (key, ids) in keys.iter().zip(&self.ids) {
-            let per_minute = u64::from(key.policy.knocks_per_minute);
-            for id in ids {
-                let rate = self.rates.remove(id);
+        for key in &self.rules.keys {
+            let per_minute = u64::from(key.knocks_per_minute);
+            for id in ids(key) {
+                let rate = self.rates.remove(&id);
                 let mut rate = rate.unwrap_or_else(|| Rate::full(per_minute, now.mono));
                 rate.set(per_minute, now.mono);
-                rates.insert(*id, rate);
+                rates.insert(id, rate);
             }
         }
         self.rates = rates;
     }
 
-    fn key(&self, name: &KeyName) -> Option<&Key> {
-        self.settings.keys.iter().find(|key| key.name == *name)
+    fn skew(&self) -> u64 {
+        ms(self.rules.skew)
     }
 
-    fn ids_of(&self, name: &KeyName) -> BTreeSet<GenerationId> {
-        let keys = self.settings.keys.iter().zip(&self.ids);
-        let ids = keys.filter(|(key, _)| key.name == *name);
-        ids.flat_map(|(_, ids)| ids.iter().copied()).collect()
+    /// The generation with its key.
+    fn generation(&self, id: GenerationId) -> Option<(&KeyRules, &GenerationRules)> {
+        let keys = self.rules.keys.iter();
+        let mut all = keys.flat_map(|key| key.generations.iter().map(move |g| (key, g)));
+        all.find(|(_, generation)| generation.subkeys.id() == id)
     }
 
-    /// Other settings are in force: claims end whose key has lost its right to them.
-    pub fn reconfigure(&mut self, site: &Site, now: Now) {
-        let claims = std::mem::take(&mut self.claims);
-        let before = claims.keys().map(|(_, name)| self.ids_of(name));
-        let before: Vec<_> = before.collect();
-        let mut ended = self.in_force(now);
-        self.install(site, now);
-        self.cover(now);
-        ended.retain(|id| !self.in_force(now).contains(id));
-        self.look(now, Look::Settings);
-        let kept = claims.into_iter().zip(before).filter(|(claim, before)| {
-            let (place, name) = &claim.0;
-            let same = !before.is_disjoint(&self.ids_of(name));
-            let key = self.key(name);
-            let is_over = ended.contains(&claim.1.generation);
-            same && !is_over && key.is_some_and(|k| k.policy.services.contains(&place.service))
-        });
-        self.claims = kept.map(|(claim, _)| claim).collect();
+    /// When a generation ends: as its rules say, or sooner, since a newer one was used.
+    fn end_of(&self, generation: &GenerationRules) -> Option<Timestamp> {
+        let end = generation.not_after?;
+        let retires = self.run.retirements.get(&generation.subkeys.id());
+        Some(retires.map_or(end, |at| end.min(*at)))
     }
 
-    /// A run has ended and another begins. What the disk had is known again; so are the
-    /// claims, where the machine ran on.
-    pub fn restart(&mut self, site: &Site, now: Now, start: &Start<'_>) {
-        self.begin(site, now);
-        if let Some(floor) = start.floor {
-            self.claims.clear();
-            self.forget();
-            self.raise_floors(floor, start.known);
-        }
-        self.retires.clone_from(start.retires);
-        let in_force = self.in_force(now);
-        self.claims.retain(|_, c| in_force.contains(&c.generation));
-        self.reconfigure(site, now);
+    /// The generations that the rules have.
+    fn ids(&self) -> BTreeSet<GenerationId> {
+        self.rules.keys.iter().flat_map(ids).collect()
     }
 
-    /// As [`Model::restart`], where there is no state.
-    pub fn restart_without_state(&mut self, site: &Site, now: Now) {
-        self.begin(site, now);
-        self.claims.clear();
-        self.retires.clear();
-        self.forget();
-    }
-
-    /// When a generation ends: as its key's file says, or sooner, since a newer one was used.
-    fn end_of(&self, id: GenerationId, generation: &Generation) -> Option<u64> {
-        let end = generation.not_after?.0;
-        Some(
-            self.retires
-                .get(&id)
-                .map_or(end, |retires| end.min(retires.0)),
-        )
-    }
-
-    /// The generations that have not ended.
-    fn in_force(&self, now: Now) -> HashSet<GenerationId> {
-        let keys = self.settings.keys.iter().zip(&self.ids);
-        let all = keys.flat_map(|(key, ids)| key.generations.iter().zip(ids));
-        let lasting =
-            all.filter(|(g, id)| self.end_of(**id, g).is_none_or(|end| now.wall.0 <= end));
-        lasting.map(|(_, id)| *id).collect()
-    }
-
-    /// A newer generation is used: older ones of the key that have an end retire, once.
-    fn retire(&mut self, now: Now, by: GenerationId) -> Vec<GenerationId> {
-        let keys = self.settings.keys.iter().zip(&self.ids);
-        let Some((key, ids)) = keys.into_iter().find(|(_, ids)| ids.contains(&by)) else {
-            return Vec::new();
-        };
-        let all = key.generations.iter().zip(ids);
-        let number = all
-            .clone()
-            .find(|(_, id)| **id == by)
-            .map(|(g, _)| g.number);
-        let older = all.filter(|(g, id)| {
-            Some(g.number) < number && g.not_after.is_some() && !self.retires.contains_key(id)
-        });
-        let older: Vec<GenerationId> = older.map(|(_, id)| *id).collect();
-        let at = Timestamp(now.wall.0 + ms(self.settings.config.rotation_grace));
-        self.retires.extend(older.iter().map(|id| (*id, at)));
-        older
-    }
-
-    fn begin(&mut self, site: &Site, now: Now) {
-        self.rates.clear();
-        self.refused.clear();
-        self.looked = None;
-        self.install(site, now);
-        for past in self.past.values_mut() {
-            past.restart();
-        }
-    }
-
-    /// What became of the packet. It counts as granted unless it is taken back.
-    pub fn settle(&mut self, now: Now, made: &Made, word: &str, wishes: &[Wish]) -> Option<Before> {
-        let is_accepted = word == "accepted";
-        if !is_accepted && !is_spent(word) {
-            return None;
-        }
-        if let Some(rate) = self.rates.get_mut(&made.generation) {
+    /// The packet is spent, for this run.
+    pub fn spend(&mut self, spend: &Spend) {
+        if let Some(rate) = self.rates.get_mut(&spend.generation) {
             rate.take();
         }
-        let at = made.knock.timestamp.0;
-        let past = self.past.entry(made.generation).or_default();
-        past.remember(at, is_accepted);
-        if !is_accepted {
-            self.refused.insert(made.id());
-            return None;
+        self.spent.insert(spend.id, (spend.generation, spend.at));
+        self.run.spend(spend);
+    }
+
+    /// The disk has these packets.
+    pub fn record(&mut self, spends: &[Spend]) {
+        for spend in spends {
+            self.recorded.insert(spend.id, (spend.generation, spend.at));
+            self.disk.record(spend);
         }
-        self.accepted.insert(made.id(), (made.generation, at));
-        let mut before = Before {
-            claims: Vec::new(),
-            closes: Vec::new(),
-            retired: self.retire(now, made.generation),
-        };
-        for &(place, time) in wishes {
-            let claim = (place, made.key.clone());
-            let had = self.claims.get(&claim).copied();
-            before.claims.push((claim.clone(), had));
-            if let Some(time) = time {
-                let until = had.map_or(Duration::ZERO, |had| had.until);
-                let new = Claim {
-                    generation: made.generation,
-                    until: until.max(now.mono + time),
-                };
-                self.claims.insert(claim, new);
-            } else {
-                self.claims.remove(&claim);
-                before.closes.push(self.close(&made.key, place, at));
+    }
+
+    /// The disk has these events.
+    pub fn note(&mut self, events: &[Event]) {
+        for event in events {
+            self.disk.note(event);
+        }
+    }
+
+    /// The disk has all that the engine knows.
+    pub fn begin_segment(&mut self, now: Now) {
+        self.disk = self.run.clone();
+        self.disk.grants.retain(|_, grant| grant.until > now.mono);
+        self.recorded.extend(&self.spent);
+    }
+
+    /// Other rules hold from now on.
+    pub fn reconfigure(&mut self, rules: &Rules, now: Now) -> Vec<Event> {
+        let mut events = self.expire(now);
+        self.install(rules, now);
+        self.apply_default_floor(now);
+        events.extend(self.end_unentitled(now));
+        events
+    }
+
+    /// A key is gone, and nothing else has changed.
+    pub fn drop_key(&mut self, rules: &Rules, now: Now) -> Vec<Event> {
+        let mut events = self.expire(now);
+        self.install(rules, now);
+        events.extend(self.end_unentitled(now));
+        events
+    }
+
+    /// The daemon's second: what is old is pruned, and a floor stands for it.
+    pub fn tick(&mut self, now: Now) -> Vec<Event> {
+        let mut events = self.expire(now);
+        events.extend(self.end_unentitled(now));
+        let oldest = Timestamp(now.wall.0.saturating_sub(self.skew()));
+        while let Some((at, _, generation)) = self.run.seen.first().copied()
+            && at < oldest
+        {
+            self.run.seen.pop_first();
+            self.run.raise_floor(generation, at);
+        }
+        for (of, at) in std::mem::take(&mut self.run.closes) {
+            if at >= oldest {
+                self.run.closes.insert(of, at);
+                continue;
+            }
+            let key = self.rules.keys.iter().find(|key| *key.name == of.0);
+            for id in key.into_iter().flat_map(ids) {
+                self.run.raise_floor(id, at);
             }
         }
-        Some(before)
+        events
     }
 
-    fn close(&mut self, key: &KeyName, place: Place, at: u64) -> ((KeyName, Place), Option<Close>) {
-        let of = (key.clone(), place);
-        let had = self.closes.get(&of).copied();
-        let close = self.closes.entry(of.clone()).or_default();
-        close.sure = close.sure.max(Some(at));
-        let young = self.young_closes.entry((at, key.clone(), place));
-        *young.or_default() = true;
-        (of, had)
+    /// The tables as the engine is to have them.
+    pub fn run(&self) -> &Known {
+        &self.run
     }
 
-    /// The packet could not be made so: the claims are as before, and it is spent; for
-    /// good, where it was recorded.
-    pub fn take_back(&mut self, made: &Made, before: Before, is_recorded: bool) {
-        let at = made.knock.timestamp.0;
-        for (claim, had) in before.claims {
-            match had {
-                Some(mut had) => {
-                    if is_recorded {
-                        had.generation = made.generation;
-                    }
-                    self.claims.insert(claim, had);
-                }
-                None => drop(self.claims.remove(&claim)),
-            }
+    /// Whether the packet was recorded at any time.
+    pub fn is_recorded(&self, id: PacketId) -> bool {
+        self.recorded.contains_key(&id)
+    }
+
+    /// The grants that last, in the order of target and key.
+    pub fn live(&self, now: Now) -> impl Iterator<Item = &Grant> {
+        let grants = self.run.grants.values();
+        grants.filter(move |grant| grant.until > now.mono)
+    }
+
+    /// Until when the target is admitted, for each that is.
+    pub fn admitted(&self, now: Now) -> BTreeMap<Target, Duration> {
+        let mut admitted = BTreeMap::new();
+        for grant in self.live(now) {
+            let until = admitted.entry(grant.target).or_insert(grant.until);
+            *until = grant.until.max(*until);
         }
-        for (of, had) in before.closes {
-            let close = self.closes.entry(of.clone()).or_default();
-            close.sure = had.and_then(|had| had.sure);
-            close.perhaps = close.perhaps.max(Some(at));
-            self.young_closes.insert((at, of.0, of.1), false);
-        }
-        self.retires.retain(|id, _| !before.retired.contains(id));
-        if !is_recorded {
-            self.accepted.remove(&made.id());
-            self.refused.insert(made.id());
-            let past = self.past.entry(made.generation).or_default();
-            past.take_back(at);
-        }
+        admitted
     }
 
-    /// An administrator has ended these.
-    pub fn revoke(&mut self, meant: impl Fn(&Place) -> bool) {
-        self.claims.retain(|(place, _), _| !meant(place));
-    }
-
-    /// The claims that last, in the order of place and key.
-    pub fn live(&self, now: Now) -> impl Iterator<Item = (Place, &KeyName, Duration)> {
-        let live = self.claims.iter().filter(move |(_, c)| c.until > now.mono);
-        live.map(|((place, key), claim)| (*place, key, claim.until))
-    }
-
-    /// Until when the place is admitted.
-    pub fn until(&self, now: Now, place: Place) -> Option<Duration> {
-        let of = self.live(now).filter(|(p, _, _)| *p == place);
-        of.map(|(_, _, until)| until).max()
+    /// Until when this target is admitted.
+    pub fn until(&self, now: Now, target: Target) -> Option<Duration> {
+        let of_target = self.live(now).filter(|grant| grant.target == target);
+        of_target.map(|grant| grant.until).max()
     }
 }

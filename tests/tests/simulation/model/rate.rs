@@ -1,7 +1,11 @@
 //! A generation's rate.
 
-use super::past::ms;
 use std::time::Duration;
+
+/// A time in whole milliseconds.
+pub fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
+}
 
 const MINUTE: u64 = 60_000;
 

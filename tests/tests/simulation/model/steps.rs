@@ -1,14 +1,22 @@
-//! The steps of "What a server does with a datagram", for one that a holder of a key made.
+//! The steps of "What a server does with a datagram", up to the rate, for one that a holder of
+//! a key made.
 
-use super::{Judged, Made, Model, Wish};
-use oneknock_shared::knock::{Action, Knock};
-use oneknockd::config::Key;
-use oneknockd::gate::{Now, Place};
+use super::{Made, Model};
+use oneknock_shared::knock::Timestamp;
+use oneknockd::engine::{Now, Source, Spend};
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::sync::Arc;
 
 const MINUTE: u64 = 60_000;
 const LOOKED_UP: u64 = 30 * 24 * 3600 * 1000;
+
+/// What may come of a packet.
+pub struct Judged {
+    /// The reasons for which it may be rejected; `selector` is one.
+    pub allowed: Vec<&'static str>,
+    /// The spend where it may pass.
+    pub spend: Option<Spend>,
+}
 
 /// Whether an address is that of one host that is not the server itself.
 fn is_usable(address: IpAddr) -> bool {
@@ -26,39 +34,34 @@ fn is_usable(address: IpAddr) -> bool {
 
 impl Model {
     /// What may come of a packet.
-    pub fn judge(&mut self, now: Now, source: IpAddr, made: &Made) -> Judged {
+    pub fn judge(&mut self, now: Now, from: IpAddr, made: &Made) -> Judged {
         let mut allowed = Vec::new();
-        let (last, wishes) = match self.steps(now, source, made, &mut allowed) {
-            Ok(wishes) => ("accepted", wishes),
-            Err(word) => (word, Vec::new()),
+        let spend = match self.steps(now, from, made, &mut allowed) {
+            Ok(spend) => Some(spend),
+            Err(reason) => {
+                allowed.push(reason);
+                None
+            }
         };
-        allowed.push(last);
-        Judged { allowed, wishes }
+        Judged { allowed, spend }
     }
 
-    /// Where it ends, or what it does where it is accepted. Adds the steps where it may end
-    /// before.
+    /// Where it ends, or the spend. Adds the reasons for which it may end before.
     fn steps(
         &mut self,
         now: Now,
-        source: IpAddr,
+        from: IpAddr,
         made: &Made,
         perhaps: &mut Vec<&'static str>,
-    ) -> Result<Vec<Wish>, &'static str> {
+    ) -> Result<Spend, &'static str> {
         let (wall, skew, at) = (now.wall.0, self.skew(), made.knock.timestamp.0);
         // Step 2.
         let minutes = wall.saturating_sub(skew) / MINUTE..=(wall + skew) / MINUTE;
-        let owner = self.ids.iter().enumerate().find_map(|(k, ids)| {
-            let g = ids.iter().position(|id| *id == made.generation)?;
-            Some((k, g))
-        });
-        let Some((k, g)) = owner.filter(|_| minutes.contains(&(at / MINUTE))) else {
-            return Err("selector");
-        };
-        let key = &self.settings.keys[k];
-        let generation = &key.generations[g];
-        let end = self.end_of(made.generation, generation);
-        let is_over = |by: u64| end.is_some_and(|last| wall > last + by);
+        let generation = self.generation(made.generation);
+        let is_current = minutes.contains(&(at / MINUTE));
+        let (key, generation) = generation.filter(|_| is_current).ok_or("selector")?;
+        let end = self.end_of(generation);
+        let is_over = |by: u64| end.is_some_and(|last| wall > last.0 + by);
         if is_over(LOOKED_UP) {
             perhaps.push("selector");
         }
@@ -68,115 +71,52 @@ impl Model {
         }
         // Step 6.
         if at.abs_diff(wall) > skew {
-            return Err("stale");
+            return Err("clock-skew");
         }
-        let past = self.past.entry(made.generation).or_default();
-        if Some(at) <= past.floor {
-            return Err("below-floor");
-        }
-        if Some(at) <= past.greatest_floor {
-            perhaps.push("below-floor");
+        let floor = self.run.floors.get(&made.generation);
+        if floor.is_some_and(|floor| Timestamp(at) <= *floor) {
+            return Err("replay-floor");
         }
         // Step 7.
-        if self.accepted.contains_key(&made.id()) || self.refused.contains(&made.id()) {
+        let seen = (Timestamp(at), made.id(), made.generation);
+        if self.run.seen.contains(&seen) {
             return Err("replayed");
         }
-        // Step 8.
+        // Step 8, as far as it does not spend the packet.
         if generation.not_before.is_some_and(|first| wall < first.0) {
             return Err("not-yet-valid");
         }
         if is_over(0) {
             return Err("expired");
         }
-        let address = match made.knock.address {
-            None if key.policy.signed_address => return Err("address-not-signed"),
-            None if !is_usable(source) => return Err("address-unusable"),
-            None => source,
-            Some(signed) if signed != source && !key.policy.admit_others => {
+        let source = match made.knock.address {
+            None if key.require_signed_address => return Err("address-not-signed"),
+            None if !is_usable(from) => return Err("address-unusable"),
+            None => from,
+            Some(signed) if signed != from && !key.allow_other_address => {
                 return Err("address-not-source");
             }
             Some(signed) => signed,
+        };
+        let spend = Spend {
+            key: Arc::clone(&key.name),
+            generation: made.generation,
+            number: generation.number,
+            at: Timestamp(at),
+            id: made.id(),
+            from,
+            source: Source::of(source),
+            is_signed: made.knock.address.is_some(),
+            action: made.knock.action,
+            service: made.knock.service,
         };
         let rate = self.rates.get_mut(&made.generation).ok_or("no rate")?;
         rate.fill(now.mono);
         match rate.has_one() {
             Some(true) => {}
-            Some(false) => return Err("too-many-knocks"),
-            None => perhaps.push("too-many-knocks"),
+            Some(false) => return Err("rate-limited"),
+            None => perhaps.push("rate-limited"),
         }
-        let key = &self.settings.keys[k];
-        let wishes = self.wishes(key, address, &made.knock)?;
-        if made.knock.action != Action::Close {
-            self.check_open(now, key, &wishes, &made.knock, perhaps)?;
-        }
-        Ok(wishes)
-    }
-
-    fn wishes(&self, key: &Key, address: IpAddr, knock: &Knock) -> Result<Vec<Wish>, &'static str> {
-        let config = &self.settings.config;
-        if let Some(name) = knock.service {
-            if config.service(name).is_none() {
-                return Err("no-such-service");
-            }
-            if !key.policy.services.contains(&name) {
-                return Err("service-not-allowed");
-            }
-        }
-        let services = config.services.iter().filter(|service| {
-            key.policy.services.contains(&service.name)
-                && knock.service.is_none_or(|name| name == service.name)
-        });
-        let wishes = services.map(|service| {
-            let place = Place {
-                service: service.name,
-                address,
-            };
-            let Action::Open { seconds } = knock.action else {
-                return (place, None);
-            };
-            let mut time = Duration::from_secs(seconds.into());
-            if seconds == 0 {
-                time = service.open_for;
-            }
-            for limit in [Some(service.max_open_for), key.policy.max_open_for] {
-                time = time.min(limit.unwrap_or(time));
-            }
-            (place, Some(time))
-        });
-        Ok(wishes.collect())
-    }
-
-    /// What only an open has to pass.
-    fn check_open(
-        &self,
-        now: Now,
-        key: &Key,
-        wishes: &[Wish],
-        knock: &Knock,
-        perhaps: &mut Vec<&'static str>,
-    ) -> Result<(), &'static str> {
-        let is_gateway = |(place, _): &Wish| self.gateways.contains(&place.address);
-        if !self.settings.config.admit_gateway && wishes.iter().any(is_gateway) {
-            return Err("gateway");
-        }
-        let closes = wishes.iter().filter_map(|(place, _)| {
-            let of = (key.name.clone(), *place);
-            self.closes.get(&of)
-        });
-        let at = Some(knock.timestamp.0);
-        if closes.clone().any(|close| at <= close.sure) {
-            return Err("closed-since");
-        }
-        if closes.clone().any(|close| at <= close.perhaps) {
-            perhaps.push("closed-since");
-        }
-        let own = self.live(now).filter(|(_, name, _)| **name == key.name);
-        let own: Vec<Place> = own.map(|(place, _, _)| place).collect();
-        let new = wishes.iter().filter(|(place, _)| !own.contains(place));
-        let new = new.count();
-        if new > 0 && own.len() + new > key.policy.grants as usize {
-            return Err("too-many-grants");
-        }
-        Ok(())
+        Ok(spend)
     }
 }

@@ -1,7 +1,7 @@
 //! Those who hold keys: good clients, by the client's own timetable and its own choice of
 //! what to sign, and such as no good client is.
 
-use super::{Event, Steps, World};
+use super::{Happening, Steps, World};
 use crate::site::service_name;
 use oneknock::address::{Choice, Signing};
 use oneknock::schedule::Step;
@@ -9,7 +9,7 @@ use oneknock_shared::invitation::AddressRule;
 use oneknock_shared::knock::{Action, Knock, Timestamp};
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_tests::chance::Chance;
-use oneknockd::gate::Place;
+use oneknockd::engine::{Source, Target};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
@@ -58,8 +58,8 @@ fn some_error(chance: &mut Chance) -> i64 {
 impl World {
     /// Every key has its devices.
     pub(super) fn equip(&mut self) {
-        for key in &self.site.settings.keys {
-            if self.devices.iter().any(|device| device.key == key.name) {
+        for key in &self.site.rules.keys {
+            if self.devices.iter().any(|device| device.key == *key.name) {
                 continue;
             }
             for _ in 0..self.chance.between(1, 2) {
@@ -69,7 +69,7 @@ impl World {
                     _ => Choice::Given(some_address(&mut self.chance)),
                 };
                 self.devices.push(Device {
-                    key: key.name.clone(),
+                    key: (*key.name).clone(),
                     address: some_address(&mut self.chance),
                     ahead: some_error(&mut self.chance),
                     choice,
@@ -79,7 +79,7 @@ impl World {
         // One that has begun goes on by itself.
         for device in self.begun..self.devices.len() {
             let delay = self.chance.below(20_000);
-            self.after(delay, Event::Act(device));
+            self.after(delay, Happening::Act(device));
         }
         self.begun = self.devices.len();
     }
@@ -101,9 +101,9 @@ impl World {
     }
 
     fn rule_of(&self, device: usize) -> AddressRule {
-        let keys = &self.site.settings.keys;
-        let key = keys.iter().find(|k| k.name == self.devices[device].key);
-        if key.is_some_and(|key| key.policy.signed_address) {
+        let keys = &self.site.rules.keys;
+        let key = keys.iter().find(|k| *k.name == self.devices[device].key);
+        if key.is_some_and(|key| key.require_signed_address) {
             AddressRule::Signed
         } else {
             AddressRule::Any
@@ -141,10 +141,10 @@ impl World {
                 }
             }
         }
-        let keys = &self.site.settings.keys;
-        let has_key = keys.iter().any(|k| k.name == self.devices[device].key);
+        let keys = &self.site.rules.keys;
+        let has_key = keys.iter().any(|k| *k.name == self.devices[device].key);
         let next = self.chance.below(if has_key { 20_000 } else { 400_000 });
-        self.after(next, Event::Act(device));
+        self.after(next, Happening::Act(device));
     }
 
     fn begin_session(&mut self, device: usize) {
@@ -182,7 +182,7 @@ impl World {
         match session.steps.get(session.next) {
             Some((at, _)) => {
                 let at = session.begun + u64::try_from(at.as_millis()).unwrap();
-                self.after(at - self.time, Event::Step(session));
+                self.after(at - self.time, Happening::Step(session));
             }
             None => self.count("sessions that did not"),
         }
@@ -190,19 +190,19 @@ impl World {
 
     /// Whether the port answers; then it is closed again, now and then.
     fn is_in(&mut self, session: &Session) -> bool {
-        let place = Place {
+        let target = Target {
             service: session.service.unwrap_or(service_name(0)),
-            address: self.devices[session.device].address,
+            source: Source::of(self.devices[session.device].address),
         };
         let now = self.now();
-        let until = self.server.kernel.get(&place);
+        let until = self.server.kernel.get(&target);
         if until.is_none_or(|until| *until <= now.mono) {
             return false;
         }
         self.count("sessions that got in");
         if self.chance.percent(30) {
             let delay = self.chance.below(60_000);
-            let close = Event::Close(session.device, session.generation, session.service);
+            let close = Happening::Close(session.device, session.generation, session.service);
             self.after(delay, close);
         }
         true
@@ -266,8 +266,9 @@ impl World {
             return;
         }
         let mut source = self.devices[device].address;
-        if self.chance.percent(3) {
+        if self.chance.percent(5) {
             let odd = [
+                GATEWAY,
                 GATEWAY,
                 Ipv4Addr::LOCALHOST.into(),
                 Ipv6Addr::LOCALHOST.into(),

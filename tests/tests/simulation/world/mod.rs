@@ -1,5 +1,6 @@
 //! Time, and all that happens in it.
 
+mod batch;
 mod check;
 mod clients;
 mod network;
@@ -7,16 +8,16 @@ mod trouble;
 
 use crate::disk::End;
 use crate::history::{History, Note};
-use crate::model::{Before, Look, Made, Model, Wish};
+use crate::model::{Made, Model, ms};
 use crate::server::Server;
 use crate::site::Site;
 use clients::{Device, Session};
-use network::{Weather, What};
+use network::{Datagram, Line};
 use oneknock::schedule::{Step, timeline};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_tests::chance::Chance;
-use oneknockd::gate::{Now, Place};
+use oneknockd::engine::{Now, Spend, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -26,24 +27,28 @@ use std::time::Duration;
 const BEGIN: u64 = 1_800_000_000_000;
 const HOUR: u64 = 3_600_000;
 
-enum Event {
-    Arrive(What, IpAddr),
+enum Happening {
+    Arrive(Datagram, IpAddr),
     /// The device begins something.
     Act(usize),
     Step(Box<Session>),
     Close(usize, usize, Option<ServiceName>),
+    /// The store has recorded the batch, in this run of the daemon.
+    Recorded(u64),
     /// A grant is to end just then, in this run of the machine.
-    Ends(Place, u64),
+    Ends(Target, u64),
     /// The daemon's tick, in this run of it.
     Second(u64),
     Trouble,
     Kill,
+    /// The kernel can be written to again.
+    KernelWorks,
     /// The server's clock is right again, if it has not jumped since.
     ClockIsRight(u64),
     Start(End),
     /// In this run of the daemon.
     Synchronised(u64),
-    Weather,
+    LineChanges,
 }
 
 /// A step of a client's timetable.
@@ -53,7 +58,7 @@ pub struct World {
     chance: Chance,
     /// Milliseconds since the begin, by the right clock.
     time: u64,
-    queue: BTreeMap<(u64, u64), Event>,
+    queue: BTreeMap<(u64, u64), Happening>,
     queued: u64,
     site: Site,
     server: Server,
@@ -69,12 +74,14 @@ pub struct World {
     devices: Vec<Device>,
     /// So many of them have begun.
     begun: usize,
-    weather: Weather,
+    line: Line,
     made: Vec<Made>,
     /// What was made, by its timestamp: the thief has seen it all.
     caught: BTreeSet<(u64, usize)>,
-    /// What was accepted, and is not recorded and granted yet.
-    batch: Vec<(usize, Vec<Wish>, Before)>,
+    /// What was judged, and is not recorded yet.
+    batch: Vec<Spend>,
+    /// Whether the store still writes an earlier part of it.
+    is_recording: bool,
     history: History,
     delivered: u64,
     counts: BTreeMap<&'static str, u64>,
@@ -91,8 +98,8 @@ impl World {
         };
         let in_ten_seconds = |fall_back| timeline(Duration::from_secs(10), fall_back).into();
         let mut world = Self {
-            server: Server::new(&site.settings, now),
-            model: Model::new(&site, now),
+            server: Server::new(&site.rules, now),
+            model: Model::new(&site.rules, now),
             chance,
             time: HOUR,
             queue: BTreeMap::new(),
@@ -105,29 +112,34 @@ impl World {
             jumps: 0,
             devices: Vec::new(),
             begun: 0,
-            weather: Weather::calm(),
+            line: Line::good(),
             made: Vec::new(),
             caught: BTreeSet::new(),
             batch: Vec::new(),
+            is_recording: false,
             history: History::default(),
             delivered: 0,
             counts: BTreeMap::new(),
             timelines: [true, false].map(in_ten_seconds),
         };
-        for event in [Event::Second(0), Event::Trouble, Event::Weather] {
+        for event in [
+            Happening::Second(0),
+            Happening::Trouble,
+            Happening::LineChanges,
+        ] {
             world.after(1000, event);
         }
         world.equip();
         world
     }
 
-    /// Lets it run until so many datagrams have reached the gate.
+    /// Lets it run until so many datagrams have reached the engine.
     pub fn run(&mut self, datagrams: u64) {
         while self.delivered < datagrams {
             let ((at, _), event) = self.queue.pop_first().unwrap();
             self.time = at;
             self.happen(event);
-            self.settle();
+            self.record_soon();
         }
         self.compare_all();
     }
@@ -142,30 +154,38 @@ impl World {
         self.time / HOUR
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: Happening) {
         match event {
-            Event::Arrive(what, source) => self.arrive(&what, source),
-            Event::Act(device) => self.act(device),
-            Event::Step(session) => self.step(session),
-            Event::Close(device, generation, service) => self.close(device, generation, service),
-            Event::Ends(place, booted) if booted == self.booted => self.check_end(place),
-            Event::Second(run) if run == self.run && self.is_up => self.second(),
-            Event::Trouble => self.trouble(),
-            Event::Kill if self.is_up => self.stop(End::Killed),
-            Event::ClockIsRight(jump) if jump == self.jumps => self.set_clock(0),
-            Event::Start(end) => self.start(end),
-            Event::Synchronised(run) if run == self.run && self.is_up => self.synchronised(),
-            Event::Weather => self.change_weather(),
+            Happening::Arrive(datagram, from) => self.arrive(&datagram, from),
+            Happening::Act(device) => self.act(device),
+            Happening::Step(session) => self.step(session),
+            Happening::Close(device, generation, service) => {
+                self.close(device, generation, service);
+            }
+            Happening::Recorded(run) if run == self.run && self.is_up => {
+                self.is_recording = false;
+                self.record_and_commit();
+            }
+            Happening::Ends(target, booted) if booted == self.booted => self.check_end(target),
+            Happening::Second(run) if run == self.run && self.is_up => self.second(),
+            Happening::Trouble => self.trouble(),
+            Happening::Kill if self.is_up => self.stop(End::Killed),
+            Happening::KernelWorks => self.server.kernel_fails = false,
+            Happening::ClockIsRight(jump) if jump == self.jumps => self.set_clock(0),
+            Happening::Start(end) => self.start(end),
+            Happening::Synchronised(run) if run == self.run && self.is_up => self.synchronised(),
+            Happening::LineChanges => self.change_line(),
             // Of a run, or a jump, that is over.
-            Event::Ends(..)
-            | Event::Second(_)
-            | Event::Kill
-            | Event::ClockIsRight(_)
-            | Event::Synchronised(_) => {}
+            Happening::Recorded(_)
+            | Happening::Ends(..)
+            | Happening::Second(_)
+            | Happening::Kill
+            | Happening::ClockIsRight(_)
+            | Happening::Synchronised(_) => {}
         }
     }
 
-    fn after(&mut self, delay: u64, event: Event) {
+    fn after(&mut self, delay: u64, event: Happening) {
         self.queued += 1;
         self.queue.insert((self.time + delay, self.queued), event);
     }
@@ -184,7 +204,7 @@ impl World {
     }
 
     fn skew(&self) -> u64 {
-        u64::try_from(self.site.settings.config.skew.as_millis()).unwrap()
+        ms(self.site.rules.skew)
     }
 
     fn count(&mut self, what: &'static str) {
@@ -193,11 +213,11 @@ impl World {
 
     fn note(&mut self, text: String) {
         let now = self.now();
-        self.history.add(self.time, now, Note::Event(text));
+        self.history.add(self.time, now, Note::Text(text));
     }
 
-    fn fail(&self, key: Option<&KeyName>, place: Option<Place>, text: &str) -> ! {
-        let history = self.history.tell(key, place, &self.made);
+    fn fail(&self, key: Option<&KeyName>, target: Option<Target>, text: &str) -> ! {
+        let history = self.history.tell(key, target, &self.made);
         panic!(
             "{text}\nafter {} datagrams; LAB_SEED={}\n{history}",
             self.delivered,
@@ -208,13 +228,14 @@ impl World {
     /// The daemon's tick.
     fn second(&mut self) {
         let now = self.now();
-        self.server.tick(now);
-        self.model.look(now, Look::Second);
+        let is = self.server.tick(now);
+        let right = self.model.tick(now);
+        self.expect("a tick", &is, &right);
+        self.note_events(&is);
         let seconds = self.time / 1000;
         if seconds.is_multiple_of(10) {
-            let disk_takes_it = self.chance.percent(95);
-            if !self.server.waits && self.server.tidy(now, disk_takes_it) {
-                self.model.tidied();
+            if self.chance.percent(50) {
+                self.begin_segment();
             }
             if self.chance.percent(80) {
                 self.server.disk.sync();
@@ -224,6 +245,6 @@ impl World {
         if seconds.is_multiple_of(1000) && !self.server.waits {
             self.storm();
         }
-        self.after(1000, Event::Second(self.run));
+        self.after(1000, Happening::Second(self.run));
     }
 }

@@ -1,22 +1,22 @@
 //! What becomes of a packet on its way, and the thief who sees them all.
 
-use super::{Event, World};
+use super::{Happening, World};
 use crate::model::Made;
 use oneknock_shared::knock::Knock;
-use oneknock_shared::packet::{LEN, seal};
+use oneknock_shared::packet::seal;
 use oneknock_tests::chance::Chance;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A datagram.
-pub enum What {
+pub enum Datagram {
     /// One that a holder of a key made: its number.
     Made(usize),
     /// Bytes that none of them made.
     Forged(Vec<u8>),
 }
 
-/// How the network is.
-pub struct Weather {
+/// How good the line between clients and server is.
+pub struct Line {
     /// Packets in a hundred.
     lost: u64,
     doubled: u64,
@@ -24,8 +24,8 @@ pub struct Weather {
     delay: u64,
 }
 
-impl Weather {
-    pub fn calm() -> Self {
+impl Line {
+    pub fn good() -> Self {
         Self {
             lost: 0,
             doubled: 0,
@@ -39,7 +39,7 @@ pub fn thief_address(chance: &mut Chance) -> IpAddr {
 }
 
 impl World {
-    pub(super) fn change_weather(&mut self) {
+    pub(super) fn change_line(&mut self) {
         let (lost, doubled, delay) = *self.chance.pick(&[
             (0, 0, 50),
             (0, 0, 50),
@@ -48,20 +48,20 @@ impl World {
             (30, 20, 3_000),
             (10, 10, 60_000),
         ]);
-        self.weather = Weather {
+        self.line = Line {
             lost,
             doubled,
             delay,
         };
         let next = self.chance.between(10_000, 600_000);
-        self.after(next, Event::Weather);
+        self.after(next, Happening::LineChanges);
     }
 
     fn make(&mut self, device: usize, generation: usize, knock: Knock) -> usize {
         let key = self.devices[device].key.clone();
-        let held = &self.site.rings[&key][generation];
-        let bytes = seal(&held.subkeys, &knock, self.chance.bytes());
-        let generation = held.id;
+        let subkeys = &self.site.rings[&key][generation];
+        let bytes = seal(subkeys, &knock, self.chance.bytes()).to_vec();
+        let generation = subkeys.id();
         let number = self.made.len();
         self.caught.insert((knock.timestamp.0, number));
         self.made.push(Made {
@@ -77,16 +77,16 @@ impl World {
     pub(super) fn send(&mut self, device: usize, generation: usize, knock: Knock) {
         let made = self.make(device, generation, knock);
         let source = self.devices[device].address;
-        let copies = if self.chance.percent(self.weather.lost) {
+        let copies = if self.chance.percent(self.line.lost) {
             0
-        } else if self.chance.percent(self.weather.doubled) {
+        } else if self.chance.percent(self.line.doubled) {
             self.chance.between(2, 3)
         } else {
             1
         };
         for _ in 0..copies {
             let delay = self.delay();
-            self.after(delay, Event::Arrive(What::Made(made), source));
+            self.after(delay, Happening::Arrive(Datagram::Made(made), source));
         }
         if self.chance.percent(30) {
             let delay = match self.chance.below(4) {
@@ -100,12 +100,12 @@ impl World {
             } else {
                 source
             };
-            self.after(delay, Event::Arrive(What::Made(made), from));
+            self.after(delay, Happening::Arrive(Datagram::Made(made), from));
         }
         if self.chance.percent(25) {
             let forged = self.forge(made);
             let delay = self.delay();
-            self.after(delay, Event::Arrive(What::Forged(forged), source));
+            self.after(delay, Happening::Arrive(Datagram::Forged(forged), source));
         }
     }
 
@@ -118,32 +118,45 @@ impl World {
         source: IpAddr,
     ) {
         let made = self.make(device, generation, knock);
-        self.arrive(&What::Made(made), source);
+        self.arrive(&Datagram::Made(made), source);
     }
 
     fn delay(&mut self) -> u64 {
-        self.chance.below(self.weather.delay + 1)
+        self.chance.below(self.line.delay + 1)
     }
 
     /// A packet with something changed, or with a known selector and nothing else.
     pub(super) fn forge(&mut self, made: usize) -> Vec<u8> {
-        let genuine = self.made[made].bytes;
-        let mut bytes = genuine.to_vec();
+        let genuine = &self.made[made].bytes;
+        let (mut bytes, length) = (genuine.clone(), genuine.len());
         match self.chance.below(6) {
-            0 => bytes.truncate(self.chance.index(LEN)),
-            1 => bytes.resize(LEN + 1 + self.chance.index(1400), 0),
+            0 => bytes.truncate(self.chance.index(length)),
+            1 => bytes.resize(length + 1 + self.chance.index(1400), 0),
             2 => self.chance.fill(&mut bytes[8..]),
             3 => self.chance.fill(&mut bytes),
             _ => {
                 for _ in 0..self.chance.between(1, 3) {
-                    let at = self.chance.index(LEN);
+                    let at = self.chance.index(length);
                     bytes[at] ^= 1 << self.chance.below(8);
                 }
-                if bytes == genuine {
+                if bytes == *genuine {
                     bytes[0] ^= 1;
                 }
             }
         }
+        bytes
+    }
+
+    /// Random bytes, mostly as many as a packet has.
+    pub(super) fn random_datagram(&mut self) -> Vec<u8> {
+        let of_packet = self.made.last().map_or(112, |made| made.bytes.len());
+        let length = if self.chance.percent(20) {
+            self.chance.index(2000)
+        } else {
+            of_packet
+        };
+        let mut bytes = vec![0; length];
+        self.chance.fill(&mut bytes);
         bytes
     }
 
@@ -160,8 +173,8 @@ impl World {
             if !self.is_up {
                 return;
             }
-            let source = thief_address(&mut self.chance);
-            self.arrive(&What::Made(made), source);
+            let from = thief_address(&mut self.chance);
+            self.arrive(&Datagram::Made(made), from);
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use super::clients::GATEWAY;
 use super::network::thief_address;
-use super::{Event, HOUR, World};
+use super::{HOUR, Happening, World};
 use crate::disk::End;
-use crate::model::Start;
-use oneknockd::gate::Place;
+use crate::model::Found;
+use oneknockd::engine::Target;
 
 impl World {
     pub(super) fn trouble(&mut self) {
-        match self.chance.below(21) {
+        match self.chance.below(24) {
             0..=7 if self.is_up => self.reload(),
             8..=12 if self.is_up => {
                 let end = *self.chance.pick(&[
@@ -29,16 +29,17 @@ impl World {
                 let has_one = self.chance.percent(80);
                 self.model.gateways = if has_one { vec![GATEWAY] } else { Vec::new() };
                 let gateways = self.model.gateways.clone();
-                self.server.gate.set_gateways(gateways);
+                self.server.engine.set_gateways(gateways);
             }
             17 | 18 => self.spoil_guard(),
-            19 if self.is_up => self.revoke(),
+            19 | 20 if self.is_up => self.revoke(),
+            21 if self.is_up => self.drop_key(),
             _ => self.trawl(),
         }
-        // Misfortunes seldom come singly.
+        // One trouble often comes soon after another.
         let next = *self.chance.pick(&[3_000, 20_000, 600_000]);
         let next = self.chance.below(next);
-        self.after(next, Event::Trouble);
+        self.after(next, Happening::Trouble);
     }
 
     fn change_site(&mut self) {
@@ -53,53 +54,88 @@ impl World {
             self.change_site();
         }
         let now = self.now();
-        self.server.reload(&self.site.settings, now);
-        self.model.reconfigure(&self.site, now);
-        // Floors of keys that came in are on disk before a packet of theirs is taken.
-        if !self.server.waits && self.server.tidy(now, true) {
-            self.model.tidied();
-        }
+        let is = self.server.reload(&self.site.rules, now);
+        let right = self.model.reconfigure(&self.site.rules, now);
+        self.expect("a reload", &is, &right);
+        self.note_events(&is);
+        // Floors of keys that came in are on disk before a packet of theirs is judged.
+        self.begin_segment();
         self.compare_all();
         self.trawl();
     }
 
-    /// The administrator ends what some address holds.
+    /// The administrator removes a key, and nothing is reloaded.
+    fn drop_key(&mut self) {
+        let Some(name) = self.site.remove(&mut self.chance) else {
+            return;
+        };
+        self.note(format!("key {name} is dropped"));
+        let now = self.now();
+        let is = self.server.drop_key(&self.site.rules, now);
+        let right = self.model.drop_key(&self.site.rules, now);
+        self.expect("a key that is dropped", &is, &right);
+        self.note_events(&is);
+        self.compare_all();
+        self.trawl();
+    }
+
+    /// The administrator ends what some address has.
     fn revoke(&mut self) {
-        let (now, meant) = (self.now(), thief_address(&mut self.chance));
-        self.server.revoke(now, |place| place.address == meant);
-        self.model.revoke(|place| place.address == meant);
-        self.note(format!("{meant} is revoked"));
+        let now = self.now();
+        let granted: Vec<Target> = self.model.live(now).map(|grant| grant.target).collect();
+        let address = if granted.is_empty() {
+            thief_address(&mut self.chance)
+        } else {
+            self.chance.pick(&granted).source.address()
+        };
+        let meant = |target: &Target| target.source.contains(address);
+        let is = self.server.revoke(now, meant);
+        let right = self.model.revoke(now, meant);
+        self.expect("a revocation", &is, &right);
+        self.note_events(&is);
+        self.note(format!("{address} is revoked"));
         self.compare_all();
     }
 
-    /// Another program changes the guard; a daemon that runs heals it.
+    /// Another program changes the guard; a daemon that runs repairs it.
     fn spoil_guard(&mut self) {
         if self.chance.percent(50) {
             self.server.kernel.clear();
         } else {
-            let some: Vec<Place> = self.server.kernel.keys().copied().collect();
-            for place in some {
+            let some: Vec<Target> = self.server.kernel.keys().copied().collect();
+            for target in some {
                 match self.chance.below(6) {
-                    0 => drop(self.server.kernel.remove(&place)),
-                    1 => *self.server.kernel.entry(place).or_default() *= 2,
+                    0 => drop(self.server.kernel.remove(&target)),
+                    1 => *self.server.kernel.entry(target).or_default() *= 2,
                     _ => {}
                 }
             }
         }
         self.note("another program changes the guard".into());
         if self.is_up {
-            self.server.heal(self.now());
+            self.server.sync_all(self.now());
             self.compare_all();
         }
     }
 
     pub(super) fn stop(&mut self, end: End) {
+        if end == End::Clean {
+            // The last batch is recorded, and a segment begun.
+            self.is_recording = false;
+            self.record_and_commit();
+            if !self.is_up {
+                return;
+            }
+            self.begin_segment();
+        } else {
+            self.leave_batch();
+        }
         self.note(format!("the server ends: {end:?}"));
         self.is_up = false;
         self.run += 1;
         let away = *self.chance.pick(&[1, 2_000, 60_000]);
         let away = self.chance.below(away);
-        self.after(away, Event::Start(end));
+        self.after(away, Happening::Start(end));
     }
 
     pub(super) fn start(&mut self, end: End) {
@@ -109,40 +145,46 @@ impl World {
         if end == End::PowerCut {
             self.booted = self.time;
         }
-        let (now, settings) = (self.now(), &self.site.settings);
-        let floor = self.server.start(end, settings, &mut self.chance, now);
+        let (now, rules) = (self.now(), &self.site.rules);
+        let start = self.server.start(end, rules, &mut self.chance, now);
         self.is_up = true;
-        self.note(format!("the server starts: {floor:?}"));
-        if self.server.waits {
-            self.model.restart_without_state(&self.site, now);
-            let wait = self.chance.below(60_000);
-            self.after(wait, Event::Synchronised(self.run));
-        } else {
-            let start = Start {
-                floor,
-                known: &self.server.disk.generations(),
-                retires: self.server.disk.retires(),
+        self.note(format!("the server starts: {:?}", start.floor));
+        if let Some(state) = &start.state {
+            let found = Found {
+                state,
+                floor: start.floor,
+                torn: &start.torn,
             };
-            self.model.restart(&self.site, now, &start);
+            match self.model.restart(&self.site.rules, now, &found) {
+                Ok(right) => self.expect("a start", &start.events, &right),
+                Err(text) => self.fail(None, None, &text),
+            }
+            self.note_events(&start.events);
+        } else {
+            self.model.restart_without_state(&self.site.rules, now);
+            let wait = self.chance.below(60_000);
+            self.after(wait, Happening::Synchronised(self.run));
         }
         let gateways = self.model.gateways.clone();
-        self.server.gate.set_gateways(gateways);
+        self.server.engine.set_gateways(gateways);
         self.compare_all();
         self.second();
         self.trawl();
         if self.chance.percent(30) {
             // It was not the last time.
             let soon = self.chance.below(15_000);
-            self.after(soon, Event::Kill);
+            self.after(soon, Happening::Kill);
         }
     }
 
     pub(super) fn synchronised(&mut self) {
         // A clock that is synchronised is right.
         (self.ahead, self.jumps) = (0, self.jumps + 1);
-        let floor = self.server.synchronised(self.now());
-        self.model.begin_anew(floor);
+        let now = self.now();
+        let floor = self.server.synchronised(now);
+        self.model.begin_without_state(floor, now);
         self.note(format!("the clock is synchronised: {floor:?}"));
+        self.compare_all();
         self.trawl();
     }
 
@@ -157,7 +199,7 @@ impl World {
         self.set_clock(ahead);
         let back = *self.chance.pick(&[5_000, 15_000, 60_000, 300_000]);
         let back = self.chance.below(back);
-        self.after(back, Event::ClockIsRight(self.jumps));
+        self.after(back, Happening::ClockIsRight(self.jumps));
     }
 
     pub(super) fn set_clock(&mut self, ahead: i64) {

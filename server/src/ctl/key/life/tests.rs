@@ -25,9 +25,9 @@ fn known(number: u32, not_after: Option<Timestamp>, is_used: bool) -> Known {
             not_after,
             ..new(number)
         },
-        used: Use {
+        used: GenerationUse {
             last: is_used.then_some(ago(1)),
-            ..Use::default()
+            ..GenerationUse::default()
         },
     }
 }
@@ -114,7 +114,7 @@ fn a_rotation_drops_all_that_nobody_used_since_the_newest_that_somebody_did() {
     // Where no use at all is known, the older may be in use as well.
     let mut unknown = life();
     for known in &mut unknown {
-        known.used = Use::default();
+        known.used = GenerationUse::default();
     }
     let numbers: Vec<u32> = rotated(unknown, 5).iter().map(|(n, _)| *n).collect();
     assert_eq!(numbers, [1, 2, 3, 5]);
@@ -153,7 +153,7 @@ fn no_rotation_moves_a_generations_own_end() {
         let want = [(1, Some(after(24))), (number, None)];
         assert_eq!(numbers_and_ends(&all), want);
         let mut again = all.into_iter().map(|generation| Known {
-            used: Use::default(),
+            used: GenerationUse::default(),
             generation,
         });
         life = vec![again.next().unwrap(), again.next().unwrap()];
@@ -183,7 +183,7 @@ fn a_key_that_is_not_valid_yet_opens_no_sooner_by_a_rotation() {
     assert_eq!(numbers_and_ends(&all), [(1, week), (2, None)]);
     let known = |generation| Known {
         generation,
-        used: Use::default(),
+        used: GenerationUse::default(),
     };
     let second = rotate(all.into_iter().map(known).collect(), 3);
     assert_eq!(numbers_and_ends(&second), [(1, week), (3, None)]);
@@ -283,7 +283,7 @@ fn to_retire_what_nobody_used_gives_the_one_before_its_own_end_back() {
     assert_eq!(done.goes_on, Some(1));
     let left = done.generations.into_iter().map(|generation| Known {
         generation,
-        used: Use::default(),
+        used: GenerationUse::default(),
     });
     // It is the newest again.
     let state = Life(left.collect()).state(0, NOW);

@@ -1,0 +1,272 @@
+use super::answers::{BatchAnswers, ListAnswers};
+use super::write::{HEADERS, question};
+use super::*;
+use std::fmt::Write;
+
+/// The messages of a batch without its begin and end, each as text: kind, flags, and the
+/// attributes by number, bytes in hexadecimal.
+pub fn messages(mut batch: Batch) -> Vec<String> {
+    batch.finish(7);
+    let all = whole_messages(batch.bytes());
+    let inner = &all[1..all.len() - 1];
+    inner.iter().map(|message| message_text(message)).collect()
+}
+
+fn whole_messages(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let length = u32::from_ne_bytes(bytes[..4].try_into().unwrap());
+        let (one, rest) = bytes.split_at(length as usize);
+        found.push(one);
+        bytes = rest;
+    }
+    found
+}
+
+fn message_text(message: &[u8]) -> String {
+    let kind = u16::from_ne_bytes([message[4], message[5]]);
+    assert_eq!((kind >> 8, message[16]), (10, 1), "nftables, inet");
+    let flags = u16::from_ne_bytes([message[6], message[7]]);
+    let (kind, attributes) = (kind & 0xff, attributes_text(&message[HEADERS..]));
+    format!("{kind} {flags:#x} {attributes}")
+}
+
+fn attributes_text(mut bytes: &[u8]) -> String {
+    let mut text = String::new();
+    while let Some(header) = bytes.get(..4) {
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let kind = u16::from_ne_bytes([header[2], header[3]]);
+        let value = &bytes[4..length];
+        let space = if text.is_empty() { "" } else { " " };
+        let is_text = |rest: &[u8]| rest.len() > 1 && rest.iter().all(u8::is_ascii_graphic);
+        if kind & 0x8000 != 0 {
+            let (kind, inner) = (kind & 0x3fff, attributes_text(value));
+            let _ = write!(text, "{space}{kind}[{inner}]");
+        } else if let Some(name) = value.strip_suffix(&[0]).filter(|rest| is_text(rest)) {
+            let name = str::from_utf8(name).unwrap();
+            let _ = write!(text, "{space}{kind}={name:?}");
+        } else {
+            let _ = write!(text, "{space}{kind}=");
+            for byte in value {
+                let _ = write!(text, "{byte:02x}");
+            }
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(" ")
+}
+
+/// What a little-endian machine sends, byte by byte.
+#[cfg(target_endian = "little")]
+mod bytes {
+    use super::*;
+
+    #[test]
+    fn batch_is_begin_numbered_messages_and_end() {
+        let mut batch = Batch::new();
+        batch.push(kind::NEW_TABLE, CREATE, |table| table.text(1, "one"));
+        batch.push(kind::NEW_ELEMENT, CREATE_NEW, |element| {
+            element.nest(3, |list| list.nest(1, |one| one.bytes(1, &[9; 5])));
+            element.long(4, 30_000);
+            element.number(5, 7);
+        });
+        batch.finish(7);
+        let want = [
+            "14 00 00 00 10 00 01 00 07 00 00 00 00 00 00 00 00 00 00 0a",
+            "1c 00 00 00 00 0a 01 04 08 00 00 00 00 00 00 00 01 00 00 00 \
+             08 00 01 00 6f 6e 65 00",
+            "3c 00 00 00 0c 0a 05 06 09 00 00 00 00 00 00 00 01 00 00 00 \
+             14 00 03 80 10 00 01 80 09 00 01 00 09 09 09 09 09 00 00 00 \
+             0c 00 04 00 00 00 00 00 00 00 75 30 08 00 05 00 00 00 00 07",
+            "14 00 00 00 11 00 01 00 0a 00 00 00 00 00 00 00 00 00 00 0a",
+        ];
+        assert_eq!(hex(batch.bytes()), want.join(" "));
+    }
+
+    #[test]
+    fn questions_are_these_bytes() {
+        let one = question(kind::GET_TABLE, write::ACK, 5, |m| m.text(1, "one"));
+        let want = "1c 00 00 00 01 0a 05 00 05 00 00 00 00 00 00 00 01 00 00 00 \
+                    08 00 01 00 6f 6e 65 00";
+        assert_eq!(hex(&one), want);
+        let all = question(kind::GET_CHAIN, write::DUMP, 6, |_| {});
+        let want = "14 00 00 00 04 0a 01 03 06 00 00 00 00 00 00 00 01 00 00 00";
+        assert_eq!(hex(&all), want);
+    }
+}
+
+#[test]
+fn subject_names_what_a_message_is_about() {
+    let mut batch = Batch::new();
+    batch.push(kind::NEW_TABLE, CREATE, |table| {
+        table.text(1, "oneknock");
+        table.number(2, 6);
+    });
+    batch.push(kind::DELETE_RULE, 0, |rules| rules.text(1, "oneknock"));
+    for _ in 0..2 {
+        batch.push(kind::NEW_RULE, CREATE, |rule| {
+            rule.text(1, "oneknock");
+            rule.text(2, "guard");
+        });
+    }
+    batch.push(kind::NEW_CHAIN, CREATE, |chain| {
+        chain.text(1, "oneknock");
+        chain.text(3, "guard");
+    });
+    batch.push(kind::NEW_ELEMENT, CREATE, |elements| {
+        elements.text(1, "oneknock");
+        elements.text(2, "ssh4");
+    });
+    batch.finish(1);
+    let said: Vec<String> = (0..6)
+        .map(|at| batch.subject(at).unwrap().to_string())
+        .collect();
+    let want = [
+        "table oneknock",
+        "the removal of the rules of oneknock",
+        "rule 1 of chain guard",
+        "rule 2 of chain guard",
+        "chain guard",
+        "elements of set ssh4",
+    ];
+    assert_eq!(said, want);
+    assert_eq!(batch.subject(6), None);
+}
+
+/// A message as the kernel sends it.
+fn answer(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(16 + body.len()).unwrap();
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(body);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn code(sequence: u32, code: i32) -> Vec<u8> {
+    answer(
+        2,
+        0,
+        sequence,
+        &[&code.to_ne_bytes()[..], &[0; 16]].concat(),
+    )
+}
+
+mod batches {
+    use super::*;
+
+    /// To a batch of three messages that begins with 10.
+    fn outcome(datagrams: &[Vec<u8>]) -> Result<(), (Option<usize>, Option<i32>)> {
+        let mut answers = BatchAnswers::new(10, 3);
+        for datagram in datagrams {
+            answers.read(datagram);
+        }
+        let outcome = answers.outcome();
+        outcome.map_err(|(at, error)| (at, error.raw_os_error()))
+    }
+
+    #[test]
+    fn acknowledgement_of_last_message_is_success() {
+        assert_eq!(outcome(&[code(13, 0)]), Ok(()));
+        assert_eq!(outcome(&[code(12, 0), code(13, 0)]), Ok(()));
+    }
+
+    #[test]
+    fn no_or_other_acknowledgement_is_failure() {
+        assert_eq!(outcome(&[]), Err((None, None)));
+        assert_eq!(outcome(&[code(12, 0), code(14, 0)]), Err((None, None)));
+        for earlier in [9, 15, 3, u32::MAX] {
+            assert_eq!(outcome(&[code(earlier, 0)]), Err((None, None)));
+        }
+    }
+
+    #[test]
+    fn first_error_counts_whatever_is_acknowledged() {
+        let both = [code(11, 0), code(12, -2), code(13, -17)].concat();
+        assert_eq!(outcome(&[both]), Err((Some(1), Some(2))));
+        let all = [code(10, -1), code(13, 0)];
+        assert_eq!(outcome(&all), Err((None, Some(1))));
+        assert_eq!(outcome(&[code(9, -2), code(13, 0)]), Ok(()));
+    }
+
+    #[test]
+    fn numbers_wrap_around() {
+        let mut answers = BatchAnswers::new(u32::MAX - 1, 3);
+        answers.read(&code(1, 0));
+        assert!(answers.outcome().is_ok());
+    }
+
+    #[test]
+    fn error_without_code_and_garbage_are_failures() {
+        assert_eq!(outcome(&[answer(2, 0, 13, &[])]), Err((Some(2), Some(1))));
+        for garbage in [&[0xff; 15][..], &[0; 64], &code(13, 0)[..17]] {
+            assert_eq!(outcome(&[garbage.to_vec()]), Err((None, None)));
+        }
+    }
+}
+
+mod lists {
+    use super::*;
+
+    /// To the question with the number 5: the bytes of each answer, and how it ended.
+    fn list(datagrams: &[Vec<u8>]) -> (Vec<u8>, Option<Result<bool, i32>>) {
+        let (mut answers, mut found) = (ListAnswers::new(5), Vec::new());
+        for datagram in datagrams {
+            let each = |one: Attributes<'_>| found.extend(one.get(1).unwrap());
+            if let Some(ended) = answers.read(datagram, each) {
+                let ended = ended.map_err(|error| error.raw_os_error().unwrap());
+                return (found, Some(ended));
+            }
+        }
+        (found, None)
+    }
+
+    fn one(flags: u16, sequence: u32, value: u8) -> Vec<u8> {
+        answer(0xa0c, flags, sequence, &[1, 0, 0, 0, 5, 0, 1, 0, value])
+    }
+
+    fn done(code: i32) -> Vec<u8> {
+        answer(3, 2, 5, &code.to_ne_bytes())
+    }
+
+    #[test]
+    fn parts_are_read_up_to_the_end() {
+        let two = [one(2, 5, 1), one(2, 4, 9), one(2, 5, 2)].concat();
+        assert_eq!(list(std::slice::from_ref(&two)), (vec![1, 2], None));
+        assert_eq!(list(&[two, done(0)]), (vec![1, 2], Some(Ok(true))));
+        assert_eq!(list(&[done(-2)]), (vec![], Some(Err(2))));
+    }
+
+    #[test]
+    fn interrupted_list_is_not_whole() {
+        let interrupted = 0x10;
+        let (_, ended) = list(&[one(2 | interrupted, 5, 1), one(2, 5, 2), done(0)]);
+        assert_eq!(ended, Some(Ok(false)));
+        assert_eq!(list(&[one(2, 5, 1), done(-4)]).1, Some(Ok(false)));
+    }
+}
+
+#[test]
+fn attributes_are_read_and_garbage_is_not() {
+    let two = [8, 0, 1, 0x80, 1, 2, 3, 4, 5, 0, 2, 0, 9, 0, 0, 0];
+    let read = |bytes| -> Vec<(u16, Vec<u8>)> {
+        let each = Attributes::new(bytes).each();
+        each.map(|(kind, value)| (kind, value.to_vec())).collect()
+    };
+    assert_eq!(read(&two), [(1, vec![1, 2, 3, 4]), (2, vec![9])]);
+    assert_eq!(read(&two[..11]), [(1, vec![1, 2, 3, 4])]);
+    assert_eq!(read(&[0; 16]), []);
+    assert_eq!(read(&[0xff; 16]), []);
+    let all = Attributes::new(&two);
+    assert_eq!(all.get(2), Some(&[9][..]));
+    assert_eq!(all.number(1), Some(0x0102_0304));
+    assert_eq!((all.number(2), all.long(1), all.get(3)), (None, None, None));
+}

@@ -1,0 +1,165 @@
+//! What an install sends: first what is there goes, as far as it does not stay; then comes
+//! what is to be.
+
+use super::elements::{self, Element};
+use super::names::{self, AddressFamily, GRACE, TABLE};
+use super::netlink::{Batch, CREATE, kind};
+use super::ruleset::{self, Ruleset, Set, protocol_number};
+use super::state::TableState;
+use super::trial::GRACE_TIME;
+use super::{Guard, OptionalPart, sync};
+use crate::engine::{Desired, Now};
+use oneknock_shared::name::ServiceName;
+use oneknock_shared::port::Transport;
+
+/// What an install is to make of the table.
+pub struct Plan<'p> {
+    /// What the table is to hold.
+    pub ruleset: Ruleset,
+    /// The table as it is.
+    pub before: Option<TableState>,
+    /// The table's flags.
+    pub flags: u32,
+    /// The services' names.
+    services: Vec<ServiceName>,
+    /// The allow entries to be, where they are known.
+    allow: Option<(&'p Desired, Now)>,
+    /// Whether the same port sequence is there: then what its sets hold stays.
+    keeps_sequence: bool,
+    /// Whether older connections are to live on.
+    grace: bool,
+}
+
+impl<'p> Plan<'p> {
+    /// What makes the table this guard, but for the parts that are skipped.
+    pub fn new(
+        guard: &Guard,
+        before: Option<TableState>,
+        flags: u32,
+        skipped: impl Iterator<Item = OptionalPart>,
+        allow: Option<(&'p Desired, Now)>,
+        grace: bool,
+    ) -> Self {
+        let mut ruleset = ruleset::ruleset(guard);
+        for part in skipped {
+            ruleset.remove(part);
+        }
+        let tag = guard.sequence.as_ref().map(ruleset::sequence_tag);
+        let has_tag = |b: &TableState| tag.is_some_and(|tag| b.chains.contains_key(&tag));
+        let was_guard = before.as_ref().is_some_and(TableState::is_guard);
+        Self {
+            ruleset,
+            flags,
+            services: guard.services.iter().map(|service| service.name).collect(),
+            allow,
+            keeps_sequence: before.as_ref().is_some_and(has_tag),
+            grace: grace && !was_guard,
+            before,
+        }
+    }
+
+    /// What gives a table that is there its flags: it is owned, or awake again. That needs a
+    /// batch of its own, since the kernel takes no new base chain in a batch that changes
+    /// them. `None` where it has them.
+    pub fn flags_batch(&self) -> Option<Batch> {
+        let before = self.before.as_ref()?;
+        (before.flags != self.flags).then(|| {
+            let mut batch = Batch::new();
+            self.add_table(&mut batch);
+            batch
+        })
+    }
+
+    fn add_table(&self, batch: &mut Batch) {
+        batch.push(kind::NEW_TABLE, CREATE, |table| {
+            table.text(1, TABLE);
+            table.number(2, self.flags);
+        });
+    }
+
+    /// The whole change.
+    pub fn batch(&self) -> Batch {
+        let mut batch = Batch::new();
+        self.add_table(&mut batch);
+        if let Some(before) = &self.before {
+            self.clear(&mut batch, before);
+        }
+        for set in self
+            .ruleset
+            .sets
+            .iter()
+            .filter(|set| !self.stays(&set.name))
+        {
+            set.add(&mut batch, TABLE);
+        }
+        for chain in &self.ruleset.chains {
+            chain.add(&mut batch, TABLE);
+        }
+        for chain in &self.ruleset.chains {
+            for rule in &chain.rules {
+                ruleset::add_rule(&mut batch, TABLE, &chain.name, rule);
+            }
+        }
+        for set in &self.ruleset.sets {
+            set.add_elements(&mut batch, TABLE);
+        }
+        if self.grace {
+            let tcp = vec![protocol_number(Transport::Tcp)];
+            let element = Element::timed(tcp, GRACE_TIME);
+            elements::add(&mut batch, CREATE, TABLE, GRACE, &[element]);
+        }
+        if let Some((desired, now)) = self.allow {
+            sync::add_all(&mut batch, desired, now, &self.services);
+        }
+        batch
+    }
+
+    /// Removes every rule, the chains and sets that do not stay, and the elements of sets
+    /// that are to be others.
+    fn clear(&self, batch: &mut Batch, before: &TableState) {
+        batch.push(kind::DELETE_RULE, 0, |rules| rules.text(1, TABLE));
+        for name in before.sets.keys().filter(|name| !self.stays(name)) {
+            batch.push(kind::DELETE_SET, 0, |set| {
+                set.text(1, TABLE);
+                set.text(2, name);
+            });
+        }
+        for (name, state) in &before.chains {
+            let chain = self.ruleset.chains.iter().find(|chain| chain.name == *name);
+            let stays = chain.is_some_and(|chain| state.has_hook(chain.hook));
+            if !stays && !state.is_bound() {
+                batch.push(kind::DELETE_CHAIN, 0, |chain| {
+                    chain.text(1, TABLE);
+                    chain.text(3, name);
+                });
+            }
+        }
+        for set in &self.ruleset.sets {
+            if self.stays(&set.name) && self.is_replaced(set) {
+                elements::flush(batch, &set.name);
+            }
+        }
+    }
+
+    /// Whether a set is there, and is what it is to be.
+    fn stays(&self, name: &str) -> bool {
+        let state = self.before.as_ref().and_then(|b| b.sets.get(name));
+        let set = self.ruleset.sets.iter().find(|set| set.name == name);
+        state
+            .zip(set)
+            .is_some_and(|(state, set)| state.is(&set.kind()))
+    }
+
+    /// Whether the elements of a set that stays are to be others: allow entries that are
+    /// known, blocked gateways, and what another sequence has left.
+    fn is_replaced(&self, set: &Set) -> bool {
+        if set.part == Some(OptionalPart::Sequence) {
+            return !self.keeps_sequence || !set.has_timeouts;
+        }
+        let mut allow_sets = self.services.iter().flat_map(|service| {
+            let service = *service;
+            AddressFamily::BOTH.map(|family| names::allow_set(service, family))
+        });
+        self.allow.is_some() && allow_sets.any(|name| name == set.name)
+    }
+}

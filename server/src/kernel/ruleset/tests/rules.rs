@@ -1,0 +1,198 @@
+//! Rules as expressions.
+
+use super::super::*;
+use crate::kernel::names::AddressFamily;
+use crate::kernel::netlink::{Batch, tests::messages};
+use oneknock_shared::port::Transport::{Tcp, Udp};
+
+const TO_TCP: [&str; 2] = [
+    r#""meta" 2[1=00000008 2=00000010]"#,
+    r#""cmp" 2[1=00000008 2=00000000 3[1=06]]"#,
+];
+const OF_V4: [&str; 2] = [
+    r#""meta" 2[1=00000008 2=0000000f]"#,
+    r#""cmp" 2[1=00000008 2=00000000 3[1=02]]"#,
+];
+
+#[test]
+fn verdicts_are_immediate() {
+    let verdicts = [
+        (Statement::Drop, "1=00000000"),
+        (Statement::Accept, "1=00000001"),
+        (Statement::Return, "1=fffffffb"),
+        (Statement::Jump("there".into()), "1=fffffffd 2=\"there\""),
+        (Statement::Goto("there".into()), "1=fffffffc 2=\"there\""),
+    ];
+    for (verdict, code) in verdicts {
+        let want = format!("\"immediate\" 2[1=00000000 2[2[{code}]]]");
+        assert_eq!(expressions(&[verdict]), [want]);
+    }
+}
+
+#[test]
+fn statements_without_fields_are_one_expression() {
+    let limit = Statement::Limit {
+        per_second: 10,
+        burst: 20,
+    };
+    let statements = [
+        (
+            Statement::Counter,
+            r#""counter" 2[1=0000000000000000 2=0000000000000000]"#,
+        ),
+        (Statement::Notrack, r#""notrack""#),
+        (
+            limit,
+            r#""limit" 2[1=000000000000000a 2=0000000000000001 3=00000014 4=00000000 5=00000000]"#,
+        ),
+    ];
+    for (statement, want) in statements {
+        assert_eq!(expressions(&[statement]), [want]);
+    }
+}
+
+#[test]
+fn port_requires_its_transport_once() {
+    let port = |port: u16| Statement::is(Field::Port(Tcp), port);
+    let range = Statement::If(Field::Port(Tcp), Compare::Between(30, 40));
+    let load = r#""payload" 2[1=00000008 2=00000002 3=00000002 4=00000002]"#;
+    let want = [
+        &TO_TCP[..],
+        &[load, r#""cmp" 2[1=00000008 2=00000000 3[1=0016]]"#],
+        &[load, r#""cmp" 2[1=00000008 2=00000005 3[1=001e]]"#],
+        &[r#""cmp" 2[1=00000008 2=00000003 3[1=0028]]"#],
+    ];
+    assert_eq!(expressions(&[port(22), range]), want.concat());
+    let other = Statement::is(Field::Port(Udp), 53_u16);
+    assert_eq!(expressions(&[port(22), other]).len(), 8);
+    let said = Statement::is(Field::TransportProtocol, Tcp);
+    assert_eq!(expressions(&[said, port(22)]).len(), 4);
+    let not = Statement::is_not(Field::TransportProtocol, Udp);
+    assert_eq!(expressions(&[not, port(22)]).len(), 6);
+}
+
+#[test]
+fn network_is_whole_bytes_or_mask() {
+    let network = |ip: &str, bits| {
+        let ip = ip.parse().unwrap();
+        let source = Field::Source(AddressFamily::of(ip));
+        expressions(&[Statement::If(source, Compare::Network(ip, bits))])[2..].to_vec()
+    };
+    let whole = [
+        r#""payload" 2[1=00000008 2=00000001 3=0000000c 4=00000002]"#,
+        r#""cmp" 2[1=00000008 2=00000000 3[1=c0a8]]"#,
+    ];
+    assert_eq!(network("192.168.0.0", 16), whole);
+    let masked = [
+        r#""payload" 2[1=00000008 2=00000001 3=0000000c 4=00000004]"#,
+        r#""bitwise" 2[1=00000008 2=00000008 3=00000004 4[1=ffc00000] 5[1=00000000]]"#,
+        r#""cmp" 2[1=00000008 2=00000000 3[1=64400000]]"#,
+    ];
+    assert_eq!(network("100.64.0.0", 10), masked);
+    let one = network("2001:db8::1", 128);
+    assert_eq!(one.len(), 2);
+    assert!(one[0].ends_with("3=00000008 4=00000010]"), "{}", one[0]);
+}
+
+#[test]
+fn flags_and_states_are_masked() {
+    let flags = Statement::If(Field::TcpFlags, Compare::FlagsUnequal(0x12, 0x02));
+    let want = [
+        r#""payload" 2[1=00000008 2=00000002 3=0000000d 4=00000001]"#,
+        r#""bitwise" 2[1=00000008 2=00000008 3=00000001 4[1=12] 5[1=00]]"#,
+        r#""cmp" 2[1=00000008 2=00000001 3[1=02]]"#,
+    ];
+    assert_eq!(expressions(&[flags]), [&TO_TCP[..], &want].concat());
+    let load = r#""ct" 2[1=00000008 2=00000000]"#;
+    let established = [
+        load,
+        r#""bitwise" 2[1=00000008 2=00000008 3=00000004 4[1=02000000] 5[1=00000000]]"#,
+        r#""cmp" 2[1=00000008 2=00000001 3[1=00000000]]"#,
+    ];
+    assert_eq!(
+        expressions(&[Statement::State(CtState::Established)]),
+        established
+    );
+    let not_new = [load, r#""cmp" 2[1=00000008 2=00000001 3[1=08000000]]"#];
+    assert_eq!(expressions(&[Statement::State(CtState::NotNew)]), not_new);
+}
+
+#[test]
+fn other_fields_load_from_where_they_are() {
+    let local = Statement::is_not(Field::DestinationType, AddressType::Local);
+    let want = [
+        r#""fib" 2[1=00000008 2=00000003 3=00000002]"#,
+        r#""cmp" 2[1=00000008 2=00000001 3[1=02000000]]"#,
+    ];
+    assert_eq!(expressions(&[local]), want);
+    let lo = Statement::is(Field::InputInterface, Value::Interface("lo"));
+    let want = [
+        r#""meta" 2[1=00000008 2=00000006]"#,
+        r#""cmp" 2[1=00000008 2=00000000 3[1=6c6f0000000000000000000000000000]]"#,
+    ];
+    assert_eq!(expressions(&[lo]), want);
+}
+
+#[test]
+fn key_of_several_fields_takes_registers_in_a_row() {
+    let key = |family| {
+        vec![
+            Field::Source(family),
+            Field::TransportProtocol,
+            Field::SourcePort,
+            Field::AnyPort,
+        ]
+    };
+    let v4 = [
+        r#""payload" 2[1=00000008 2=00000001 3=0000000c 4=00000004]"#,
+        r#""meta" 2[1=00000009 2=00000010]"#,
+        r#""payload" 2[1=0000000a 2=00000002 3=00000000 4=00000002]"#,
+        r#""payload" 2[1=0000000b 2=00000002 3=00000002 4=00000002]"#,
+        r#""lookup" 2[1="set" 2=00000008]"#,
+    ];
+    let found = expressions(&[Statement::In(key(AddressFamily::V4), "set".into())]);
+    assert_eq!(found, [&OF_V4[..], &v4].concat());
+    let v6 = expressions(&[Statement::NotIn(key(AddressFamily::V6), "set".into())]);
+    let registers: Vec<&str> = v6[2..6]
+        .iter()
+        .map(|e| e.split("2[1=").nth(1).unwrap())
+        .collect();
+    assert!(registers[0].starts_with("00000008"));
+    assert!(registers[1].starts_with("0000000c"));
+    assert!(registers[3].starts_with("0000000e"));
+    assert_eq!(v6[6], r#""lookup" 2[1="set" 2=00000008 5=00000001]"#);
+}
+
+#[test]
+fn updates_and_marks_use_their_sets() {
+    let update = Statement::Update {
+        set: "set".into(),
+        key: vec![Field::SourceNetwork64],
+        timeout: Duration::from_secs(40),
+    };
+    let found = expressions(&[update]);
+    let mask = r#""bitwise" 2[1=00000008 2=00000008 3=00000010 4[1=ffffffffffffffff0000000000000000] 5[1=00000000000000000000000000000000]]"#;
+    assert_eq!(found[3], mask);
+    let dynset = r#""dynset" 2[1="set" 3=00000001 4=00000008 6=0000000000009c40]"#;
+    assert_eq!(found[4], dynset);
+    let by_port = expressions(&[Statement::MarkByPort("map".into())]);
+    let want = [
+        r#""lookup" 2[1="map" 2=00000008 3=00000008]"#,
+        r#""meta" 2[2=00000003 3=00000008]"#,
+    ];
+    assert_eq!(by_port[3..], want);
+}
+
+/// A rule's expressions: each with its name and its attributes by number.
+fn expressions(statements: &[Statement]) -> Vec<String> {
+    let mut batch = Batch::new();
+    add_rule(&mut batch, "one", "two", &statements.to_vec());
+    let message = messages(batch).remove(0);
+    let (head, list) = message.split_once(" 4[").unwrap();
+    // Request, acknowledge, create, append.
+    assert_eq!(head, "6 0xc05 1=\"one\" 2=\"two\"");
+    let list = list.strip_suffix("]").unwrap();
+    let each = list.split("1[1=").filter(|one| !one.is_empty());
+    each.map(|one| one.trim_end().strip_suffix("]").unwrap().to_owned())
+        .collect()
+}

@@ -1,0 +1,189 @@
+//! The journal's database file: made, opened, found damaged, moved aside.
+
+use super::super::directory::{DAMAGED, FILE_MODE, StateDirectory, remove, rename_over};
+use super::DATABASE;
+use crate::files::{self, Existing};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Result};
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// What it is called while it is made.
+const NEW: &str = ".new-journal.db";
+/// "oknj", so that no other program's database is taken for a journal.
+const APPLICATION: i32 = 0x6f6b_6e6a;
+const VERSION: i32 = 1;
+const SCHEMA: &str = include_str!("schema.sql");
+/// All that the database is made of.
+const PARTS: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
+/// Why there is no journal to write.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Its file cannot be made, moved or synced, or the log cannot be read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The database refuses.
+    #[error("{0}")]
+    Database(#[from] Error),
+}
+
+impl JournalError {
+    /// Whether the file is damaged, or no journal at all.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::Database(error) if is_damage(error))
+    }
+}
+
+pub(super) fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::SqliteFailure(error, _) => matches!(
+            error.code,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
+        ),
+        // A row that no journal of ours has.
+        Error::FromSqlConversionFailure(..)
+        | Error::InvalidColumnType(..)
+        | Error::IntegralValueOutOfRange(..) => true,
+        _ => false,
+    }
+}
+
+pub(super) fn not_ours(why: &str) -> Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+    Error::SqliteFailure(code, Some(why.into()))
+}
+
+/// Makes an empty database, complete before it has its name; one that is there is kept.
+pub(crate) fn create(directory: &StateDirectory) -> Result<(), JournalError> {
+    let path = directory.file(DATABASE);
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let fresh = directory.file(NEW);
+    for part in PARTS {
+        remove(&directory.file(&format!("{NEW}{part}")))?;
+    }
+    files::write(&fresh, "", directory.owner, FILE_MODE, Existing::Keep)?;
+    let database = open_in_place(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    database.execute_batch("BEGIN")?;
+    database.execute_batch(SCHEMA)?;
+    database.pragma_update(None, "application_id", APPLICATION)?;
+    database.pragma_update(None, "user_version", VERSION)?;
+    database.execute_batch("COMMIT")?;
+    // From the beginning: a reader would keep the file from being changed to it later.
+    database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    database.close().map_err(|(_, error)| error)?;
+    File::open(&fresh)?.sync_all()?;
+    fs::rename(&fresh, path)?;
+    Ok(directory.sync()?)
+}
+
+/// Opens the database to write it. One that is missing is made; one that is damaged, or that
+/// others could have written for this reason, is moved aside first: the text says so.
+pub(super) fn open_or_make(
+    directory: &StateDirectory,
+    untrusted: Option<&str>,
+) -> Result<(Connection, Option<String>), JournalError> {
+    let is_there = directory.file(DATABASE).symlink_metadata().is_ok();
+    let opened = match untrusted {
+        Some(why) if is_there => Err(JournalError::Database(not_ours(why))),
+        _ if is_there => open_to_write(directory).map_err(JournalError::Database),
+        _ => {
+            create(directory)?;
+            return Ok((open_to_write(directory)?, None));
+        }
+    };
+    match opened {
+        Ok(database) => Ok((database, None)),
+        Err(error) if error.is_damage() => {
+            set_aside(directory)?;
+            create(directory)?;
+            Ok((open_to_write(directory)?, Some(replaced(&error))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What is said of a database that another one has replaced.
+pub(super) fn replaced(error: &JournalError) -> String {
+    format!("{DATABASE} is damaged ({error}); it was moved to {DATABASE}{DAMAGED}")
+}
+
+/// Moves the database and what belongs to it aside; an earlier one that was moved so gives
+/// way.
+pub(super) fn set_aside(directory: &StateDirectory) -> io::Result<()> {
+    for part in PARTS {
+        let from = directory.file(&format!("{DATABASE}{part}"));
+        rename_over(
+            &from,
+            &directory.file(&format!("{DATABASE}{DAMAGED}{part}")),
+        )?;
+    }
+    Ok(())
+}
+
+fn open_to_write(directory: &StateDirectory) -> Result<Connection> {
+    let path = directory.file(DATABASE);
+    if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+        return Err(not_ours("it is not a plain file"));
+    }
+    let database = open_in_place(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    check_schema(&database)?;
+    let number = |name: &str| database.pragma_query_value(None, name, |row| row.get(0));
+    let found: (i32, i32) = (number("application_id")?, number("user_version")?);
+    if found != (APPLICATION, VERSION) {
+        return Err(not_ours("it is no journal of version 1"));
+    }
+    let check: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if check != "ok" {
+        return Err(not_ours(&check));
+    }
+    // Nobody else writes; whoever does all the same is waited for, since no packet waits here.
+    database.busy_timeout(Duration::from_secs(5))?;
+    database.set_prepared_statement_cache_capacity(64);
+    database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    database.pragma_update(None, "synchronous", "NORMAL")?;
+    Ok(database)
+}
+
+/// Refuses a schema that is not ours to the letter. The daemon's user could have put another
+/// there, and root would run it: a view, a trigger or an index of an expression is a program,
+/// which need not end.
+pub(super) fn check_schema(database: &Connection) -> Result<()> {
+    let ours = Connection::open_in_memory()?;
+    ours.execute_batch(SCHEMA)?;
+    if schema(database)? == schema(&ours)? {
+        return Ok(());
+    }
+    Err(not_ours("its tables are not those of a journal"))
+}
+
+fn schema(database: &Connection) -> Result<Vec<[Option<String>; 4]>> {
+    let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name";
+    let mut rows = database.prepare(sql)?;
+    let rows = rows.query_map([], |row| {
+        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+    })?;
+    rows.collect()
+}
+
+/// Opens a database in its directory, wherever that is. A symlink in the database's place
+/// leads nowhere: root opens what the daemon's user could have put there.
+pub(super) fn open_in_place(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let parent = path.parent().and_then(|dir| fs::canonicalize(dir).ok());
+    let name = path.file_name().unwrap_or_default();
+    // To open a pipe waits for whoever writes it.
+    for part in PARTS {
+        let mut name = name.to_owned();
+        name.push(part);
+        let meta = fs::symlink_metadata(path.with_file_name(name));
+        if meta.is_ok_and(|meta| !meta.is_file() && !meta.is_symlink()) {
+            return Err(not_ours("it is not a plain file"));
+        }
+    }
+    let path = parent.map_or_else(|| path.to_owned(), |parent| parent.join(name));
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    Connection::open_with_flags(path, flags)
+}

@@ -1,0 +1,78 @@
+//! Keeps the journal small, in portions.
+
+use super::columns::{mono_ms, ms};
+use oneknock_shared::knock::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Result, params};
+use std::time::Duration;
+
+/// So many rows go in one commit.
+pub(super) const PORTION: u16 = if cfg!(test) { 50 } else { 8_192 };
+/// So many rows of the history are kept for each key, the latest: a key that is used without
+/// end cannot fill the disk, and takes no row from another.
+pub(super) const ROWS_OF_KEY: u32 = 20_000;
+/// Of so many targets of each key it is known that they were opened since boot.
+pub(super) const OPENED_OF_KEY: u32 = 100_000;
+
+/// What went.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PrunedRows {
+    /// Of the history.
+    pub history: usize,
+    /// Of the targets that were opened since boot: the rest is not complete.
+    pub opened: usize,
+}
+
+impl PrunedRows {
+    /// Whether there may be more to go.
+    pub fn is_portion(self) -> bool {
+        self.history.max(self.opened) >= usize::from(PORTION)
+    }
+}
+
+/// Removes what ended longer than `keep` before the newest row was opened, and what is too
+/// much of one key. The newest row has the time of a packet whose clock agreed with this
+/// machine's: a clock that is ahead for a moment removes nothing. Nor does a row of that time,
+/// once the clock is right.
+pub(super) fn prune(change: &Connection, keep: Duration, wall: Timestamp) -> Result<PrunedRows> {
+    let newest: Option<i64> = change
+        .prepare_cached("SELECT opened FROM history ORDER BY id DESC LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let Some(newest) = newest else {
+        return Ok(PrunedRows::default());
+    };
+    let oldest = newest.min(ms(wall)).saturating_sub(mono_ms(keep));
+    let mut pruned = PrunedRows::default();
+    pruned.history += change
+        .prepare_cached(
+            "DELETE FROM history WHERE id IN (SELECT id FROM history
+             WHERE how <> 'open' AND ended < ? LIMIT ?)",
+        )?
+        .execute(params![oldest, PORTION])?;
+    for key in keys_with_more_than(change, "history", ROWS_OF_KEY)? {
+        pruned.history += change
+            .prepare_cached(
+                "DELETE FROM history WHERE id IN (SELECT id FROM history
+                 WHERE key = ?1 AND how <> 'open' AND id <= (SELECT id FROM history
+                 WHERE key = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2) LIMIT ?3)",
+            )?
+            .execute(params![key, ROWS_OF_KEY, PORTION])?;
+    }
+    for key in keys_with_more_than(change, "opened", OPENED_OF_KEY)? {
+        pruned.opened += change
+            .prepare_cached(
+                "DELETE FROM opened WHERE (key, number, service, source) IN
+                 (SELECT key, number, service, source FROM opened WHERE key = ?1
+                 ORDER BY last LIMIT min(?3, (SELECT count(*) - ?2 FROM opened WHERE key = ?1)))",
+            )?
+            .execute(params![key, OPENED_OF_KEY, PORTION])?;
+    }
+    Ok(pruned)
+}
+
+fn keys_with_more_than(change: &Connection, table: &str, rows: u32) -> Result<Vec<String>> {
+    let sql = format!("SELECT key FROM {table} GROUP BY key HAVING count(*) > ?");
+    let mut keys = change.prepare_cached(&sql)?;
+    let keys = keys.query_map([rows], |row| row.get(0))?;
+    keys.collect()
+}

@@ -1,0 +1,157 @@
+//! A full disk: a small file system that only the test's thread sees.
+
+use super::*;
+use nix::sched::{CloneFlags, unshare};
+use std::process::Command;
+
+/// Runs a test with its state on a file system of so many bytes; not where this user may not
+/// mount one.
+fn on_a_small_disk(size: &str, test: impl FnOnce(&Path) + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let done = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let mount = |args: &[&str]| {
+                let done = Command::new("mount").args(args).status().unwrap();
+                assert!(done.success(), "{args:?}");
+            };
+            mount(&["--make-rprivate", "/"]);
+            let options = format!("size={size},mode=0700");
+            mount(&[
+                "-t",
+                "tmpfs",
+                "-o",
+                &options,
+                "test",
+                dir.path().to_str().unwrap(),
+            ]);
+            test(dir.path());
+        });
+        done.join().unwrap();
+    });
+}
+
+/// Leaves no room for anything.
+fn fill(dir: &Path) -> PathBuf {
+    let path = dir.join("filler");
+    let mut file = File::create(&path).unwrap();
+    while std::io::Write::write(&mut file, &[1; 4096]).is_ok_and(|written| written > 0) {}
+    path
+}
+
+fn batch(from: u64) -> Vec<Spend> {
+    (from..from + 64)
+        .map(|number| open(number, at(0)))
+        .collect()
+}
+
+#[test]
+fn what_a_full_disk_takes_no_more_is_not_spent_and_later_it_is() {
+    on_a_small_disk("3m", |dir| {
+        let path = dir.join("state");
+        Store::create(&path, me()).unwrap();
+        let site_open = |now| Store::open(&path, now).unwrap();
+        let (mut store, _) = site_open(after(0));
+        store.begin(&State::default(), NOWHERE, after(0)).unwrap();
+        until(|| path.join("00000003.log").exists());
+        let filler = fill(dir);
+        // There is room in the segment and, rotated, in the next one.
+        let mut accepted = 0;
+        let failed = loop {
+            if store.is_full() {
+                store.rotate(State::default(), after(1)).unwrap();
+            }
+            match store.spend(&batch(accepted), after(1)) {
+                Ok(fresh) => accepted += fresh.len() as u64,
+                Err(error) => break error,
+            }
+            assert!(accepted < 1_000_000);
+        };
+        assert!(accepted > 2 * 5_000, "{accepted}");
+        assert!(failed.to_string().contains("No space left"), "{failed}");
+        assert!(store.trouble().is_some());
+        // An end that cannot be written either is not forgotten.
+        let live = grant(after(0), 600);
+        store
+            .note(&[granted(&live, after(1))], after(1))
+            .unwrap_err();
+        fs::remove_file(filler).unwrap();
+        let again = store.spend(&batch(accepted), after(2)).unwrap();
+        // Some of the batch were written before there was no room: those stay spent.
+        let fresh = again.iter().filter(|fresh| **fresh).count();
+        assert!(fresh > 0, "{fresh}");
+        assert!(again.iter().is_sorted(), "{again:?}");
+        drop(store);
+        let (_, found) = site_open(after(3));
+        let Recovery::State { state, .. } = found else {
+            panic!("{found:?}")
+        };
+        assert_eq!(state.seen.len() as u64, accepted + 64);
+        assert_eq!(state.grants, [live]);
+    });
+}
+
+#[test]
+fn small_disk_gets_small_segments() {
+    on_a_small_disk("1m", |dir| {
+        let path = dir.join("state");
+        Store::create(&path, me()).unwrap();
+        let (mut store, _) = Store::open(&path, after(0)).unwrap();
+        store.begin(&State::default(), NOWHERE, after(0)).unwrap();
+        assert_eq!(store.spend(&batch(0), after(0)).unwrap(), [true; 64]);
+        store.close().unwrap();
+        let (_, found) = Store::open(&path, after(1)).unwrap();
+        assert!(
+            matches!(found, Recovery::State { floor: None, .. }),
+            "{found:?}"
+        );
+    });
+}
+
+#[test]
+fn run_does_not_begin_on_a_full_disk_and_later_it_does() {
+    on_a_small_disk("1m", |dir| {
+        let path = dir.join("state");
+        Store::create(&path, me()).unwrap();
+        let filler = fill(dir);
+        let (mut store, _) = Store::open(&path, after(0)).unwrap();
+        let begun = store.begin(&State::default(), NOWHERE, after(0));
+        assert!(matches!(begun, Err(StoreError::Log(_))), "{begun:?}");
+        let spent = store.spend(&batch(0), after(0));
+        assert!(matches!(spent, Err(StoreError::NotBegun)), "{spent:?}");
+        fs::remove_file(filler).unwrap();
+        store.begin(&State::default(), NOWHERE, after(0)).unwrap();
+        assert_eq!(store.spend(&batch(0), after(0)).unwrap(), [true; 64]);
+    });
+}
+
+#[test]
+fn journal_on_a_full_disk_is_behind_and_holds_nothing_up() {
+    on_a_small_disk("3m", |dir| {
+        let path = dir.join("state");
+        Store::create(&path, me()).unwrap();
+        let (mut store, _) = Store::open(&path, after(0)).unwrap();
+        store.begin(&State::default(), NOWHERE, after(0)).unwrap();
+        assert!(store.flush_journal().unwrap().recv().unwrap().is_ok());
+        until(|| path.join("00000003.log").exists());
+        let filler = fill(dir);
+        // More rows than the database has pages for.
+        for number in 0..400_u16 {
+            let [high, low] = number.to_be_bytes();
+            let mut live = grant(after(0), 600);
+            live.target.source = Source::of([10, 0, high, low].into());
+            store.note(&[granted(&live, after(1))], after(1)).unwrap();
+        }
+        let answer = store.flush_journal().unwrap().recv().unwrap();
+        assert!(answer.unwrap_err().contains("full"));
+        assert!(store.journal_status().trouble.is_some());
+        assert_eq!(store.spend(&batch(0), after(1)).unwrap(), [true; 64]);
+        fs::remove_file(filler).unwrap();
+        assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
+        assert_eq!(store.journal_status().trouble, None);
+        assert_eq!(history(&path, None, NOWHERE).unwrap().len(), 400);
+    });
+}

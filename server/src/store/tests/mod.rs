@@ -1,0 +1,251 @@
+mod codec;
+mod damage;
+mod disk;
+mod kills;
+mod model;
+mod permissions;
+mod restarts;
+mod rotation;
+
+use super::directory::LogFiles;
+use super::*;
+use crate::engine::{EndReason, Grant, Source, Target};
+use oneknock_shared::knock::Action;
+use oneknock_shared::packet::PacketId;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(super) const T0: u64 = 1_800_000_000_000;
+pub(super) const NOWHERE: Timestamp = Timestamp(0);
+
+pub(super) fn me() -> Owner {
+    Owner {
+        uid: nix::unistd::getuid().as_raw(),
+        gid: nix::unistd::getgid().as_raw(),
+    }
+}
+
+pub(super) fn at(ms: u64) -> Timestamp {
+    Timestamp(T0 + ms)
+}
+
+/// So many seconds after the beginning.
+pub(super) fn after(seconds: u64) -> Now {
+    Now {
+        wall: at(seconds * 1000),
+        mono: Duration::from_secs(1000 + seconds),
+    }
+}
+
+pub(super) fn id(number: u64) -> PacketId {
+    let digest = ring::digest::digest(&ring::digest::SHA256, &number.to_be_bytes());
+    PacketId(digest.as_ref().try_into().unwrap())
+}
+
+pub(super) fn generation(number: u8) -> GenerationId {
+    GenerationId([number; 16])
+}
+
+/// An open by the laptop's generation 7, unlike those of other numbers.
+pub(super) fn open(number: u64, at: Timestamp) -> Spend {
+    Spend {
+        key: Arc::new("laptop".parse().unwrap()),
+        generation: generation(7),
+        number: 7,
+        at,
+        id: id(number),
+        from: [192, 0, 2, 7].into(),
+        source: Source::of([192, 0, 2, 7].into()),
+        is_signed: false,
+        action: Action::Open { seconds: 60 },
+        service: Some("ssh".parse().unwrap()),
+    }
+}
+
+pub(super) fn close(number: u64, at: Timestamp) -> Spend {
+    Spend {
+        action: Action::Close,
+        ..open(number, at)
+    }
+}
+
+/// What an open of ssh makes at this time, for so many seconds.
+pub(super) fn grant(now: Now, seconds: u64) -> Grant {
+    let spend = open(0, now.wall);
+    Grant {
+        key: spend.key,
+        generation: spend.generation,
+        number: spend.number,
+        target: Target {
+            service: "ssh".parse().unwrap(),
+            source: spend.source,
+        },
+        opened: now.wall,
+        until: now.mono + Duration::from_secs(seconds),
+    }
+}
+
+pub(super) fn granted(grant: &Grant, now: Now) -> Event {
+    Event::Granted {
+        grant: grant.clone(),
+        time: grant.until.saturating_sub(now.mono),
+        renewed: false,
+        from: [192, 0, 2, 7].into(),
+    }
+}
+
+/// A state directory.
+pub(super) struct Site {
+    pub dir: tempfile::TempDir,
+    pub path: PathBuf,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// As [`Site::new`], without a disk to wait for: where many are killed.
+    pub fn in_memory() -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::within(dir.unwrap())
+    }
+
+    fn within(dir: tempfile::TempDir) -> Self {
+        let path = dir.path().join("state");
+        Store::create(&path, me()).unwrap();
+        Self { dir, path }
+    }
+
+    pub fn directory(&self) -> StateDirectory {
+        StateDirectory {
+            path: self.path.clone(),
+            owner: me(),
+        }
+    }
+
+    pub fn open(&self, now: Now) -> (Store, Recovery) {
+        Store::open(&self.path, now).unwrap()
+    }
+
+    /// As the daemon starts: with the state as it was found, and the floors raised.
+    pub fn start(&self, now: Now) -> (Store, State) {
+        let (mut store, recovery) = self.open(now);
+        let Recovery::State {
+            mut state, floor, ..
+        } = recovery
+        else {
+            panic!("{recovery:?}")
+        };
+        if let Some(floor) = floor {
+            let known = state.seen.iter().map(|(generation, ..)| *generation);
+            let known = known
+                .chain([generation(7)])
+                .chain(state.floors.iter().map(|f| f.0));
+            let known: std::collections::BTreeSet<_> = known.collect();
+            state.floors = known.into_iter().map(|id| (id, floor)).collect();
+            state.default_floor = state.default_floor.max(Some(floor));
+            state.seen.clear();
+        }
+        store.begin(&state, floor.unwrap_or(NOWHERE), now).unwrap();
+        (store, state)
+    }
+
+    /// What the next start would find.
+    pub fn found(&self, now: Now) -> Recovery {
+        self.open(now).1
+    }
+
+    pub fn state(&self, now: Now) -> State {
+        match self.found(now) {
+            Recovery::State { state, .. } => state,
+            Recovery::Nothing(why) => panic!("{why}"),
+        }
+    }
+
+    pub fn nothing(&self, now: Now) -> String {
+        match self.found(now) {
+            Recovery::Nothing(why) => why,
+            Recovery::State { state, .. } => panic!("{state:?}"),
+        }
+    }
+
+    pub fn log_files(&self) -> LogFiles {
+        self.directory().log_files().unwrap()
+    }
+
+    /// The segment that is written, or was last.
+    pub fn current(&self) -> PathBuf {
+        let files = self.log_files();
+        let is_used = |number: &&u32| {
+            let bytes = fs::read(self.directory().segment(**number)).unwrap();
+            used(&bytes) > 192
+        };
+        let used = files.segments.iter().rev().find(is_used);
+        let last = files.snapshots.last().max(used).unwrap();
+        self.directory().segment(*last)
+    }
+
+    /// What another boot of the machine finds in the mark.
+    pub fn reboot(&self) {
+        let path = self.path.join("mark");
+        let note = fs::read_to_string(&path).unwrap();
+        let page = |page: &str| {
+            let lines: Vec<&str> = page.lines().collect();
+            let Some([_, number, until, _, state, _]) = lines.first_chunk() else {
+                return page.to_owned();
+            };
+            let (number, until) = (number.parse().unwrap(), until.parse().unwrap());
+            let clean = *state == "clean";
+            mark::note_text(number, Timestamp(until), "another-boot", clean)
+        };
+        let (first, second) = note.split_at_checked(mark::PAGE).unwrap_or((&note, ""));
+        let whole = format!("{:\0<2$}{}", page(first), page(second), mark::PAGE);
+        fs::write(&path, whole).unwrap();
+    }
+}
+
+/// The end of what was written.
+pub(super) fn used(bytes: &[u8]) -> usize {
+    let blank = [0; 4096];
+    let chunks = bytes.rchunks(blank.len());
+    let zeros = chunks.take_while(|chunk| **chunk == blank[..chunk.len()]);
+    let rest = bytes.len() - zeros.map(<[u8]>::len).sum::<usize>();
+    bytes[..rest]
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1)
+}
+
+pub(super) fn spend_one(store: &mut Store, spend: &Spend, now: Now) -> bool {
+    store.spend(std::slice::from_ref(spend), now).unwrap()[0]
+}
+
+/// Waits until the next segment is prepared, and goes on in it.
+pub(super) fn rotate(store: &mut Store, state: &State, now: Now) {
+    let before = store.run.as_ref().unwrap().segment_number();
+    let start = Instant::now();
+    loop {
+        store.rotate(state.clone(), now).unwrap();
+        if store.run.as_ref().unwrap().segment_number() > before {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{:?}",
+            store.trouble()
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until the log's thread has done this.
+pub(super) fn until(done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
