@@ -27,13 +27,14 @@ impl History {
     pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
         super::check_readable(paths)?;
         let settings = Usable::load(paths).map_err(Failure::Mistakes)?.settings;
+        let now = Clock::start().now();
         let since = self.since.map_or(0, |since| {
             let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-            Clock::start().now().wall.0.saturating_sub(since)
+            now.wall.0.saturating_sub(since)
         });
         let folder = &paths.state();
         let read = |since| {
-            store::history(folder, self.key.as_ref(), Timestamp(since))
+            store::history(folder, self.key.as_ref(), Timestamp(since), now)
                 .map_err(|error| Failure::new(folder.join("journal.db").display(), error))
         };
         let entries = read(since)?;

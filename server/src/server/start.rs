@@ -124,14 +124,14 @@ impl Server {
     /// Applies the settings, whose guard is in the kernel already, to the engine.
     pub fn reconfigure(&mut self, now: Now) {
         self.engine.reconfigure(self.settings.rules(), now);
-        self.checkpoint(now);
+        self.checkpoint();
         self.carry_out(now);
     }
 
     /// Has the log hold what no packet says: floors of keys that were just loaded.
-    fn checkpoint(&mut self, now: Now) {
+    fn checkpoint(&mut self) {
         let floors = self.engine.floors_without_record();
-        let raised = self.store.raise_floors(&floors, now);
+        let raised = self.store.raise_floors(&floors);
         self.note_store(raised);
     }
 }

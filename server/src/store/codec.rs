@@ -18,8 +18,9 @@
 //! | 120 | 64 | name of the key, or of the format, zero-padded |
 //! | 184 | 8 | checksum: SHA-256 (FIPS 180-4) over kind of file, run, number, index and all bytes before, cut to 8; its last bit is set |
 //!
-//! What a kind does not use is zero, so each record has one encoding. The checksum holds in one
-//! place of one file only; and a record whose last byte is zero was not written to its end.
+//! Fields that a kind does not use are zero, so each record has one encoding. The checksum holds
+//! at one position of one file only. A record whose last byte is zero was not written to its
+//! end.
 
 use super::record::{FileHeader, FileKind, LogRecord, RunId};
 use ring::digest::{SHA256, digest};
@@ -30,7 +31,7 @@ const BODY: usize = 184;
 /// The greatest wall clock that a record holds.
 pub(super) const MAX_WALL: u64 = (1 << 48) - 1;
 
-/// Where a record stands: its checksum holds there alone.
+/// The position of a record. Its checksum holds there only.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Position {
     pub kind: FileKind,
@@ -39,18 +40,18 @@ pub(super) struct Position {
     pub index: u32,
 }
 
-/// Why some bytes are no record.
+/// Why bytes are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoRecord {
-    /// Nothing was written there.
+    /// All are zero: nothing was written there.
     Blank,
-    /// It was not written to its end.
+    /// The record was not written to its end.
     Torn,
-    /// It was, and does not hold.
+    /// The record was written to its end, and its checksum or a field is wrong.
     Damaged,
 }
 
-/// Appends the record's bytes, for this position.
+/// Appends the 192 bytes of a record at this position.
 pub(super) fn encode(record: &LogRecord, position: Position, to: &mut Vec<u8>) {
     let start = to.len();
     RecordFields::of(record).write(to);
@@ -69,7 +70,7 @@ pub(super) fn decode(bytes: &[u8], position: Position) -> Result<LogRecord, NoRe
     Ok(record)
 }
 
-/// Reads the first record of a file, which says of which run it is.
+/// Reads the first record of a file, which names the run.
 pub(super) fn decode_header(bytes: &[u8]) -> Result<FileHeader, NoRecord> {
     let (body, _) = split(bytes)?;
     let header = RecordFields::read(body).and_then(|fields| fields.record());
@@ -107,7 +108,7 @@ fn checksum(position: Position, body: &[u8]) -> [u8; 8] {
 }
 
 impl FileHeader {
-    /// Where this header stands.
+    /// The position of this header.
     pub fn position(&self) -> Position {
         Position {
             kind: self.kind,
@@ -118,7 +119,7 @@ impl FileHeader {
     }
 }
 
-/// The fields of a record, before they have a meaning.
+/// The fields of a record, as numbers and bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RecordFields {
     pub kind: u8,
@@ -137,7 +138,7 @@ pub(super) struct RecordFields {
     pub name: [u8; 64],
 }
 
-/// A record that says nothing.
+/// All fields zero.
 pub(super) const EMPTY: RecordFields = RecordFields {
     kind: 0,
     flags: 0,

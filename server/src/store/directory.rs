@@ -1,7 +1,7 @@
 //! The files of the state directory: their names, and how they are opened.
 //!
-//! All of them lie in the directory itself, whose parents are root's. Root opens them too, and
-//! what the daemon's user could have put in their place leads it nowhere.
+//! All files lie in the directory itself, whose parents are root's, and are opened without
+//! following a symlink: root opens them too, and the daemon's user could have put one there.
 
 use crate::files::Owner;
 use nix::fcntl::OFlag;
@@ -15,19 +15,19 @@ use std::path::{Path, PathBuf};
 pub(super) const DIRECTORY_MODE: u32 = 0o700;
 /// Mode of the files in it.
 pub(super) const FILE_MODE: u32 = 0o600;
-/// Others may write it.
+/// The mode bits that let others write.
 pub(super) const WRITABLE: u32 = 0o022;
 
 /// The name of the high-water mark.
 pub(super) const MARK: &str = "mark";
 /// The name of the run lock.
 pub(super) const LOCK: &str = "lock";
-/// What follows the name of a file that was moved aside.
+/// The extension of files that were moved aside.
 pub(super) const DAMAGED: &str = ".damaged";
 const SEGMENT: &str = "log";
 const SNAPSHOT: &str = "snapshot";
 
-/// The state directory and its owner, who owns all that is made in it.
+/// The state directory, and its owner, which all files in it get.
 #[derive(Debug, Clone)]
 pub(super) struct StateDirectory {
     pub path: PathBuf,
@@ -44,15 +44,15 @@ pub(super) struct LogFiles {
 /// Why a file of the log cannot be used.
 #[derive(Debug)]
 pub(super) enum BadFile {
-    /// It says what the log never does, or others could have written it.
+    /// Its content is wrong, or others could have written it.
     Damaged(String),
-    /// The system did not let it be read.
+    /// It cannot be opened or read, for a reason that may pass.
     Io(io::Error),
 }
 
 impl From<io::Error> for BadFile {
     fn from(error: io::Error) -> Self {
-        // What the medium has lost does not come back.
+        // The medium has lost it, or a symlink stands in its place: that does not pass.
         let lost = [nix::Error::EIO, nix::Error::EUCLEAN, nix::Error::ELOOP];
         let code = error.raw_os_error();
         if lost.iter().any(|lost| code == Some(*lost as i32)) {
@@ -100,14 +100,17 @@ impl StateDirectory {
         Ok(found)
     }
 
-    /// Opens a file that is there to read it, if nobody but its owner and root can have written
-    /// it.
+    /// Opens a file for reading, where only the directory's owner and root can have written it.
     pub fn open(&self, path: &Path) -> Result<File, BadFile> {
-        // Without NONBLOCK a named pipe would never be opened.
+        // Without NONBLOCK the call would wait for ever on a named pipe.
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let mut options = OpenOptions::new();
         let file = options.read(true).custom_flags(flags.bits()).open(path)?;
         let meta = file.metadata()?;
+        if meta.nlink() == 0 {
+            // The maintenance thread has removed it meanwhile.
+            return Err(BadFile::Io(io::ErrorKind::NotFound.into()));
+        }
         let damaged = |what: &str| Err(BadFile::Damaged(what.into()));
         if !meta.is_file() || meta.nlink() != 1 {
             return damaged("it is not a plain file with one name");
@@ -121,13 +124,13 @@ impl StateDirectory {
         Ok(file)
     }
 
-    /// What was created, removed or renamed in the directory is on disk.
+    /// Syncs the directory: names that were made, changed or removed are on disk.
     pub fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
 
-    /// Moves the log out of the way, if there is any; an earlier one that was moved so gives
-    /// way. The snapshots go first: without them the rest is no log.
+    /// Moves the log's files aside. A log that was moved aside earlier is removed. The snapshots
+    /// go first: without them the rest is no log, if this is interrupted.
     pub fn move_log_aside(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
@@ -147,21 +150,20 @@ impl StateDirectory {
     }
 }
 
-/// Gives the file the name that says that it is damaged; an earlier one of that name gives way.
-/// A file that is not there is none.
+/// Renames a file to `*.damaged`, if it is there; an earlier file of that name is removed.
 pub(super) fn move_aside(path: &Path) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(DAMAGED);
     rename_over(path, &path.with_file_name(name))
 }
 
-/// Renames a file, if it is there; what has the new name gives way.
+/// Renames a file, if it is there; what has the new name is removed.
 pub(super) fn rename_over(from: &Path, to: &Path) -> io::Result<()> {
     remove(to)?;
     ignore_missing(fs::rename(from, to))
 }
 
-/// Removes a file, or a directory in its place; one that is not there is removed already.
+/// Removes a file, or a directory in its place, if it is there.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     ignore_missing(match path.symlink_metadata() {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),

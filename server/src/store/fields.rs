@@ -1,4 +1,4 @@
-//! What the fields of a record mean, in both directions.
+//! Translates records to the fields of their encoding, and back.
 
 use super::codec::{EMPTY, MAX_WALL, RecordFields};
 use super::record::{FileHeader, FileKind, LogRecord};
@@ -16,7 +16,7 @@ const SNAPSHOT_FORMAT: &str = "oneknock snapshot 1";
 const SIGNED: u8 = 1;
 const CLOSE: u8 = 2;
 const RENEWED: u8 = 4;
-/// The bits of an IPv6 address: the source is one address.
+/// Bits of an IPv6 address: the source is a single address.
 const WHOLE_ADDRESS: u8 = 128;
 
 impl RecordFields {
@@ -79,7 +79,7 @@ impl RecordFields {
     }
 
     fn set_name(&mut self, name: &str) {
-        // A key's name is never longer.
+        // A name is never longer than its field.
         let len = name.len().min(self.name.len());
         self.name[..len].copy_from_slice(&name.as_bytes()[..len]);
     }
@@ -120,7 +120,7 @@ impl RecordFields {
         self.detail[..8].copy_from_slice(&nanos(grant.until).to_be_bytes());
     }
 
-    /// The record, where the fields are those of one.
+    /// The record of these fields; none where they are no record's.
     pub fn record(&self) -> Option<LogRecord> {
         let (generation, at) = (GenerationId(self.id), Timestamp(self.at));
         let wall = Timestamp(self.wall);
@@ -227,7 +227,7 @@ impl RecordFields {
         str::from_utf8(&self.name[..end.unwrap_or(self.name.len())]).ok()
     }
 
-    /// The service, none where the field is zero; the outer `None` where it is no name.
+    /// The service; the inner `None` where the field is zero, the outer one where it is no name.
     #[expect(clippy::option_option, reason = "no service is a value here")]
     fn service(&self) -> Option<Option<ServiceName>> {
         match self.service {

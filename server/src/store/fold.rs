@@ -1,4 +1,4 @@
-//! What the records of a log come to, in their order.
+//! Adds the records of a log up to a state.
 
 use super::record::LogRecord;
 use crate::engine::{Close, EndReason, Grant, Now, Source, Spend, State, Target};
@@ -9,7 +9,7 @@ use oneknock_shared::secret::GenerationId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The state up to a record.
+/// The state after some records.
 #[derive(Debug, Default)]
 pub(super) struct Fold {
     seen: Vec<(GenerationId, Timestamp, PacketId)>,
@@ -21,8 +21,8 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// Takes a record of a segment before the snapshot: its packets are spent, and what was
-    /// closed is closed; all else is in the snapshot.
+    /// Adds a record of a segment before the snapshot: its packets are spent, and its closes
+    /// hold. Everything else is in the snapshot.
     pub fn apply_older(&mut self, record: LogRecord) {
         match record {
             LogRecord::Spent { spend, .. } => self.spend(&spend),
@@ -31,12 +31,12 @@ impl Fold {
         }
     }
 
-    /// Takes the next record of the snapshot, or of the segments after it.
+    /// Adds a record of the snapshot, or of a segment after it.
     pub fn apply(&mut self, record: LogRecord) {
         match record {
             LogRecord::Spent { spend, .. } => {
-                // Whether or not its outcome was noted before the end: what a key has closed
-                // does not come back.
+                // The run may have been killed before it noted the outcome: a grant that its
+                // key has closed does not come back.
                 if spend.action == Action::Close
                     && let Some(own) = self.grants.get_mut(&spend.key)
                 {
@@ -90,12 +90,12 @@ impl Fold {
         *last = at.max(*last);
     }
 
-    /// The state as it is now, and the grants that have ended since they were recorded. After
-    /// another boot all have: the kernel has forgotten them.
+    /// The state now, and the grants that have ended since they were recorded. After a reboot
+    /// all have: the kernel has forgotten them.
     pub fn finish(self, now: Now, same_boot: bool) -> (State, Vec<(Grant, EndReason)>) {
         let floors = &self.floors;
         let mut seen = self.seen;
-        // The floor refuses these already.
+        // The floor refuses the others.
         seen.retain(|(generation, at, _)| floors.get(generation) < Some(at));
         seen.sort_unstable();
         seen.dedup();

@@ -9,8 +9,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Takes the lock of a state directory, until what is given back is dropped; the owner is the
-/// directory's.
+/// Locks a state directory until the file is dropped.
 pub(super) fn take(dir: &Path) -> Result<(File, StateDirectory), StoreOpenError> {
     let failed = |error| StoreOpenError::Io(dir.into(), error);
     let meta = fs::metadata(dir).map_err(|error| match error.kind() {
@@ -32,8 +31,8 @@ pub(super) fn take(dir: &Path) -> Result<(File, StateDirectory), StoreOpenError>
     }
 }
 
-/// Opens the lock, following no symlink and waiting for nobody; writes nothing. One that is
-/// made is the directory's owner's: root may make it, and the daemon have it later.
+/// Opens the lock file, following no symlink and never waiting. A new one gets the directory's
+/// owner: root may create it, and the daemon need it later.
 fn open(directory: &StateDirectory) -> io::Result<File> {
     let path = directory.file(LOCK);
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;

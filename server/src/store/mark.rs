@@ -2,12 +2,12 @@
 //! whether the last run ended cleanly.
 //!
 //! The log survives a kill, but after a power cut its last records may be missing: then T is
-//! the floor. The note is a small file of its own, written in place through a descriptor that
-//! syncs: a knock after a pause waits for one write of the disk and nothing else.
+//! the floor. The mark is a small file of its own, written in place through a descriptor that
+//! syncs: a knock after a pause waits for one synced write and nothing else.
 //!
-//! Two pages are written in turn. A write that the power cut short spoils its own page alone,
+//! Two pages are written in turn. A write that a power cut interrupts spoils its own page alone,
 //! and the packet that needed it was not accepted: the other page holds. (A page that rots
-//! looks like that too; then the mark is as old as the other page, by some seconds.)
+//! looks the same; the mark is then that of the other page, some seconds older.)
 
 use super::directory::{FILE_MODE, MARK, StateDirectory, move_aside};
 use crate::files::{self, Access, Existing, Unsafe};
@@ -21,10 +21,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 /// How far ahead of a packet's timestamp the mark is raised, in milliseconds.
 const AHEAD_MS: u64 = 5_000;
 const FORMAT: &str = "oneknock mark 1";
-/// What a disk may spoil at once, in bytes; a note is much shorter.
+/// Bytes that an interrupted write may spoil; a note is much shorter.
 pub(super) const PAGE: usize = 4096;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// A boot that is like no other.
+/// Stands for the id of this boot where it cannot be read; equal to no boot's.
 const UNKNOWN_BOOT: &str = "unknown";
 
 /// What the mark says.
@@ -45,27 +45,29 @@ pub(super) enum MarkState {
     Damaged,
 }
 
-/// The mark, held open for raising.
+/// The mark, open for raising.
 #[derive(Debug)]
 pub(super) struct HighWaterMark {
     directory: StateDirectory,
     boot: String,
+    /// T.
     until: Timestamp,
+    /// The greatest timestamp that was accepted.
     greatest: Timestamp,
-    /// From the beginning of a run: the file, in which each write is synced.
+    /// The file, in which each write is synced; none before a run has begun.
     file: Option<File>,
-    /// How many notes this run has written.
+    /// The number of notes that this run has written.
     written: u64,
 }
 
-/// The id of this boot of the machine. Where it cannot be read the last run is taken for one
-/// that a power cut has ended.
+/// Reads the id of this boot of the machine. Where it cannot be read, the last run is taken for
+/// one that a power cut has ended.
 pub(super) fn boot_id() -> String {
     let id = fs::read_to_string(BOOT_ID).unwrap_or_else(|_| UNKNOWN_BOOT.into());
     id.trim().to_owned()
 }
 
-/// Writes the mark of a server that has accepted nothing yet; one that is there is kept.
+/// Writes the mark of a server that has accepted nothing yet. A mark that is there is kept.
 pub(super) fn create(directory: &StateDirectory) -> io::Result<()> {
     let text = note_text(0, Timestamp(0), "none", true);
     let path = directory.file(MARK);
@@ -76,8 +78,7 @@ pub(super) fn create(directory: &StateDirectory) -> io::Result<()> {
 }
 
 impl HighWaterMark {
-    /// Reads the mark; writes nothing, but moves a damaged one aside, and unread one that is
-    /// not trusted.
+    /// Reads the mark. A damaged one is moved aside; so is one that is not trusted, unread.
     pub fn open(directory: &StateDirectory, trusted: bool) -> io::Result<(Self, MarkState)> {
         let boot = boot_id();
         let path = directory.file(MARK);
@@ -112,17 +113,17 @@ impl HighWaterMark {
         &self.boot
     }
 
-    /// Takes the note of a clean stop away: to be done before anything is accepted. Nothing up
-    /// to `until` counts as fresh after a power cut.
+    /// Removes the note of a clean stop: before anything is accepted. Nothing up to `until`
+    /// counts as fresh after a power cut.
     pub fn begin(&mut self, until: Timestamp) -> io::Result<()> {
         self.greatest = self.greatest.max(until);
         let until = self.until.max(until);
         let text = note_text(0, until, &self.boot, false);
-        // A new file, with no page of an earlier run in it.
+        // A new file, without a page of an earlier run.
         let whole = format!("{text:\0<0$}", 2 * PAGE);
         let (path, owner) = (self.directory.file(MARK), self.directory.owner);
         files::write(&path, &whole, owner, FILE_MODE, Existing::Replace)?;
-        let flags = OFlag::O_DSYNC | OFlag::O_NOFOLLOW;
+        let flags = OFlag::O_DSYNC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let mut options = OpenOptions::new();
         let options = options.write(true).custom_flags(flags.bits());
         self.file = Some(options.open(path)?);
@@ -130,7 +131,7 @@ impl HighWaterMark {
         Ok(())
     }
 
-    /// Raises the mark, where a packet of this timestamp needs it, before it is accepted.
+    /// Raises the mark where a packet of this timestamp needs it: before it is accepted.
     pub fn cover(&mut self, at: Timestamp) -> io::Result<()> {
         if at > self.until {
             self.write(Timestamp(at.0.saturating_add(AHEAD_MS)), false)?;
@@ -139,8 +140,8 @@ impl HighWaterMark {
         Ok(())
     }
 
-    /// The note of a clean stop; everything else must be on disk by now. The mark goes down to
-    /// the greatest timestamp accepted. A run that has not begun leaves no note.
+    /// Writes the note of a clean stop, when everything else is on disk. The mark is lowered to
+    /// the greatest timestamp that was accepted. Without a run nothing is written.
     pub fn end(mut self) -> io::Result<()> {
         if self.file.is_none() {
             return Ok(());
@@ -155,14 +156,15 @@ impl HighWaterMark {
         let number = self.written + 1;
         let text = note_text(number, until, &self.boot, clean);
         let at = if number.is_multiple_of(2) { 0 } else { PAGE };
-        let page = format!("{text:\0<PAGE$}");
-        file.write_all_at(page.as_bytes(), at as u64)?;
+        let mut page = [0; PAGE];
+        page[..text.len()].copy_from_slice(text.as_bytes());
+        file.write_all_at(&page, at as u64)?;
         (self.until, self.written) = (until, number);
         Ok(())
     }
 }
 
-/// A note: five lines and their checksum.
+/// A note: five lines, and their checksum.
 pub(super) fn note_text(number: u64, until: Timestamp, boot: &str, clean: bool) -> String {
     let state = if clean { "clean" } else { "running" };
     let text = format!("{FORMAT}\n{number}\n{}\n{boot}\n{state}\n", until.0);
@@ -170,14 +172,15 @@ pub(super) fn note_text(number: u64, until: Timestamp, boot: &str, clean: bool) 
     format!("{text}{sum}\n")
 }
 
-/// So that a page that is there in part is no note.
+/// The checksum of a note: SHA-256 (FIPS 180-4), cut to 8 bytes, in hexadecimal. A page that
+/// was written in part is no note.
 fn checksum(text: &str) -> String {
     let digest = digest(&SHA256, text.as_bytes());
     let first = digest.as_ref().first_chunk();
     format!("{:016x}", first.map_or(0, |b| u64::from_be_bytes(*b)))
 }
 
-/// The last note that is whole, whatever the other page holds.
+/// Reads the newest note that is whole, whatever the other page holds.
 fn read(bytes: &[u8], boot: &str) -> Option<MarkState> {
     let pages = bytes.chunks(PAGE).take(2);
     let notes = pages.filter_map(|page| note(page, boot));
@@ -186,7 +189,7 @@ fn read(bytes: &[u8], boot: &str) -> Option<MarkState> {
         .map(|(_, note)| note)
 }
 
-/// The note that a page begins with. What follows it is nothing.
+/// Reads the note that a page begins with. The rest of the page is zero.
 fn note(page: &[u8], boot: &str) -> Option<(u64, MarkState)> {
     let end = page.iter().position(|byte| *byte == 0);
     let page = str::from_utf8(&page[..end.unwrap_or(page.len())]).ok()?;

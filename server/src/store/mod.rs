@@ -1,19 +1,19 @@
-//! What must outlive the daemon, so that no packet is accepted twice: the spent log. And what
-//! people want to know of it later: the journal.
+//! The spent log holds what must outlive the daemon so that no packet is accepted twice. The
+//! journal holds what people want to know later.
 //!
 //! ```text
-//! lock                 one process at a time
+//! lock                 the run lock: one process at a time
 //! mark                 the high-water mark: nothing later was accepted; synced ahead
-//! 00000007.snapshot    what all records before segment 7 come to
-//! 00000007.log         records of 192 bytes: packets that are spent, and what came of them
+//! 00000007.snapshot    the state that all records before segment 7 add up to
+//! 00000007.log         segment 7: records of 192 bytes, of spent packets and their outcomes
 //! 00000008.log         the next segment, prepared
-//! journal.db           history and last use, made of the log by a thread
+//! journal.db           history and last use, projected from the log by a thread
 //! ```
 //!
-//! A batch of packets is appended by one write, into room that is there already; nothing on
-//! that way is synced but the mark, and that only every 5 seconds. What is written survives a
-//! kill. After a power cut the last records may be missing, and the mark is the floor instead.
-//! A state that is missing or damaged is never taken for an empty one.
+//! One write appends a batch of packets to a preallocated file. The hot path syncs nothing but
+//! the mark, and the mark at most every 5 seconds. A written record survives a kill. After a
+//! power cut the last records may be missing, and the mark is the floor instead. A state that
+//! is missing or damaged is never taken for an empty one.
 
 mod codec;
 mod directory;
@@ -21,8 +21,8 @@ mod errors;
 mod fields;
 mod fold;
 mod journal;
-mod keeper;
 mod lock;
+mod maintenance;
 mod mark;
 mod opening;
 mod permissions;
@@ -55,23 +55,25 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// How long the history is kept, where nothing else is said.
+/// The default of [`Store::set_history_retention`].
 const RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// Where packets are spent: what is in it was accepted by no more than one call.
+/// A log in which packets are spent: a packet is fresh for one call at most.
 pub trait SpentLog {
-    /// Spends these packets, and says of each whether it was fresh. On an error none of them
-    /// may be accepted, and all are to be taken for spent.
+    /// Spends these packets, in their order, and says of each whether it was fresh. The answer
+    /// has the length of the batch. After an error none of them may be accepted, and the caller
+    /// has to take all of them for spent: some may be in the log.
     fn spend(&mut self, batch: &[Spend], now: Now) -> Result<Vec<bool>, StoreError>;
 }
 
-/// The state directory, held by this process alone.
+/// The state directory, open and locked by this process.
 #[derive(Debug)]
 pub struct Store {
     directory: StateDirectory,
     mark: HighWaterMark,
-    /// From the beginning of a run.
+    /// None before [`Store::begin`].
     run: Option<Run>,
+    /// Whether the last run was in this boot of the machine.
     same_boot: bool,
     insecure: Vec<InsecurePath>,
     retention: Duration,
@@ -79,8 +81,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes the empty state of a server that has accepted nothing yet. One that is there, even
-    /// in part, is left as it is.
+    /// Creates the directory and the empty state of a server that has accepted nothing yet. A
+    /// state that is there, even in part, is left as it is. Fails where the directory cannot be
+    /// written, or is locked.
     pub fn create(dir: &Path, owner: Owner) -> Result<(), StoreOpenError> {
         let failed = |error| StoreOpenError::Io(dir.into(), error);
         files::make_folder(dir, owner, DIRECTORY_MODE).map_err(failed)?;
@@ -88,11 +91,13 @@ impl Store {
         opening::create(&directory).map_err(failed)
     }
 
-    /// Opens the state and says what it holds. Before anything is accepted: [`Store::begin`].
+    /// Opens and locks the state, and reads it back. Nothing can be spent before
+    /// [`Store::begin`]. Fails where the directory is missing, locked, or cannot be read and
+    /// written; a damaged state is no error but [`Recovery::Nothing`].
     pub fn open(dir: &Path, now: Now) -> Result<(Self, Recovery), StoreOpenError> {
         let failed = |error| StoreOpenError::Io(dir.into(), error);
         let (lock, directory) = lock::take(dir)?;
-        // What a run has left that was killed over it.
+        // A run that was killed while it wrote a file has left it without a name.
         files::remove_unfinished(dir).map_err(failed)?;
         let mut insecure = insecure_paths(dir);
         permissions::fix(&mut insecure).map_err(failed)?;
@@ -109,14 +114,17 @@ impl Store {
         Ok((store, recovered.recovery))
     }
 
-    /// What others could get at when the state was opened, and cannot any more.
+    /// The paths that others could read or write when the state was opened. Their permissions
+    /// are fixed.
     #[must_use]
     pub fn insecure(&self) -> &[InsecurePath] {
         &self.insecure
     }
 
-    /// Begins a run with this state, without the note of a clean stop. The floors of the state
-    /// hold from now on; `mark` is at least the greatest of those that are not from the log.
+    /// Begins a run with this state, which is the whole state: packets that could still pass the
+    /// time window, floors, closes, grants. It is on disk when the call returns. `mark` is at
+    /// least the greatest of the floors that were raised since [`Store::open`]; 0 where none
+    /// was. Fails where the disk refuses; the state is then as it was before.
     pub fn begin(&mut self, state: &State, mark: Timestamp, now: Now) -> Result<(), StoreError> {
         let (directory, retention) = (self.directory.clone(), self.retention);
         let untrusted = self.untrusted_journal();
@@ -149,43 +157,42 @@ impl Store {
         })
     }
 
-    /// Records what came of spent packets, and how grants ended: after the kernel was told. On
-    /// an error it is written before whatever is recorded next.
+    /// Records outcomes, after the kernel was told: grants, their ends, retirements. Other
+    /// events are skipped. After an error the outcomes are kept, and written before everything
+    /// that is recorded next.
     pub fn note(&mut self, events: &[Event], now: Now) -> Result<(), StoreError> {
         self.begun()?.note(events, now)
     }
 
-    /// Records floors that no packet has raised: of generations that came without a record. On
-    /// an error they are written before whatever is recorded next.
-    pub fn raise_floors(
-        &mut self,
-        floors: &[(GenerationId, Timestamp)],
-        now: Now,
-    ) -> Result<(), StoreError> {
-        self.begun()?.raise_floors(floors, now)
+    /// Records floors that no packet has raised: those of generations without a record, which a
+    /// reload has brought. After an error they are kept, and written before everything that is
+    /// recorded next.
+    pub fn raise_floors(&mut self, floors: &[(GenerationId, Timestamp)]) -> Result<(), StoreError> {
+        self.begun()?.raise_floors(floors)
     }
 
-    /// Whether the log is to be brought to the next segment, which is ready: [`Store::rotate`].
+    /// Whether the segment is full and the next one is ready: [`Store::rotate`] is due.
     pub fn is_full(&mut self) -> bool {
         self.run.as_mut().is_some_and(Run::is_full)
     }
 
-    /// Brings the log to the next segment; waits for nothing. The state is that after everything
-    /// that was recorded; its packets are in the log already and may be missing in it. A thread
-    /// writes it down, and removes the segments all of whose packets its floors refuse. Where
-    /// the next segment is not ready the log goes on in this one.
+    /// Goes on in the next segment, and waits for no disk. The state is what everything that was
+    /// recorded has come to; its `seen` is not read, since the segments have the packets. A
+    /// thread writes the snapshot, and removes the segments all of whose packets are refused by
+    /// the floors of the state. Does nothing where the next segment is not ready. After an error
+    /// the log goes on in the old segment.
     pub fn rotate(&mut self, state: State, now: Now) -> Result<(), StoreError> {
         self.begun()?.rotate(state, now)
     }
 
-    /// What the disk refuses to the thread that prepares segments and writes snapshots. It is
-    /// tried again, and the log goes on meanwhile.
+    /// The error of the thread that prepares segments and writes snapshots, while it lasts. The
+    /// thread tries again every 5 seconds, and the log goes on.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.run.as_ref().and_then(Run::trouble)
     }
 
-    /// How long the history is kept, counted from its newest row.
+    /// Sets how long the history is kept, counted back from its newest row; 90 days without.
     pub fn set_history_retention(&mut self, retention: Duration) {
         self.retention = retention;
         if let Some(run) = &self.run {
@@ -193,22 +200,24 @@ impl Store {
         }
     }
 
-    /// How the journal is.
+    /// What is wrong with the journal, if anything.
     #[must_use]
     pub fn journal_status(&self) -> JournalStatus {
         let run = self.run.as_ref();
         run.map(|run| run.journal.status()).unwrap_or_default()
     }
 
-    /// Gets an answer when everything that was noted until now is in the journal, or why it is
-    /// not: at once, before a run has begun. Whoever waits for it waits for a disk.
+    /// Gives the receiver of one answer: when everything that was noted until now is in the
+    /// journal, or why it cannot be. To wait for it is to wait for a disk. None before a run has
+    /// begun.
     #[must_use]
     pub fn flush_journal(&self) -> Option<Receiver<Result<(), String>>> {
-        self.run.as_ref().map(|run| run.journal.flush())
+        self.run.as_ref().map(Run::flush_journal)
     }
 
-    /// A clean stop: everything is on disk, then the mark says so. A run that has not begun
-    /// leaves the state as it was.
+    /// Stops cleanly: syncs the log, notes the clean stop in the mark, and lets the journal read
+    /// the rest for 5 seconds at most. Where no run has begun the state stays as it was. After
+    /// an error the next start is one after a kill.
     pub fn close(self) -> Result<(), StoreError> {
         let Some(mut run) = self.run else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Makes the state, and reads back what a run has left of it.
+//! Creates the state, and reads it back.
 
 use super::directory::{MARK, StateDirectory};
 use super::fold::Fold;
@@ -15,23 +15,24 @@ use oneknock_shared::secret::random;
 use std::io;
 use std::path::Path;
 
-/// What opening the state has found.
+/// What [`super::Store::open`] has read back.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Recovery {
     /// The state of the last run.
     State {
         /// What was recorded. Its grants have not ended.
         state: State,
-        /// After a power cut: nothing that is not later may be accepted, of any generation.
+        /// After a power cut: the replay floor of every generation that there is or will be.
         floor: Option<Timestamp>,
         /// The grants that have ended since they were recorded.
         ended: Vec<(Grant, EndReason)>,
     },
-    /// There is none: it was missing or damaged. The text says which, and what became of it.
+    /// No state: it was missing or damaged. The text says which, and what became of it. Packets
+    /// may have been accepted that nothing is known of.
     Nothing(String),
 }
 
-/// Makes the empty state, where there is nothing of one.
+/// Creates the empty state, where there is no part of one.
 pub(super) fn create(directory: &StateDirectory) -> io::Result<()> {
     let files = directory.log_files()?;
     let has_log = !files.segments.is_empty() || !files.snapshots.is_empty();
@@ -52,15 +53,15 @@ pub(super) fn create(directory: &StateDirectory) -> io::Result<()> {
     mark::create(directory)
 }
 
-/// What the state directory holds.
+/// The parts of a store that was opened.
 pub(super) struct Recovered {
     pub mark: HighWaterMark,
-    /// The last run was in this boot of the machine.
+    /// Whether the last run was in this boot of the machine.
     pub same_boot: bool,
     pub recovery: Recovery,
 }
 
-/// Reads the state. What is damaged, or what others could have written, is moved aside.
+/// Reads the state. Files that are damaged, or that others could have written, are moved aside.
 pub(super) fn recover(
     directory: &StateDirectory,
     insecure: &[InsecurePath],
@@ -135,7 +136,7 @@ pub(super) fn recover(
     })
 }
 
-/// Why a file is not to be trusted: others could write it, or put another in its place.
+/// Why a file is not trusted: others could write it, or put another one in its place.
 pub(super) fn untrusted(
     insecure: &[InsecurePath],
     directory: &StateDirectory,

@@ -1,5 +1,5 @@
-//! Who else could get at the state. What others could only read is made private again;
-//! what others could write may say anything, and is no state.
+//! The permissions of the state. A file that others could only read is made private again. A
+//! file that others could write may say anything, and is no state.
 
 use super::directory::{DIRECTORY_MODE, FILE_MODE, LOCK, LogFiles, MARK, StateDirectory, WRITABLE};
 use super::journal;
@@ -10,21 +10,21 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The state directory, or a file in it, that is not the daemon's alone.
+/// The state directory, or a file in it, that others can read or write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InsecurePath {
-    /// Which.
+    /// The path.
     pub path: PathBuf,
-    /// Whether others could write it, and not just read.
+    /// Whether others could write it; they could read it in any case.
     pub writable: bool,
-    /// The mode that it has, or had.
+    /// The mode that was found.
     pub mode: u32,
     /// The mode that it should have.
     pub wanted: u32,
 }
 
 impl InsecurePath {
-    /// What is wrong, in words.
+    /// A sentence that says what is wrong.
     #[must_use]
     pub fn what(&self) -> String {
         let could = if self.writable { "write" } else { "read" };
@@ -32,7 +32,8 @@ impl InsecurePath {
     }
 }
 
-/// The insecure paths of a state directory. What is not there, or no plain file, is none.
+/// Finds the insecure paths of a state directory. A path that is not there, or no plain file,
+/// is not reported.
 #[must_use]
 pub fn insecure_paths(dir: &Path) -> Vec<InsecurePath> {
     let Ok(of_directory) = fs::metadata(dir) else {
@@ -55,7 +56,7 @@ pub fn insecure_paths(dir: &Path) -> Vec<InsecurePath> {
     let files = files.chain(segments.into_iter().map(|n| directory.segment(n)));
     all.extend(files.map(|path| (path, FILE_MODE)));
     let insecure = all.into_iter().filter_map(|(path, wanted)| {
-        // The directory's name may be a symlink of root's.
+        // The directory's own name may be a symlink: its parents are root's.
         let meta = if path == dir {
             fs::metadata(&path)
         } else {
@@ -66,7 +67,7 @@ pub fn insecure_paths(dir: &Path) -> Vec<InsecurePath> {
             return None;
         }
         let mode = meta.mode() & 0o7777;
-        // What is root's, root has put there.
+        // A file of root's was put there by root.
         let is_strangers = ![0, owner.uid].contains(&meta.uid());
         let writable = mode & WRITABLE != 0 || is_strangers;
         (mode & 0o077 != 0 || writable).then_some(InsecurePath {
@@ -79,19 +80,19 @@ pub fn insecure_paths(dir: &Path) -> Vec<InsecurePath> {
     insecure.collect()
 }
 
-/// Gives them the mode that they should have. The directory comes first: once it is private
-/// nobody else gets at the rest. Of the list those remain that were changed, and those that
-/// others could write: of these the content counts for nothing.
+/// Sets the modes that the paths should have. The directory comes first in the list: once it is
+/// private, the files in it are out of reach for others. Paths that were fixed stay in the list,
+/// and so do writable ones that could not be fixed: their content counts for nothing.
 pub(super) fn fix(insecure: &mut Vec<InsecurePath>) -> io::Result<()> {
     let mut kept = Vec::new();
     for one in insecure.drain(..) {
         match set_mode(&one.path, one.wanted) {
             Ok(()) => kept.push(one),
             Err(error) if one.wanted == DIRECTORY_MODE => return Err(error),
-            // A file of another owner is moved aside by whoever reads it.
+            // A file of another owner: opening it moves it aside.
             Err(_) if one.writable => kept.push(one),
-            // That others can read a file on is no reason not to start; and a reader of the
-            // journal may have removed its log as it ended.
+            // That a file stays readable is no reason not to start; and another reader of the
+            // journal may have removed its write-ahead log meanwhile.
             Err(_) => {}
         }
     }
@@ -99,8 +100,8 @@ pub(super) fn fix(insecure: &mut Vec<InsecurePath>) -> io::Result<()> {
     Ok(())
 }
 
-/// A symlink in its place does not lead the change elsewhere, whenever it was put there: root
-/// may do this where the daemon's user could have.
+/// Sets the mode of the very file that was opened, without following a symlink: root does this
+/// where the daemon's user could have put one.
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let mut options = File::options();

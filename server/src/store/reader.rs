@@ -1,4 +1,4 @@
-//! Reads a file of records from its beginning to its end.
+//! Reads a file of records from beginning to end.
 
 use super::codec::{NoRecord, Position, RECORD_LEN, decode, decode_header};
 use super::directory::BadFile;
@@ -6,29 +6,29 @@ use super::record::{FileHeader, FileKind, LogRecord};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 
-/// What a file ends with.
+/// How a file ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileEnd {
-    /// Nothing was written after the last record.
+    /// With unused room after the last record.
     Blank,
-    /// A record that was not written to its end.
+    /// With a record that was not written to its end.
     Torn,
-    /// The record that nothing follows.
+    /// With the record that closes a file.
     Complete,
 }
 
-/// What a file was found to be.
+/// What is known of a file that was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FileSummary {
     pub header: FileHeader,
-    /// Records with the header, and without one that is torn.
+    /// The number of records, with the header and without a torn one.
     pub records: u32,
     pub end: FileEnd,
 }
 
-/// Hands on every record but the header and the last of a complete file, and says what was
-/// found. After the end there is nothing but zero bytes, else the file is damaged; what was
-/// handed on until then holds all the same.
+/// Hands each record to `each`, but for the header and the closing record. After the end all
+/// bytes must be zero, else the file is damaged; records that were handed on before are valid
+/// all the same.
 pub(super) fn read_file(
     file: File,
     kind: FileKind,
@@ -76,7 +76,7 @@ fn damaged(what: &str) -> BadFile {
     BadFile::Damaged(what.into())
 }
 
-/// Reads as many bytes as there are, up to a record.
+/// Fills the buffer, or as much of it as the file has bytes. Returns how many.
 fn fill(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     let mut len = 0;
     while len < bytes.len() {

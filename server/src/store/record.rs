@@ -8,15 +8,15 @@ use oneknock_shared::secret::GenerationId;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What tells the files of one run of the daemon from those of every other: random.
+/// A random id, which tells the files of one run of the daemon from those of all others.
 pub(super) type RunId = [u8; 16];
 
-/// What a file is for.
+/// The kind of a file of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileKind {
     /// A part of the log.
     Segment,
-    /// What all records before a segment come to.
+    /// The state that all records before a segment add up to.
     Snapshot,
 }
 
@@ -25,9 +25,9 @@ pub(super) enum FileKind {
 pub(super) struct FileHeader {
     pub kind: FileKind,
     pub run: RunId,
-    /// The segment's number; of a snapshot, that of the segment which it comes before.
+    /// The number of the segment; of a snapshot, the number of the segment that follows it.
     pub number: u32,
-    /// Of a snapshot: the first segment that still has packets which no floor covers. Of a
+    /// Of a snapshot: the first segment that is needed for packets that no floor refuses. Of a
     /// segment: its own number.
     pub first: u32,
 }
@@ -82,8 +82,8 @@ pub(super) enum LogRecord {
 }
 
 impl LogRecord {
-    /// The record of an event; none of what leaves nothing that must outlive the process. When a
-    /// grant expires is in the record that made it.
+    /// The record of an event; none where nothing of it has to outlive the process. An expiry
+    /// needs none: the record of the grant says when it ends.
     pub fn of(event: &Event, now: Now) -> Option<Self> {
         let wall = now.wall;
         Some(match event {

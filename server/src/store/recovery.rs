@@ -1,4 +1,4 @@
-//! Reads the log back: the newest snapshot, and all that came after it.
+//! Reads the log back: the newest snapshot, and the segments from there on.
 
 use super::directory::{BadFile, LogFiles, StateDirectory};
 use super::fold::Fold;
@@ -7,16 +7,16 @@ use super::record::{FileHeader, FileKind, LogRecord};
 use super::snapshot;
 use std::io;
 
-/// How the last run ended, and so what its log may look like.
+/// How the last run ended, which decides how its log may look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LastRun {
-    /// Everything is on disk.
+    /// With everything on disk.
     Clean,
-    /// The machine has run on since: all that was written is there, and the last record may
-    /// have been written in part.
+    /// By a kill, in the same boot: everything that was written is there, and the last record
+    /// may have been written in part.
     Killed,
-    /// What was not synced may be missing, in any part. The high-water mark is the floor of
-    /// every packet that was accepted.
+    /// By a power cut: any part that was not synced may be missing. The high-water mark is a
+    /// floor for every packet that was accepted.
     PowerCut,
 }
 
@@ -25,9 +25,9 @@ pub(super) enum LastRun {
 pub(super) enum NoLog {
     /// None of its files is there.
     Missing,
-    /// It is not as any run can have left it.
+    /// No run can have left it so.
     Damaged(String),
-    /// The system did not let it be read.
+    /// It cannot be read, for a reason that may pass.
     Io(io::Error),
 }
 
@@ -37,7 +37,7 @@ impl From<io::Error> for NoLog {
     }
 }
 
-/// Reads the log. What a run has prepared and never used is removed.
+/// Reads the log. A segment that was prepared and never used is removed.
 pub(super) fn read_log(directory: &StateDirectory, last: LastRun) -> Result<Fold, NoLog> {
     let files = directory.log_files()?;
     let Some(&newest) = files.snapshots.last() else {
@@ -77,7 +77,7 @@ fn named(bad: BadFile, number: u32, kind: FileKind) -> NoLog {
     }
 }
 
-/// Reads every segment from the first that is needed to the last, in a row without a gap.
+/// Reads every segment from the first that is needed to the last: a row without a gap.
 fn read_all(
     directory: &StateDirectory,
     files: &LogFiles,
@@ -106,7 +106,8 @@ fn read_all(
     remove_unused(directory, files, header, number)
 }
 
-/// After the last segment there may be one that was prepared, or of a run that had not begun.
+/// Removes the segment after the last one, if it is there: it was prepared, or a run was killed
+/// while it began. Any other segment there is damage.
 fn remove_unused(
     directory: &StateDirectory,
     files: &LogFiles,
@@ -132,7 +133,7 @@ fn remove_unused(
     Ok(())
 }
 
-/// After a power cut: reads what is there and holds, up to the first gap.
+/// After a power cut: reads the records that are there, up to the first gap.
 fn read_what_is_left(
     directory: &StateDirectory,
     files: &LogFiles,

@@ -1,10 +1,10 @@
-//! A run of the daemon: what it appends to the log.
+//! A run of the daemon: all that is appended to the log.
 
 use super::codec::{RECORD_LEN, encode};
-use super::directory::StateDirectory;
+use super::directory::{BadFile, StateDirectory};
 use super::errors::StoreError;
 use super::journal::{Journal, JournalSettings};
-use super::keeper::{Keeper, Newest, Switch};
+use super::maintenance::{Maintenance, Newest, Switch};
 use super::mark::HighWaterMark;
 use super::record::{FileHeader, FileKind, LogRecord};
 use super::segment::{MAX_SEGMENT, MIN_SEGMENT, Segment};
@@ -13,21 +13,21 @@ use super::spent_ids::SpentIds;
 use crate::engine::{Event, Now, Spend, State};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::{GenerationId, random};
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// So many records of a segment are kept free for what comes before the switch.
+/// A segment is full when it has room for fewer records: a batch and its outcomes still fit.
 const RESERVE: u32 = 256;
-/// A segment that was full sooner is followed by a larger one.
-const SOON: Duration = Duration::from_secs(10);
+/// A segment that was full within this time is followed by a larger one.
+const FULL_SOON: Duration = Duration::from_secs(10);
 const GROWTH: u64 = 4;
-/// A segment is never larger than this, whatever the snapshots are.
+/// The greatest size of a segment that snapshots can ask for, in bytes.
 const LARGEST: u64 = 8 * MAX_SEGMENT;
 
-/// What is open for appending. The journal's thread ends before the keeper's, which it asks.
+/// The log, open for appending, and its two threads.
 #[derive(Debug)]
 pub(super) struct Run {
     directory: StateDirectory,
@@ -35,27 +35,31 @@ pub(super) struct Run {
     /// The next segment, once it is prepared.
     prepared: Option<Segment>,
     ids: SpentIds,
+    /// Of the current segment.
     newest: Newest,
-    /// Outcomes that could not be written: they come before everything else.
+    /// Outcomes that could not be written: they are written before everything else.
     pending: Vec<LogRecord>,
-    /// Bytes to be written, kept for the next time.
+    /// Encoded records; kept for its room.
     buffer: Vec<u8>,
-    /// When the log came to this segment, since boot, and how large it was to be.
+    /// When this segment was switched to, since boot.
     switched: Duration,
+    /// The size that this segment was to have, in bytes.
     size: u64,
+    /// Dropped before the maintenance, whose thread ends when the journal asks no more.
     pub journal: Journal,
-    keeper: Keeper,
+    maintenance: Maintenance,
 }
 
-/// Records that were not written, of those that were to be.
+/// A failed append: only the first records were written.
 struct NotWritten {
     written: usize,
     error: io::Error,
 }
 
 impl Run {
-    /// Begins a run with this state: a new segment, which holds the packets that were spent,
-    /// and the snapshot before it. All of it is on disk before the mark begins the run.
+    /// Begins a run with this state. A new segment gets the packets of the state, and the
+    /// snapshot before it the rest. Both are on disk before the mark is begun. A power cut or a
+    /// kill on the way leaves the old run's files valid.
     pub fn begin(
         directory: &StateDirectory,
         state: &State,
@@ -88,8 +92,8 @@ impl Run {
             raise(&mut newest, generation, at);
         }
         let reads = Arc::new(AtomicU32::new(0));
-        let keeper = Keeper::start(directory.clone(), run, number, Arc::clone(&reads));
-        let journal = Journal::start(journal(number), reads, keeper.tidier());
+        let maintenance = Maintenance::start(directory.clone(), run, number, Arc::clone(&reads));
+        let journal = Journal::start(journal(number), reads, maintenance.cleanup());
         Ok(Self {
             directory: directory.clone(),
             segment,
@@ -101,7 +105,7 @@ impl Run {
             switched: now.mono,
             size: MIN_SEGMENT,
             journal,
-            keeper,
+            maintenance,
         })
     }
 
@@ -129,7 +133,7 @@ impl Run {
             let appended = self.append(new.iter().map(record));
             appended.map_err(|e| (e.written, StoreError::Log(e.error)))
         });
-        // What is in the log stays spent, whatever the caller makes of it.
+        // A packet in the log stays spent, although the caller gets an error.
         let kept = written
             .as_ref()
             .map_or_else(|(kept, _)| *kept, |()| new.len());
@@ -145,28 +149,27 @@ impl Run {
     /// See [`super::Store::note`].
     pub fn note(&mut self, events: &[Event], now: Now) -> Result<(), StoreError> {
         let records = events.iter().filter_map(|event| LogRecord::of(event, now));
-        self.append_all(&records.collect::<Vec<_>>(), now)
+        let noted = self.append_all(&records.collect::<Vec<_>>());
+        // Not for what anybody can cause by sending a captured packet again.
+        let is_outcome = |event: &Event| !matches!(event, Event::Junk(_) | Event::Rejected(_));
+        if events.iter().any(is_outcome) {
+            self.publish(now);
+        }
+        noted
     }
 
     /// See [`super::Store::raise_floors`].
-    pub fn raise_floors(
-        &mut self,
-        floors: &[(GenerationId, Timestamp)],
-        now: Now,
-    ) -> Result<(), StoreError> {
+    pub fn raise_floors(&mut self, floors: &[(GenerationId, Timestamp)]) -> Result<(), StoreError> {
         let records = floors.iter().map(|&(id, at)| LogRecord::Floor(id, at));
-        self.append_all(&records.collect::<Vec<_>>(), now)
+        self.append_all(&records.collect::<Vec<_>>())
     }
 
-    /// Appends all of it, or keeps what could not be written for the next time.
-    fn append_all(&mut self, records: &[LogRecord], now: Now) -> Result<(), StoreError> {
-        let appended = self.append(records.iter().cloned());
-        let appended = appended.map_err(|not| {
+    /// Appends these records. Those that could not be written are kept for the next time.
+    fn append_all(&mut self, records: &[LogRecord]) -> Result<(), StoreError> {
+        self.append(records.iter().cloned()).map_err(|not| {
             self.pending.extend_from_slice(&records[not.written..]);
             StoreError::Log(not.error)
-        });
-        self.publish(now);
-        appended
+        })
     }
 
     fn append(&mut self, records: impl Iterator<Item = LogRecord>) -> Result<(), NotWritten> {
@@ -197,11 +200,20 @@ impl Run {
         }
     }
 
-    /// The journal is to have everything that is in the log now.
+    /// Has the journal read everything that is in the log now.
     fn publish(&self, now: Now) {
+        self.journal.publish(self.last_record(), now);
+    }
+
+    /// See [`super::Store::flush_journal`].
+    pub fn flush_journal(&self) -> Receiver<Result<(), String>> {
+        self.journal.flush(self.last_record())
+    }
+
+    /// Segment * 2^32 + index.
+    fn last_record(&self) -> u64 {
         let position = self.segment.position();
-        let last = u64::from(position.number) << 32 | u64::from(position.index - 1);
-        self.journal.publish(last, now);
+        u64::from(position.number) << 32 | u64::from(position.index - 1)
     }
 
     /// See [`super::Store::is_full`].
@@ -209,13 +221,13 @@ impl Run {
         if !self.segment.is_full_with(RESERVE) {
             return false;
         }
-        self.prepared = self.prepared.take().or_else(|| self.keeper.prepared());
+        self.prepared = self.prepared.take().or_else(|| self.maintenance.prepared());
         self.prepared.is_some()
     }
 
     /// See [`super::Store::rotate`].
     pub fn rotate(&mut self, snapshot: State, now: Now) -> Result<(), StoreError> {
-        let next = self.prepared.take().or_else(|| self.keeper.prepared());
+        let next = self.prepared.take().or_else(|| self.maintenance.prepared());
         let Some(next) = next else {
             return Ok(());
         };
@@ -226,10 +238,10 @@ impl Run {
         }
         let records = snapshot.floors.len() + snapshot.closes.len();
         let records = records + snapshot.grants.len() + snapshot.retirements.len();
-        let was_soon = now.mono.saturating_sub(self.switched) < SOON;
+        let was_soon = now.mono.saturating_sub(self.switched) < FULL_SOON;
         let grown = if was_soon { self.size * GROWTH } else { 0 };
         let grown = grown.clamp(MIN_SEGMENT, MAX_SEGMENT);
-        // So that snapshots are the smaller part of what is written.
+        // Snapshots are to be the smaller part of what is written.
         let size = grown.max(2 * (records * RECORD_LEN) as u64).min(LARGEST);
         let switch = Switch {
             number: next.number,
@@ -239,8 +251,8 @@ impl Run {
             size,
         };
         (self.size, self.switched) = (size, now.mono);
-        self.ids.switch(switch.number, self.keeper.first());
-        let switched = self.keeper.switched(switch).map_err(StoreError::Log);
+        self.ids.switch(switch.number, self.maintenance.first());
+        let switched = self.maintenance.switched(switch).map_err(StoreError::Log);
         self.publish(now);
         switched
     }
@@ -251,12 +263,12 @@ impl Run {
         self.segment.number
     }
 
-    /// What the disk refuses to the log's thread.
+    /// See [`super::Store::trouble`].
     pub fn trouble(&self) -> Option<String> {
-        self.keeper.trouble()
+        self.maintenance.trouble()
     }
 
-    /// Everything is on disk.
+    /// Writes everything to disk.
     pub fn sync(&mut self) -> Result<(), StoreError> {
         let not_written = |not: NotWritten| StoreError::Log(not.error);
         self.append(std::iter::empty()).map_err(not_written)?;
@@ -264,12 +276,13 @@ impl Run {
     }
 
     fn sync_files(&self) -> io::Result<()> {
-        for number in self.keeper.first()..self.segment.number {
-            match File::open(self.directory.segment(number)) {
+        for number in self.maintenance.first()..self.segment.number {
+            match self.directory.open(&self.directory.segment(number)) {
                 Ok(file) => file.sync_data()?,
-                // The keeper has removed it meanwhile.
-                Err(_) if number < self.keeper.first() => {}
-                Err(error) => return Err(error),
+                // The maintenance thread has removed it meanwhile.
+                Err(_) if number < self.maintenance.first() => {}
+                Err(BadFile::Io(error)) => return Err(error),
+                Err(BadFile::Damaged(why)) => return Err(io::Error::other(why)),
             }
         }
         self.segment.sync()?;

@@ -1,4 +1,4 @@
-//! A segment of the log: a file of records, preallocated, written from its beginning on.
+//! A segment of the log: a preallocated file, which is filled with records from its beginning.
 
 use super::codec::{Position, RECORD_LEN, encode};
 use super::directory::{FILE_MODE, StateDirectory};
@@ -9,11 +9,11 @@ use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
-/// Bytes of a segment, where nothing asks for more.
+/// Bytes of a segment under little load.
 pub(super) const MIN_SEGMENT: u64 = 1 << 20;
-/// The largest segment that is preallocated.
+/// Bytes of a segment under the greatest load.
 pub(super) const MAX_SEGMENT: u64 = 32 << 20;
-/// Less than this is not worth a segment.
+/// Where the disk has no room for fewer bytes than this, no segment is made.
 const SMALLEST: u64 = 64 << 10;
 const RECORD: u64 = RECORD_LEN as u64;
 
@@ -29,7 +29,7 @@ pub(super) struct Segment {
     size: u64,
 }
 
-/// A failed append. The records before `written` are in the log all the same.
+/// A failed append. The first records, so many, are in the log all the same.
 #[derive(Debug)]
 pub(super) struct PartlyWritten {
     pub written: usize,
@@ -37,8 +37,8 @@ pub(super) struct PartlyWritten {
 }
 
 impl Segment {
-    /// Makes a segment that begins with these records, on disk before it has its name. Where
-    /// there is not room for `size` bytes it is smaller.
+    /// Creates a segment that begins with these records. It is on disk before it gets its name.
+    /// Where the disk has no room for `size` bytes it is smaller.
     pub fn create(
         directory: &StateDirectory,
         run: RunId,
@@ -65,7 +65,7 @@ impl Segment {
         })
     }
 
-    /// Where the next record will stand.
+    /// The position of the next record.
     pub fn position(&self) -> Position {
         Position {
             kind: FileKind::Segment,
@@ -75,13 +75,13 @@ impl Segment {
         }
     }
 
-    /// Whether so many more records are beyond what was preallocated. They have room there
-    /// too, if the disk has.
+    /// Whether so many more records would exceed what was preallocated. They can be appended all
+    /// the same, if the disk has room.
     pub fn is_full_with(&self, records: u32) -> bool {
         (u64::from(self.next) + u64::from(records)) * RECORD > self.size
     }
 
-    /// Writes encoded records to the end, by one call of the system where it takes them all.
+    /// Appends encoded records by one system call; by more only where the kernel takes a part.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), PartlyWritten> {
         let offset = u64::from(self.next) * RECORD;
         let mut done = 0;
@@ -94,33 +94,34 @@ impl Segment {
                 Err(error) => break Some(error),
             }
         };
-        // The next write replaces a record that is there in part.
+        // The next append overwrites a record that is there in part.
         let all = bytes.len() / RECORD_LEN;
         let written = failed.as_ref().map_or(all, |_| done / RECORD_LEN);
         self.next += u32::try_from(written).unwrap_or(u32::MAX);
         failed.map_or(Ok(()), |error| Err(PartlyWritten { written, error }))
     }
 
-    /// Everything that was written is on disk.
+    /// Syncs the records.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// Gives back what was preallocated and is not needed any more.
+    /// Gives back the room after the last record.
     pub fn shrink(&self) -> io::Result<()> {
         self.file.set_len(u64::from(self.next) * RECORD)
     }
 }
 
-/// A file of records that has no name yet.
+/// A file of records that is on disk and has no name yet.
 pub(super) struct Unnamed {
     pub temporary: tempfile::NamedTempFile,
     pub records: u32,
-    /// Bytes for which there is room.
+    /// Bytes that were preallocated.
     pub size: u64,
 }
 
-/// Writes a header and records into a new file, private from its first byte on, and syncs it.
+/// Writes a header and records into a new file, which is private from the beginning, and syncs
+/// it.
 pub(super) fn write_file(
     directory: &StateDirectory,
     header: FileHeader,
@@ -153,8 +154,8 @@ pub(super) fn write_file(
     })
 }
 
-/// Reserves so many bytes, or what there is room for. A file system that cannot do that gives
-/// room when it is written to.
+/// Reserves so many bytes; half of them, or a quarter, and so on, where the disk has less room.
+/// A file system that cannot reserve gives room as it is written to.
 fn preallocate(file: &File, size: u64) -> io::Result<u64> {
     let mut size = size;
     while size > 0 {
@@ -163,7 +164,7 @@ fn preallocate(file: &File, size: u64) -> io::Result<u64> {
             Ok(()) | Err(nix::Error::EOPNOTSUPP | nix::Error::ENOSYS) => return Ok(size),
             Err(nix::Error::EINTR) => {}
             Err(nix::Error::ENOSPC | nix::Error::EDQUOT) if size > SMALLEST => {
-                // What was reserved before room ran out is given back.
+                // A part may have been reserved before the room ran out.
                 file.set_len(0)?;
                 size /= 2;
             }

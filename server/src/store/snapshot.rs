@@ -1,5 +1,5 @@
-//! A snapshot: what all records before a segment come to, in a file that is there as a whole
-//! or not at all.
+//! A snapshot: the state that all records before a segment add up to. Its file is complete or
+//! not there.
 
 use super::directory::{BadFile, StateDirectory};
 use super::reader::{FileEnd, read_file};
@@ -8,8 +8,8 @@ use super::segment::write_file;
 use crate::engine::State;
 use std::io;
 
-/// Writes the snapshot that comes before segment `header.number`. The packets of the state are
-/// not in it: the segments from `header.first` on have them.
+/// Writes the snapshot before segment `header.number`. It does not hold the packets of the
+/// state: the segments from `header.first` on do.
 pub(super) fn write(
     directory: &StateDirectory,
     header: FileHeader,
@@ -29,7 +29,7 @@ pub(super) fn write(
     directory.sync()
 }
 
-/// Reads the snapshot before a segment, record by record.
+/// Hands each record of the snapshot before a segment to `each`.
 pub(super) fn read(
     directory: &StateDirectory,
     number: u32,

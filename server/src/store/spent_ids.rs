@@ -1,11 +1,11 @@
-//! The packets that the log's segments hold, so that none is spent twice even where the caller
-//! has forgotten it.
+//! The ids of the packets in the log's segments: a second defence, behind the engine's own.
 
 use oneknock_shared::packet::PacketId;
 use std::collections::{HashSet, VecDeque};
 
-/// The first 8 bytes of each packet's HMAC, by segment. Two packets that share them are taken
-/// for one: by chance that never happens, and the holder of a key can only look for his own.
+/// The first 8 bytes of each packet's HMAC, by segment. Two packets with the same 8 bytes are
+/// taken for one. By chance that never happens; the holder of a key can make two such packets of
+/// its own, of which the second is then refused.
 #[derive(Debug)]
 pub(super) struct SpentIds {
     number: u32,
@@ -15,7 +15,7 @@ pub(super) struct SpentIds {
 }
 
 impl SpentIds {
-    /// Of a log that begins with this segment.
+    /// Begins with this segment.
     pub fn new(number: u32) -> Self {
         Self {
             number,
@@ -24,18 +24,18 @@ impl SpentIds {
         }
     }
 
-    /// Adds a packet to the current segment; false where it is in any.
+    /// Adds a packet to the current segment. False where it is in one of the segments already.
     pub fn insert(&mut self, id: PacketId) -> bool {
         let id = prefix(id);
         !self.older.iter().any(|(_, ids)| ids.contains(&id)) && self.current.insert(id)
     }
 
-    /// Removes a packet that was not written.
+    /// Removes a packet that could not be written.
     pub fn remove(&mut self, id: PacketId) {
         self.current.remove(&prefix(id));
     }
 
-    /// The log goes on in this segment; those before `first` are gone.
+    /// Goes on in this segment, and forgets those before `first`.
     pub fn switch(&mut self, number: u32, first: u32) {
         let full = std::mem::take(&mut self.current);
         self.older.push_back((self.number, full));

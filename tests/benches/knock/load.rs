@@ -124,10 +124,11 @@ pub fn for_long(measured: &Measured, rate: usize, seconds: usize) -> Long {
     }
 }
 
-/// The grants that the ledger knows of, whoever wrote them.
+/// The grants that the journal has.
 fn recorded(measured: &Measured) -> usize {
     let since = oneknock_shared::knock::Timestamp(0);
-    let history = oneknockd::store::history(&measured.site.state(), None, since);
+    let now = oneknockd::clock::Clock::start().now();
+    let history = oneknockd::store::history(&measured.site.state(), None, since, now);
     history.unwrap().len()
 }
 

@@ -1,4 +1,4 @@
-//! How times and names stand in the journal's columns.
+//! Translates times and names to columns, and back.
 
 use super::database::not_ours;
 use oneknock_shared::knock::Timestamp;
@@ -28,7 +28,7 @@ pub(super) fn text<T: FromStr>(row: &Row<'_>, index: usize) -> Result<T> {
         .map_err(|_| not_ours("a name or an address is none"))
 }
 
-/// Nothing where the column is empty.
+/// Reads a column; none where it is NULL.
 pub(super) fn optional<T>(
     row: &Row<'_>,
     index: usize,

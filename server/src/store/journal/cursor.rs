@@ -1,4 +1,4 @@
-//! Reads the log behind its writer, for the journal.
+//! Reads the log behind its writer, in the same files.
 
 use super::super::codec::{Position, RECORD_LEN, decode, decode_header};
 use super::super::directory::{BadFile, StateDirectory};
@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// So many records are read at once.
-const BATCH: u32 = 1024;
+/// The number of records that are read at once, and projected in one commit.
+const BATCH: u32 = 4096;
 
 /// A place in the log.
 #[derive(Debug)]
@@ -20,20 +20,22 @@ pub(super) struct LogCursor {
     index: u32,
 }
 
-/// What was read.
+/// A part of the log.
 #[derive(Debug)]
 pub(super) enum LogPart {
-    /// These records.
+    /// The next records.
     Records(Vec<LogRecord>),
-    /// No more for now: the segment goes on where its writer is.
+    /// Everything up to the wanted record was read.
     Nothing,
-    /// No more in this segment; where it is not `complete`, though the log goes on in it.
+    /// The segment has no more records. `complete` says whether the log goes on in the next one;
+    /// else the records were lost that come before the wanted one.
     SegmentEnd { complete: bool },
 }
 
 impl LogCursor {
-    /// Stands after this record, which is of this run. Where that is not there any more, at the
-    /// beginning of the first segment after it, `last` at the latest; the flag says which.
+    /// Begins after this record of this run, and returns true. Where the record is not there any
+    /// more, begins with the first segment after it, with segment `last` at the latest, and
+    /// returns false.
     pub fn after(
         directory: &StateDirectory,
         run: RunId,
@@ -53,7 +55,7 @@ impl LogCursor {
         Ok((cursor, is_there))
     }
 
-    /// Another one, at the beginning of this segment.
+    /// Makes another cursor, at the beginning of this segment.
     pub fn at_segment(&self, number: u32) -> Self {
         Self {
             directory: self.directory.clone(),
@@ -63,23 +65,31 @@ impl LogCursor {
         }
     }
 
-    /// The segment that it is in.
+    /// The number of the segment that is read.
     pub fn segment(&self) -> u32 {
         self.number
     }
 
-    /// The record before it.
+    /// The record that was read last.
     pub fn record(&self) -> u64 {
         u64::from(self.number) << 32 | u64::from(self.index.saturating_sub(1))
     }
 
-    /// The run that the segment is of; none where it is not there.
+    /// The run of the segment; none where the segment is not there.
+    pub fn find_run(&mut self) -> io::Result<Option<RunId>> {
+        if self.file.is_none() {
+            self.open()?;
+        }
+        Ok(self.run())
+    }
+
+    /// As [`LogCursor::find_run`]; none before the segment was opened.
     pub fn run(&self) -> Option<RunId> {
         self.file.as_ref().map(|(_, run)| *run)
     }
 
-    /// Goes to the beginning of the next segment that is there. Returns whether it follows
-    /// this one.
+    /// Goes to the beginning of the next segment that is there. Returns whether no number is
+    /// skipped.
     pub fn next_segment(&mut self) -> io::Result<bool> {
         let before = self.number;
         self.enter_after(before)?;
@@ -115,7 +125,7 @@ impl LogCursor {
         Ok(self.file.is_some())
     }
 
-    /// Reads on, up to this record.
+    /// Reads the next part, up to this record.
     pub fn read(&mut self, target: u64) -> io::Result<LogPart> {
         if self.number > high(target) {
             return Ok(LogPart::Nothing);
@@ -153,7 +163,7 @@ impl LogCursor {
         if records.is_empty() {
             return Ok(LogPart::SegmentEnd { complete });
         }
-        // The end of the segment is read once more, alone.
+        // The record that closes the segment is read once more, alone.
         position.index -= u32::from(complete);
         self.index = position.index;
         Ok(LogPart::Records(records))

@@ -18,19 +18,19 @@ const SCHEMA: &str = include_str!("schema.sql");
 /// All that the database is made of.
 const PARTS: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
-/// Why there is no journal to write.
+/// Why the journal cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// Its file cannot be made, moved or synced, or the log cannot be read.
+    /// A file cannot be created, moved or synced, or the log cannot be read.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The database refuses.
+    /// The database returned an error.
     #[error("{0}")]
     Database(#[from] Error),
 }
 
 impl JournalError {
-    /// Whether the file is damaged, or no journal at all.
+    /// Whether the file is damaged, or no journal.
     pub(super) fn is_damage(&self) -> bool {
         matches!(self, Self::Database(error) if is_damage(error))
     }
@@ -42,7 +42,7 @@ pub(super) fn is_damage(error: &Error) -> bool {
             error.code,
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
         ),
-        // A row that no journal of ours has.
+        // A row that no version of the journal writes.
         Error::FromSqlConversionFailure(..)
         | Error::InvalidColumnType(..)
         | Error::IntegralValueOutOfRange(..) => true,
@@ -55,7 +55,8 @@ pub(super) fn not_ours(why: &str) -> Error {
     Error::SqliteFailure(code, Some(why.into()))
 }
 
-/// Makes an empty database, complete before it has its name; one that is there is kept.
+/// Creates an empty database, which is complete before it gets its name. A database that is
+/// there is kept.
 pub(crate) fn create(directory: &StateDirectory) -> Result<(), JournalError> {
     let path = directory.file(DATABASE);
     if path.symlink_metadata().is_ok() {
@@ -72,7 +73,7 @@ pub(crate) fn create(directory: &StateDirectory) -> Result<(), JournalError> {
     database.pragma_update(None, "application_id", APPLICATION)?;
     database.pragma_update(None, "user_version", VERSION)?;
     database.execute_batch("COMMIT")?;
-    // From the beginning: a reader would keep the file from being changed to it later.
+    // Now, since later a reader could keep the file from being changed to it.
     database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
     File::open(&fresh)?.sync_all()?;
@@ -80,8 +81,8 @@ pub(crate) fn create(directory: &StateDirectory) -> Result<(), JournalError> {
     Ok(directory.sync()?)
 }
 
-/// Opens the database to write it. One that is missing is made; one that is damaged, or that
-/// others could have written for this reason, is moved aside first: the text says so.
+/// Opens the database for writing. A missing one is created. One that is damaged, or untrusted
+/// for this reason, is moved aside and created again: the text says so.
 pub(super) fn open_or_make(
     directory: &StateDirectory,
     untrusted: Option<&str>,
@@ -111,8 +112,7 @@ pub(super) fn replaced(error: &JournalError) -> String {
     format!("{DATABASE} is damaged ({error}); it was moved to {DATABASE}{DAMAGED}")
 }
 
-/// Moves the database and what belongs to it aside; an earlier one that was moved so gives
-/// way.
+/// Renames the database and its other files; those that were moved aside earlier are removed.
 pub(super) fn set_aside(directory: &StateDirectory) -> io::Result<()> {
     for part in PARTS {
         let from = directory.file(&format!("{DATABASE}{part}"));
@@ -140,7 +140,7 @@ fn open_to_write(directory: &StateDirectory) -> Result<Connection> {
     if check != "ok" {
         return Err(not_ours(&check));
     }
-    // Nobody else writes; whoever does all the same is waited for, since no packet waits here.
+    // No other process should write. One that does is waited for: no packet waits here.
     database.busy_timeout(Duration::from_secs(5))?;
     database.set_prepared_statement_cache_capacity(64);
     database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
@@ -148,9 +148,9 @@ fn open_to_write(directory: &StateDirectory) -> Result<Connection> {
     Ok(database)
 }
 
-/// Refuses a schema that is not ours to the letter. The daemon's user could have put another
-/// there, and root would run it: a view, a trigger or an index of an expression is a program,
-/// which need not end.
+/// Refuses every schema but the one above, to the letter. The daemon's user could have written
+/// another one, and root would run it: a view, a trigger or an index of an expression is a
+/// program, which need not end.
 pub(super) fn check_schema(database: &Connection) -> Result<()> {
     let ours = Connection::open_in_memory()?;
     ours.execute_batch(SCHEMA)?;
@@ -169,12 +169,12 @@ fn schema(database: &Connection) -> Result<Vec<[Option<String>; 4]>> {
     rows.collect()
 }
 
-/// Opens a database in its directory, wherever that is. A symlink in the database's place
-/// leads nowhere: root opens what the daemon's user could have put there.
+/// Opens a database without following a symlink in its place, which the daemon's user could have
+/// put there for root. The directory's own name may be a symlink.
 pub(super) fn open_in_place(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let parent = path.parent().and_then(|dir| fs::canonicalize(dir).ok());
     let name = path.file_name().unwrap_or_default();
-    // To open a pipe waits for whoever writes it.
+    // To open a named pipe waits for its writer.
     for part in PARTS {
         let mut name = name.to_owned();
         name.push(part);

@@ -1,7 +1,8 @@
-//! The journal: what the spent log comes to, for people, in a database. It decides
-//! nothing. A thread reads the log behind its writer, in the same files, and makes rows of the
-//! records; so no packet waits for it, nothing that it has not read is lost while the log is
-//! there, and a journal that was lost is made again from the log.
+//! The journal: history and last use, for people, in a database. It decides nothing.
+//!
+//! A thread reads the spent log behind its writer, in the same files, and projects the records
+//! to rows. So no packet waits for the database, a slow database loses nothing while the log is
+//! there, and a lost journal is made again from the log.
 
 mod columns;
 mod cursor;
@@ -19,7 +20,7 @@ pub use read::{
 pub(super) use database::create;
 
 use super::directory::StateDirectory;
-use super::keeper::Tidier;
+use super::maintenance::CleanupHandle;
 use crate::engine::Now;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -32,50 +33,50 @@ const DATABASE: &str = "journal.db";
 /// All that the database is made of.
 pub(super) const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db-shm"];
 
-/// How the journal is.
+/// What is wrong with the journal, if anything.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct JournalStatus {
-    /// What keeps it from being written. It is tried again; meanwhile the log keeps what it
-    /// lacks, for some time.
+    /// Why it cannot be written, until it can. The thread tries again every 5 seconds.
     pub trouble: Option<String>,
-    /// What was wrong with the file that was found, and what became of it.
+    /// What was wrong with a database that was moved aside in this run, and its new name.
     pub replaced: Option<String>,
-    /// For how long it has not had everything that the log has; by the clock since boot, as of
-    /// what was last published.
+    /// How long it has been behind the log.
     pub lag: Duration,
-    /// Segments of the log that were gone before it had read them.
-    pub lost_segments: u64,
+    /// How often it missed records, since segments were removed before it had read them: the
+    /// log keeps 16 for it. Grants that are live are in the history all the same.
+    pub gaps: u64,
 }
 
-/// What the journal's thread is asked for.
+/// What the thread is asked for.
 #[derive(Debug)]
 struct Wanted {
-    /// The last record of the log that is to be read.
+    /// The last record of the log that is to be read: segment * 2^32 + index.
     target: u64,
     now: Now,
-    /// The target that was read up to, and when that was one, since boot.
+    /// The target that was reached, and the time that was published with it, since boot.
     done: u64,
     done_at: Duration,
     retention: Duration,
     stop: Option<Stop>,
+    /// Each with the target that it waits for.
     flushes: Vec<(u64, SyncSender<Result<(), String>>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
-    /// When everything was read.
+    /// When the target is reached.
     Finished,
-    /// At once: the next start reads the rest.
+    /// After the current commit: the next start reads the rest.
     AtOnce,
 }
 
-/// What the thread and its owner share.
+/// What the thread shares with its owner.
 #[derive(Debug)]
 struct Shared {
     wanted: Mutex<Wanted>,
     changed: Condvar,
     status: Mutex<JournalStatus>,
-    /// The segment that is read next.
+    /// The number of the segment that is read.
     segment: Arc<AtomicU32>,
 }
 
@@ -89,23 +90,23 @@ impl Shared {
     }
 }
 
-/// What the thread has to know.
+/// What the thread is started with.
 #[derive(Debug)]
 pub(super) struct JournalSettings {
     pub directory: StateDirectory,
-    /// Why a database that is there is not to be trusted.
+    /// Why a database that is there is not trusted.
     pub untrusted: Option<String>,
     /// The id of this boot of the machine.
     pub boot: String,
     /// Whether this run is the first of this boot.
     pub first_of_boot: bool,
-    /// The segment that this run begins with.
+    /// The number of the segment that this run begins with.
     pub first_segment: u32,
     pub retention: Duration,
     pub now: Now,
 }
 
-/// The thread. Dropping it ends the thread after the commit that it is at.
+/// The thread. Dropping it ends the thread after its current commit.
 #[derive(Debug)]
 pub(super) struct Journal {
     shared: Arc<Shared>,
@@ -113,9 +114,13 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Starts the thread. It reads what the journal lacks of earlier runs, then this run's
-    /// records, as they are published.
-    pub fn start(settings: JournalSettings, segment: Arc<AtomicU32>, tidier: Tidier) -> Self {
+    /// Starts the thread. It projects what the journal lacks of earlier runs, and then this run's
+    /// records as they are published.
+    pub fn start(
+        settings: JournalSettings,
+        segment: Arc<AtomicU32>,
+        cleanup: CleanupHandle,
+    ) -> Self {
         let wanted = Wanted {
             target: u64::from(settings.first_segment) << 32,
             now: settings.now,
@@ -131,7 +136,7 @@ impl Journal {
             status: Mutex::default(),
             segment,
         });
-        let worker = worker::Worker::new(settings, Arc::clone(&shared), tidier);
+        let worker = worker::Worker::new(settings, Arc::clone(&shared), cleanup);
         let thread = std::thread::spawn(move || worker.run());
         Self {
             shared,
@@ -139,7 +144,7 @@ impl Journal {
         }
     }
 
-    /// Has the log read up to this record.
+    /// Has the thread read the log up to this record; never waits for it.
     pub fn publish(&self, target: u64, now: Now) {
         let mut wanted = self.shared.wanted();
         (wanted.target, wanted.now) = (target, now);
@@ -147,24 +152,23 @@ impl Journal {
         self.shared.changed.notify_one();
     }
 
-    /// How long rows are kept after the newest one.
+    /// Sets how long rows are kept.
     pub fn set_retention(&self, retention: Duration) {
         self.shared.wanted().retention = retention;
     }
 
-    /// Gets an answer when everything that was published until now is in the journal: or why
-    /// it is not.
-    pub fn flush(&self) -> Receiver<Result<(), String>> {
+    /// Has the thread read the log up to this record, and answer when that is done or has failed.
+    pub fn flush(&self, target: u64) -> Receiver<Result<(), String>> {
         let (answer, answered) = sync_channel(1);
         let mut wanted = self.shared.wanted();
-        let target = wanted.target;
+        wanted.target = target;
         wanted.flushes.push((target, answer));
         drop(wanted);
         self.shared.changed.notify_one();
         answered
     }
 
-    /// How it is.
+    /// What is wrong, if anything.
     pub fn status(&self) -> JournalStatus {
         let mut status = self.shared.status().clone();
         let wanted = self.shared.wanted();
@@ -174,7 +178,7 @@ impl Journal {
         status
     }
 
-    /// Ends the thread when everything that was published is in the journal, if that can be.
+    /// Ends the thread when everything that was published is in the journal: within 5 seconds.
     pub fn finish(mut self) {
         self.stop(Stop::Finished);
     }

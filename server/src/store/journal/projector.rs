@@ -1,13 +1,13 @@
-//! The database, and how far of the log it is.
+//! Projects the log to the database, part by part.
 
-use super::super::directory::BadFile;
-use super::super::keeper::Tidier;
+use super::super::directory::{BadFile, StateDirectory};
+use super::super::maintenance::CleanupHandle;
 use super::super::record::{FileHeader, LogRecord};
 use super::super::snapshot;
 use super::cursor::{LogCursor, LogPart};
 use super::database::{JournalError, open_or_make};
 use super::pruning::{PrunedRows, prune};
-use super::rows::{JournalPosition, apply, position, reconcile, set_position, within};
+use super::rows::{JournalPosition, apply, end_boot, position, reconcile, set_position, within};
 use super::{JournalSettings, Shared};
 use crate::engine::Now;
 use oneknock_shared::knock::Timestamp;
@@ -16,29 +16,30 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// So often the newest snapshot is looked for, while another one takes its place.
+/// The newest snapshot may be replaced while it is read: it is looked for this many times.
 const TRIES: u32 = 10;
 
 pub(super) struct Projector {
-    pub database: Connection,
+    database: Connection,
     cursor: LogCursor,
     at: JournalPosition,
-    /// The snapshot that the rows are to agree with, before they go on from it.
+    /// The snapshot that the rows are to agree with next.
     snapshot: Option<Snapshot>,
+    /// The first segment of this run, the boot that it is in, and whether it is the first there.
     first_segment: u32,
+    boot: String,
+    first_of_boot: bool,
 }
 
 struct Snapshot {
     header: FileHeader,
     records: Vec<LogRecord>,
-    /// What the position says when the rows agree with it.
-    boot: String,
-    complete: bool,
 }
 
 impl Projector {
-    /// Opens the database. It reads on where it was, if the log has that; else from what the
-    /// log has.
+    /// Opens the database. The log is read from the database's position on, where it still has
+    /// that; else from its first record on. The rows are made to agree with the newest snapshot
+    /// on the way, unless the position is behind it.
     pub fn open(settings: &mut JournalSettings, shared: &Shared) -> Result<Self, JournalError> {
         let directory = &settings.directory;
         let (database, replaced) = open_or_make(directory, settings.untrusted.as_deref())?;
@@ -46,67 +47,63 @@ impl Projector {
         if replaced.is_some() {
             shared.status().replaced = replaced;
         }
-        let mut snapshot = newest_snapshot(settings)?;
+        let snapshot = newest_snapshot(directory)?;
         let (run, first) = (snapshot.header.run, snapshot.header.number);
-        let is_start = first == settings.first_segment;
         let found = position(&database)?;
         let is_new = found.is_none();
-        let at = found.unwrap_or(JournalPosition {
+        let mut at = found.unwrap_or(JournalPosition {
             run: [0; 16],
             record: 0,
             boot: settings.boot.clone(),
-            complete: settings.first_of_boot && is_start,
+            now: Duration::ZERO,
+            complete: settings.first_of_boot,
         });
-        if at.run == run && at.record >> 32 >= u64::from(first) {
-            let (cursor, _) = LogCursor::after(directory, run, at.record, u32::MAX)?;
-            return Ok(Self {
-                database,
-                cursor,
-                at,
-                snapshot: None,
-                first_segment: settings.first_segment,
-            });
-        }
-        let (cursor, is_exact) = LogCursor::after(directory, at.run, at.record, first)?;
-        snapshot.complete = if at.boot == settings.boot {
-            at.complete && (is_exact || is_new)
-        } else {
-            settings.first_of_boot && is_start
-        };
+        let is_after = at.run == run && at.record >> 32 >= u64::from(first);
+        let last = if is_after { u32::MAX } else { first };
+        let (cursor, is_exact) = LogCursor::after(directory, at.run, at.record, last)?;
+        at.complete &= is_exact || (is_new && cursor.segment() <= settings.first_segment);
         Ok(Self {
             database,
             cursor,
             at,
-            snapshot: Some(snapshot),
+            snapshot: (!is_after).then_some(snapshot),
             first_segment: settings.first_segment,
+            boot: settings.boot.clone(),
+            first_of_boot: settings.first_of_boot,
         })
     }
 
-    /// Makes rows of a part of the log, up to this record. Returns of how many records; nothing
-    /// where there is no more.
+    /// Projects a part of the log, up to this record. Returns the number of records that were
+    /// read; none where there is nothing more to read.
     pub fn read_on(
         &mut self,
         target: u64,
         now: Now,
         shared: &Shared,
-        tidier: &Tidier,
+        cleanup: &CleanupHandle,
     ) -> Result<Option<usize>, JournalError> {
-        if let Some(snapshot) = &self.snapshot
-            && self.cursor.segment() >= snapshot.header.number
-        {
-            self.agree(now)?;
+        if self.at.boot != self.boot && self.cursor.segment() >= self.first_segment {
+            self.switch_boot(now)?;
         }
-        // What is before the snapshot is read as far as it goes.
+        if self.is_at_snapshot() {
+            self.agree(now)?;
+            self.publish(shared, cleanup);
+        }
+        // Before the snapshot the log is read as far as it goes.
         let before = self
             .snapshot
             .as_ref()
             .map(|s| u64::from(s.header.number) << 32);
         match self.cursor.read(before.unwrap_or(target))? {
-            LogPart::Nothing => Ok(None),
+            LogPart::Nothing => {
+                self.note_time(now)?;
+                Ok(None)
+            }
             LogPart::Records(records) => {
                 let at = JournalPosition {
                     run: self.cursor.run().unwrap_or(self.at.run),
                     record: self.cursor.record(),
+                    now: self.time_of(&records, now),
                     ..self.at.clone()
                 };
                 within(&self.database, |change| {
@@ -122,12 +119,37 @@ impl Projector {
                 if !follows || (is_own && !complete) {
                     self.note_gap(shared);
                 }
-                let segment = self.cursor.segment();
-                shared.segment.store(segment, Ordering::Relaxed);
-                tidier.ask();
+                self.note_segment(shared, cleanup)?;
                 Ok(Some(0))
             }
         }
+    }
+
+    /// Whether the rows are to agree with the snapshot now.
+    fn is_at_snapshot(&self) -> bool {
+        let next = self.snapshot.as_ref();
+        next.is_some_and(|snapshot| self.cursor.segment() >= snapshot.header.number)
+    }
+
+    /// The time of these records: of an earlier run, as far as the records say it.
+    fn time_of(&self, records: &[LogRecord], now: Now) -> Duration {
+        if self.snapshot.is_none() {
+            return now.mono;
+        }
+        let times = records.iter().filter_map(|record| match record {
+            LogRecord::Granted { now, .. } => Some(now.mono),
+            _ => None,
+        });
+        times.max().unwrap_or_default().max(self.at.now)
+    }
+
+    /// Notes the time, so that after a reboot it is known which grants had expired.
+    fn note_time(&mut self, now: Now) -> Result<(), JournalError> {
+        if now.mono > self.at.now {
+            self.at.now = now.mono;
+            within(&self.database, |change| set_position(change, &self.at))?;
+        }
+        Ok(())
     }
 
     /// Removes a portion of the rows that are too old or too many.
@@ -149,15 +171,57 @@ impl Projector {
         Ok(pruned)
     }
 
-    fn note_gap(&mut self, shared: &Shared) {
-        self.at.complete = false;
-        if let Some(snapshot) = &mut self.snapshot {
-            snapshot.complete = false;
+    /// Notes where the cursor is, so that the segments before it can be removed.
+    fn note_segment(
+        &mut self,
+        shared: &Shared,
+        cleanup: &CleanupHandle,
+    ) -> Result<(), JournalError> {
+        if self.is_at_snapshot() {
+            // The rows have to agree with the snapshot first.
+            return Ok(());
         }
-        shared.status().lost_segments += 1;
+        if let Some(run) = self.cursor.find_run()? {
+            self.at = JournalPosition {
+                run,
+                record: self.cursor.record(),
+                ..self.at.clone()
+            };
+            within(&self.database, |change| set_position(change, &self.at))?;
+        }
+        self.publish(shared, cleanup);
+        Ok(())
     }
 
-    /// Makes the rows agree with the snapshot, and goes on from it.
+    fn publish(&self, shared: &Shared, cleanup: &CleanupHandle) {
+        let segment = self.cursor.segment();
+        shared.segment.store(segment, Ordering::Relaxed);
+        cleanup.ask();
+    }
+
+    fn note_gap(&mut self, shared: &Shared) {
+        self.at.complete = false;
+        shared.status().gaps += 1;
+    }
+
+    /// Ends what the last boot has left open, before the records of this one.
+    fn switch_boot(&mut self, now: Now) -> Result<(), JournalError> {
+        let is_whole = self.cursor.segment() == self.first_segment;
+        let at = JournalPosition {
+            boot: self.boot.clone(),
+            now: now.mono,
+            complete: self.first_of_boot && is_whole,
+            ..self.at.clone()
+        };
+        within(&self.database, |change| {
+            end_boot(change, self.at.now, now)?;
+            set_position(change, &at)
+        })?;
+        self.at = at;
+        Ok(())
+    }
+
+    /// Makes the rows agree with the snapshot, and goes on after it.
     fn agree(&mut self, now: Now) -> Result<(), JournalError> {
         let Some(snapshot) = &self.snapshot else {
             return Ok(());
@@ -166,12 +230,11 @@ impl Projector {
         let at = JournalPosition {
             run: snapshot.header.run,
             record: u64::from(number) << 32,
-            boot: snapshot.boot.clone(),
-            complete: snapshot.complete,
+            now: now.mono,
+            ..self.at.clone()
         };
-        let is_other_boot = self.at.boot != at.boot;
         within(&self.database, |change| {
-            reconcile(change, &snapshot.records, is_other_boot, now)?;
+            reconcile(change, &snapshot.records, now)?;
             set_position(change, &at)
         })?;
         self.cursor = self.cursor.at_segment(number);
@@ -180,22 +243,17 @@ impl Projector {
     }
 }
 
-/// Reads the newest snapshot. Another one may take its place meanwhile.
-fn newest_snapshot(settings: &JournalSettings) -> Result<Snapshot, JournalError> {
+/// Reads the newest snapshot.
+fn newest_snapshot(directory: &StateDirectory) -> Result<Snapshot, JournalError> {
     for _ in 0..TRIES {
-        let files = settings.directory.log_files()?;
+        let files = directory.log_files()?;
         let Some(&newest) = files.snapshots.last() else {
             break;
         };
         let mut records = Vec::new();
-        match snapshot::read(&settings.directory, newest, |record| records.push(record)) {
+        match snapshot::read(directory, newest, |record| records.push(record)) {
             Ok(header) => {
-                return Ok(Snapshot {
-                    header,
-                    records,
-                    boot: settings.boot.clone(),
-                    complete: false,
-                });
+                return Ok(Snapshot { header, records });
             }
             Err(BadFile::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(BadFile::Io(error)) => return Err(error.into()),

@@ -1,38 +1,38 @@
-//! Keeps the journal small, in portions.
+//! Removes old rows of the journal, in portions.
 
 use super::columns::{mono_ms, ms};
 use oneknock_shared::knock::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use std::time::Duration;
 
-/// So many rows go in one commit.
+/// The number of rows that one commit removes at most.
 pub(super) const PORTION: u16 = if cfg!(test) { 50 } else { 8_192 };
-/// So many rows of the history are kept for each key, the latest: a key that is used without
-/// end cannot fill the disk, and takes no row from another.
+/// The number of rows of the history that are kept for each key, the latest: a key that is used
+/// without end cannot fill the disk, and takes no row from another key.
 pub(super) const ROWS_OF_KEY: u32 = 20_000;
-/// Of so many targets of each key it is known that they were opened since boot.
+/// The number of targets opened since boot that are kept for each key, the latest.
 pub(super) const OPENED_OF_KEY: u32 = 100_000;
 
-/// What went.
+/// The number of rows that were removed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PrunedRows {
     /// Of the history.
     pub history: usize,
-    /// Of the targets that were opened since boot: the rest is not complete.
+    /// Of the targets opened since boot, which are not complete then.
     pub opened: usize,
 }
 
 impl PrunedRows {
-    /// Whether there may be more to go.
+    /// Whether there may be more to remove.
     pub fn is_portion(self) -> bool {
         self.history.max(self.opened) >= usize::from(PORTION)
     }
 }
 
-/// Removes what ended longer than `keep` before the newest row was opened, and what is too
-/// much of one key. The newest row has the time of a packet whose clock agreed with this
-/// machine's: a clock that is ahead for a moment removes nothing. Nor does a row of that time,
-/// once the clock is right.
+/// Removes a portion of the rows that ended longer than `keep` before the newest row was opened,
+/// and of those that one key has too many of. The newest row was opened by a packet whose clock
+/// agreed with this machine's, so a clock that is ahead for a moment removes nothing. Nor does a
+/// row that was opened then, once the clock is right.
 pub(super) fn prune(change: &Connection, keep: Duration, wall: Timestamp) -> Result<PrunedRows> {
     let newest: Option<i64> = change
         .prepare_cached("SELECT opened FROM history ORDER BY id DESC LIMIT 1")?
@@ -46,14 +46,14 @@ pub(super) fn prune(change: &Connection, keep: Duration, wall: Timestamp) -> Res
     pruned.history += change
         .prepare_cached(
             "DELETE FROM history WHERE id IN (SELECT id FROM history
-             WHERE how <> 'open' AND ended < ? LIMIT ?)",
+             WHERE ended < ? LIMIT ?)",
         )?
         .execute(params![oldest, PORTION])?;
     for key in keys_with_more_than(change, "history", ROWS_OF_KEY)? {
         pruned.history += change
             .prepare_cached(
                 "DELETE FROM history WHERE id IN (SELECT id FROM history
-                 WHERE key = ?1 AND how <> 'open' AND id <= (SELECT id FROM history
+                 WHERE key = ?1 AND id <= (SELECT id FROM history
                  WHERE key = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2) LIMIT ?3)",
             )?
             .execute(params![key, ROWS_OF_KEY, PORTION])?;

@@ -1,11 +1,11 @@
-//! Reads the journal, also while a daemon writes it; as root too, over a file that the daemon's
-//! user could have written.
+//! Reads the journal, also while a daemon writes it. Root reads it too, although the daemon's user
+//! could have written anything there.
 
 use super::super::mark::boot_id;
 use super::DATABASE;
-use super::columns::{ms, optional, text, timestamp};
+use super::columns::{mono_ms, ms, optional, text, timestamp};
 use super::database::{check_schema, not_ours, open_in_place};
-use crate::engine::{Source, Target};
+use crate::engine::{Now, Source, Target};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::secret::GenerationId;
@@ -15,15 +15,15 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long root reads what the daemon's user could have written.
+/// A query that takes longer is ended: a hostile file could make it endless.
 const READ_WITHIN: Duration = Duration::from_secs(10);
-/// Of the database's own, between two looks at the time.
+/// Steps of the database's virtual machine between two looks at the clock.
 const STEPS: i32 = 10_000;
 
 /// One grant of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryRow {
-    /// The key that it was made for.
+    /// The key.
     pub key: KeyName,
     /// The number of the generation that opened or renewed it last.
     pub number: u32,
@@ -42,41 +42,70 @@ pub struct HistoryRow {
     pub knocks: u64,
 }
 
-/// What the journal knows of a generation.
+/// The last use of a generation of a key.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct GenerationUse {
-    /// When a packet of it was last spent; never, where there is none.
+    /// When a packet of it was last spent; none if never.
     pub last: Option<Timestamp>,
-    /// Where that packet came from.
+    /// The address that this packet came from.
     pub from: Option<IpAddr>,
     /// When it ends, since a newer generation was used.
     pub retires: Option<Timestamp>,
 }
 
-/// Whose connections are meant: all that is given must hold.
+/// Selects targets: all members that are set must match.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct ConnectionFilter<'k> {
-    /// Of this key.
+    /// The key.
     pub key: Option<&'k KeyName>,
-    /// Of the generation with this number.
+    /// The number of the key's generation.
     pub number: Option<u32>,
-    /// From this source.
+    /// The admitted source.
     pub source: Option<Source>,
 }
 
-/// Reads the history: of one key or of all, what had not ended before `since`, in the order of
-/// opening. Fails where the journal is missing or is none.
-pub fn history(dir: &Path, key: Option<&KeyName>, since: Timestamp) -> Result<Vec<HistoryRow>> {
+/// Reads the history of one key, or of all, in the order of opening, without grants that had
+/// ended before `since`. Fails where the journal is missing, or is no journal.
+pub fn history(
+    dir: &Path,
+    key: Option<&KeyName>,
+    since: Timestamp,
+    now: Now,
+) -> Result<Vec<HistoryRow>> {
     let database = open_to_read(dir)?;
+    let is_open = still_open(&database, now)?;
     let mut rows = database.prepare(
-        "SELECT key, number, service, source, opened, ended, how, knocks FROM history
+        "SELECT key, number, service, source, opened, ended, how, knocks, ends FROM history
          WHERE (?1 IS NULL OR key = ?1) AND ended >= ?2 ORDER BY opened, ended, id",
     )?;
-    let rows = rows.query_map(params![key.map(KeyName::as_str), ms(since)], history_row)?;
+    let rows = rows.query_map(params![key.map(KeyName::as_str), ms(since)], |row| {
+        let how = match how(row, 6)? {
+            "open" => is_open(row.get(8)?),
+            other => other,
+        };
+        history_row(row, how)
+    })?;
     rows.collect()
 }
 
-fn history_row(row: &Row<'_>) -> Result<HistoryRow> {
+/// What became of a grant that is open in its row, by when it ends since boot: nothing is written
+/// when a grant expires, or the machine is booted.
+fn still_open(database: &Connection, now: Now) -> Result<impl Fn(i64) -> &'static str> {
+    let position = "SELECT boot, now FROM position";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let position: Option<(String, i64)> = database.query_row(position, [], read).optional()?;
+    let same_boot = position
+        .as_ref()
+        .is_some_and(|(boot, _)| *boot == boot_id());
+    let last = position.map_or(0, |(_, now)| now);
+    Ok(move |ends| match same_boot {
+        true if ends > mono_ms(now.mono) => "open",
+        false if ends > last => "reboot",
+        _ => "expired",
+    })
+}
+
+fn history_row(row: &Row<'_>, how: &'static str) -> Result<HistoryRow> {
     Ok(HistoryRow {
         key: text(row, 0)?,
         number: row.get(1)?,
@@ -84,12 +113,12 @@ fn history_row(row: &Row<'_>) -> Result<HistoryRow> {
         source: text(row, 3)?,
         opened: timestamp(row, 4)?,
         ended: timestamp(row, 5)?,
-        how: how(row, 6)?,
+        how,
         knocks: u64::try_from(row.get::<_, i64>(7)?).unwrap_or(0),
     })
 }
 
-/// How a grant is or ended; nothing else is printed for it.
+/// Reads how a grant ended: one of these words and nothing else, since it is printed.
 fn how(row: &Row<'_>, index: usize) -> Result<&'static str> {
     let words = ["open", "expired", "closed", "revoked", "reboot"];
     let found = row.get_ref(index)?.as_str()?;
@@ -97,8 +126,8 @@ fn how(row: &Row<'_>, index: usize) -> Result<&'static str> {
     known.ok_or_else(|| not_ours("a grant has no end that the journal writes"))
 }
 
-/// Reads what is known of every generation that was ever used. Fails where the journal is
-/// missing or is none.
+/// Reads the last use of every generation that the journal knows. Fails where the journal is
+/// missing, or is no journal.
 pub fn uses(dir: &Path) -> Result<BTreeMap<GenerationId, GenerationUse>> {
     let database = open_to_read(dir)?;
     let mut rows = database.prepare("SELECT identity, used, used_from, retires FROM generation")?;
@@ -113,8 +142,9 @@ pub fn uses(dir: &Path) -> Result<BTreeMap<GenerationId, GenerationUse>> {
     rows.collect()
 }
 
-/// Every target that grants have opened since boot: where the connections may be that they let
-/// in, which no connection outlives. Fails where the journal is missing or is none.
+/// Reads every target that grants have opened since boot, live or not: the connections that a
+/// key let in are to one of its targets. (No connection outlives a boot.) Of one key the latest
+/// 100,000 targets are known. Fails where the journal is missing, or is no journal.
 pub fn opened_targets(dir: &Path, filter: &ConnectionFilter<'_>) -> Result<BTreeSet<Target>> {
     let database = open_to_read(dir)?;
     let mut rows = database.prepare(
@@ -131,9 +161,9 @@ pub fn opened_targets(dir: &Path, filter: &ConnectionFilter<'_>) -> Result<BTree
     rows.collect()
 }
 
-/// Every source that had a grant since boot; nothing where the journal does not reach back so
-/// far. A connection of any other source was made while the guard was gone. Fails where the
-/// journal is missing or is none.
+/// Reads every source that had a grant since boot; none where the journal does not know all of
+/// them. A connection of any other source was not let in by a grant. Fails where the journal is
+/// missing, or is no journal.
 pub fn granted_since_boot(dir: &Path) -> Result<Option<BTreeSet<Source>>> {
     let database = open_to_read(dir)?;
     let position = "SELECT complete, boot FROM position";
@@ -147,17 +177,17 @@ pub fn granted_since_boot(dir: &Path) -> Result<Option<BTreeSet<Source>>> {
     rows.collect::<Result<_>>().map(Some)
 }
 
-/// Opens the journal to read it.
+/// Opens the journal for reading, and checks its schema.
 pub(super) fn open_to_read(dir: &Path) -> Result<Connection> {
     let mut database = open_in_place(&dir.join(DATABASE), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     limit(&mut database, READ_WITHIN)?;
-    // What is checked is what is read.
+    // In one transaction, so that what was checked is what is read.
     database.execute_batch("BEGIN")?;
     check_schema(&database)?;
     Ok(database)
 }
 
-/// Ends whatever the database is asked when the time is over.
+/// Ends every query when this time has passed.
 pub(super) fn limit(database: &mut Connection, time: Duration) -> Result<()> {
     let start = Instant::now();
     database.progress_handler(STEPS, Some(move || start.elapsed() > time))

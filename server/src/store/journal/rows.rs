@@ -1,5 +1,5 @@
-//! Makes rows of the log's records. What a row says follows from the records alone, so that a
-//! journal that was lost can be made again from the log.
+//! Projects the log's records to rows. The rows follow from the records alone, so that a lost
+//! journal can be made again from the log.
 
 use super::super::record::{LogRecord, RunId};
 use super::columns::{mono_ms, ms};
@@ -9,25 +9,28 @@ use oneknock_shared::secret::GenerationId;
 use rusqlite::{Connection, OptionalExtension, Result, Transaction, TransactionBehavior, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
-/// The last record of the log that the rows have.
+/// How far the rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct JournalPosition {
     pub run: RunId,
-    /// Segment * 2^32 + index.
+    /// The last record that was read: segment * 2^32 + index.
     pub record: u64,
-    /// The boot of the machine.
+    /// The id of the boot of the machine.
     pub boot: String,
+    /// When that was, since boot.
+    pub now: Duration,
     /// Whether `opened` has every target since that boot.
     pub complete: bool,
 }
 
-/// Does all of it in one commit, or nothing of it.
+/// Runs `work` in one transaction, which is undone where it fails.
 pub(super) fn within<T>(
     database: &Connection,
     work: impl FnOnce(&Connection) -> Result<T>,
 ) -> Result<T> {
-    // It writes in any case: a lock that comes later would not be waited for.
+    // SQLite waits for the write lock only at the beginning of a transaction.
     let change = Transaction::new_unchecked(database, TransactionBehavior::Immediate)?;
     let done = work(&change)?;
     change.commit()?;
@@ -35,36 +38,38 @@ pub(super) fn within<T>(
 }
 
 pub(super) fn position(database: &Connection) -> Result<Option<JournalPosition>> {
-    let sql = "SELECT run, record, boot, complete FROM position";
+    let sql = "SELECT run, record, boot, now, complete FROM position";
     let read = database.query_row(sql, [], |row| {
         Ok(JournalPosition {
             run: row.get(0)?,
             record: row.get::<_, i64>(1)?.cast_unsigned(),
             boot: row.get(2)?,
-            complete: row.get(3)?,
+            now: Duration::from_millis(row.get::<_, i64>(3)?.max(0).cast_unsigned()),
+            complete: row.get(4)?,
         })
     });
     read.optional()
 }
 
 pub(super) fn set_position(change: &Connection, at: &JournalPosition) -> Result<()> {
-    let sql = "INSERT INTO position (one, run, record, boot, complete) VALUES (1, ?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET run = ?1, record = ?2, boot = ?3, complete = ?4";
+    let sql = "INSERT INTO position (one, run, record, boot, now, complete)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET run = ?1, record = ?2, boot = ?3, now = ?4, complete = ?5";
     change
         .prepare_cached(sql)?
         .execute(params![
             at.run,
             at.record.cast_signed(),
             at.boot,
+            mono_ms(at.now),
             at.complete
         ])
         .map(drop)
 }
 
-/// Makes rows of these records, in their order. Returns how many grants have ended by it.
-pub(super) fn apply(change: &Connection, records: &[LogRecord]) -> Result<usize> {
-    let mut ended = 0;
-    // Only the last use of each generation is kept.
+/// Makes rows of these records, in their order.
+pub(super) fn apply(change: &Connection, records: &[LogRecord]) -> Result<()> {
+    // Of the uses of a generation only the last one is kept.
     let mut uses: BTreeMap<GenerationId, (&Spend, Timestamp)> = BTreeMap::new();
     for record in records {
         match record {
@@ -72,17 +77,17 @@ pub(super) fn apply(change: &Connection, records: &[LogRecord]) -> Result<usize>
                 uses.insert(spend.generation, (spend, *wall));
             }
             LogRecord::Granted { grant, now, .. } => {
-                ended += grant_row(change, grant, *now)?;
+                grant_row(change, grant, *now)?;
                 opened_row(change, grant, now.wall)?;
             }
-            LogRecord::Closed { grant, wall } => ended += end(change, grant, *wall, "closed")?,
+            LogRecord::Closed { grant, wall } => end(change, grant, *wall, "closed")?,
             LogRecord::Ended { grant, why, wall } => {
                 let how = match why {
                     EndReason::Expired => "expired",
                     EndReason::Revoked | EndReason::KeyChanged => "revoked",
                     EndReason::Reboot => "reboot",
                 };
-                ended += end(change, grant, *wall, how)?;
+                end(change, grant, *wall, how)?;
             }
             LogRecord::Retiring {
                 generation, ends, ..
@@ -93,15 +98,15 @@ pub(super) fn apply(change: &Connection, records: &[LogRecord]) -> Result<usize>
     for (generation, (spend, wall)) in uses {
         used(change, generation, wall, spend.from)?;
     }
-    Ok(ended)
+    Ok(())
 }
 
-/// A new row, or a renewal of the open one that has not expired. Returns how many have.
-fn grant_row(change: &Connection, grant: &Grant, now: Now) -> Result<usize> {
+/// Adds a row, or renews the open row that has not expired.
+fn grant_row(change: &Connection, grant: &Grant, now: Now) -> Result<()> {
     if try_grant_row(change, grant, now)? {
-        return Ok(0);
+        return Ok(());
     }
-    let expired = change
+    change
         .prepare_cached(
             "UPDATE history SET how = 'expired'
              WHERE key = ? AND service = ? AND source = ? AND how = 'open'",
@@ -111,11 +116,10 @@ fn grant_row(change: &Connection, grant: &Grant, now: Now) -> Result<usize> {
             grant.target.service.as_str(),
             grant.target.source.to_string()
         ])?;
-    try_grant_row(change, grant, now)?;
-    Ok(expired)
+    try_grant_row(change, grant, now).map(drop)
 }
 
-/// As [`grant_row`]; false, and nothing done, where the open row has expired.
+/// As [`grant_row`]; does nothing and returns false where the open row has expired.
 fn try_grant_row(change: &Connection, grant: &Grant, now: Now) -> Result<bool> {
     let remaining = mono_ms(grant.until.saturating_sub(now.mono));
     let changed = change
@@ -156,7 +160,7 @@ fn opened_row(change: &Connection, grant: &Grant, wall: Timestamp) -> Result<()>
         .map(drop)
 }
 
-fn end(change: &Connection, grant: &Grant, wall: Timestamp, how: &str) -> Result<usize> {
+fn end(change: &Connection, grant: &Grant, wall: Timestamp, how: &str) -> Result<()> {
     change
         .prepare_cached(
             "UPDATE history SET how = ?4, ended = max(opened, min(ended, ?5))
@@ -169,6 +173,7 @@ fn end(change: &Connection, grant: &Grant, wall: Timestamp, how: &str) -> Result
             how,
             ms(wall)
         ])
+        .map(drop)
 }
 
 fn used(change: &Connection, id: GenerationId, wall: Timestamp, from: IpAddr) -> Result<()> {
@@ -191,34 +196,21 @@ fn retires(change: &Connection, id: GenerationId, at: Timestamp) -> Result<()> {
         .map(drop)
 }
 
-/// Ends the open rows whose time is over, a portion of them. Returns how many.
-pub(super) fn expire(change: &Connection, now: Now, portion: u16) -> Result<usize> {
+/// Ends every open row, after a reboot: as expired where its time was over at `last`, since boot.
+/// No connection is left of what was opened.
+pub(super) fn end_boot(change: &Connection, last: Duration, now: Now) -> Result<()> {
     change
         .prepare_cached(
-            "UPDATE history SET how = 'expired' WHERE id IN
-             (SELECT id FROM history WHERE how = 'open' AND ends <= ? LIMIT ?)",
+            "UPDATE history SET how = CASE WHEN ends <= ?1 THEN 'expired' ELSE 'reboot' END,
+             ended = CASE WHEN ends <= ?1 THEN ended ELSE max(opened, min(ended, ?2)) END
+             WHERE how = 'open'",
         )?
-        .execute(params![mono_ms(now.mono), portion])
+        .execute([mono_ms(last), ms(now.wall)])?;
+    change.execute("DELETE FROM opened", []).map(drop)
 }
 
-/// What a snapshot says is so: every other open row has ended, and what the rows lack is
-/// added. After another boot nothing is open, and no connection is left of what was.
-pub(super) fn reconcile(
-    change: &Connection,
-    snapshot: &[LogRecord],
-    is_other_boot: bool,
-    now: Now,
-) -> Result<()> {
-    if is_other_boot {
-        change
-            .prepare_cached(
-                "UPDATE history SET how = 'reboot', ended = max(opened, min(ended, ?))
-                 WHERE how = 'open'",
-            )?
-            .execute([ms(now.wall)])?;
-        change.execute("DELETE FROM opened", [])?;
-    }
-    while expire(change, now, u16::MAX)? > 0 {}
+/// Makes the rows agree with a snapshot: ends every other open row, and adds what the rows lack.
+pub(super) fn reconcile(change: &Connection, snapshot: &[LogRecord], now: Now) -> Result<()> {
     let mut live = BTreeSet::new();
     for record in snapshot {
         match record {
@@ -243,10 +235,17 @@ pub(super) fn reconcile(
     for (key, service, source) in had.difference(&live) {
         change
             .prepare_cached(
-                "UPDATE history SET how = 'revoked', ended = max(opened, min(ended, ?4))
+                "UPDATE history SET how = CASE WHEN ends <= ?4 THEN 'expired' ELSE 'revoked' END,
+                 ended = CASE WHEN ends <= ?4 THEN ended ELSE max(opened, min(ended, ?5)) END
                  WHERE key = ?1 AND service = ?2 AND source = ?3 AND how = 'open'",
             )?
-            .execute(params![key, service, source, ms(now.wall)])?;
+            .execute(params![
+                key,
+                service,
+                source,
+                mono_ms(now.mono),
+                ms(now.wall)
+            ])?;
     }
     for record in snapshot {
         if let LogRecord::Grant(grant) = record {

@@ -1,35 +1,36 @@
-//! The journal's thread: when it works, and what of it fails.
+//! The journal's thread: when it works, and what it does after a failure.
 
-use super::super::keeper::Tidier;
+use super::super::maintenance::CleanupHandle;
 use super::database::{JournalError, replaced, set_aside};
 use super::projector::Projector;
-use super::pruning::PORTION;
-use super::rows::{expire, within};
 use super::{JournalSettings, Shared, Stop, Wanted};
 use crate::engine::Now;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// What failed is tried again after this time.
+/// After a failure the thread tries again in this time.
 const RETRY: Duration = Duration::from_secs(5);
-/// How often the journal is pruned, where it does not grow fast.
+/// A clean stop waits at most this long for the journal: the next start reads the rest.
+const LAST: Duration = Duration::from_secs(5);
+/// The journal is pruned this often,
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-/// It is pruned when so many rows were added, too.
+/// and whenever so many records were read.
 const PRUNE_AFTER: usize = 10_000;
 
 /// The thread's own.
 pub(super) struct Worker {
     settings: JournalSettings,
     shared: Arc<Shared>,
-    tidier: Tidier,
-    /// None while the journal cannot be written.
+    cleanup: CleanupHandle,
+    /// None before the database was opened, and after a failure.
     projector: Option<Projector>,
-    /// It is pruned then, or when so many rows were added since the last time.
+    /// When the journal is to be pruned, since boot.
     prune_at: Duration,
+    /// Records that were read since it was pruned.
     added: usize,
 }
 
-/// What there is to do.
+/// What the thread was asked for, at a moment.
 struct Task {
     target: u64,
     now: Now,
@@ -37,12 +38,12 @@ struct Task {
 }
 
 impl Worker {
-    pub fn new(settings: JournalSettings, shared: Arc<Shared>, tidier: Tidier) -> Self {
+    pub fn new(settings: JournalSettings, shared: Arc<Shared>, cleanup: CleanupHandle) -> Self {
         let now = settings.now.mono;
         Self {
             settings,
             shared,
-            tidier,
+            cleanup,
             projector: None,
             prune_at: now,
             added: 0,
@@ -51,7 +52,14 @@ impl Worker {
 
     pub fn run(mut self) {
         let mut task = self.task();
+        let mut last = None;
         while task.stop != Some(Stop::AtOnce) {
+            if task.stop.is_some() {
+                let last = last.get_or_insert_with(|| Instant::now() + LAST);
+                if Instant::now() > *last {
+                    return;
+                }
+            }
             let done = self.work(&task);
             let more = match &done {
                 Ok(more) => *more,
@@ -77,13 +85,13 @@ impl Worker {
         }
     }
 
-    /// Waits until there is something else to do; after a failure not for ever.
+    /// Waits until the thread is asked for something else; after a failure for [`RETRY`] at most.
     fn wait(&self, done: &Task, failed: bool) {
         let wanted = self.shared.wanted();
         let is_asked = |w: &Wanted| w.stop.is_some() || !w.flushes.is_empty();
         let changed = &self.shared.changed;
         if failed {
-            // What is published meanwhile waits: else a full disk would be asked each time.
+            // Published records wait: else a full disk would be tried for each of them.
             drop(changed.wait_timeout_while(wanted, RETRY, |w| !is_asked(w)));
             return;
         }
@@ -91,7 +99,7 @@ impl Worker {
         drop(changed.wait_while(wanted, is_same));
     }
 
-    /// Does a portion of what there is to do. Returns whether there is more.
+    /// Does a portion of the work. Returns whether there is more.
     fn work(&mut self, task: &Task) -> Result<bool, JournalError> {
         let projector = if let Some(projector) = &mut self.projector {
             projector
@@ -99,16 +107,13 @@ impl Worker {
             let opened = Projector::open(&mut self.settings, &self.shared)?;
             self.projector.insert(opened)
         };
-        if let Some(rows) = projector.read_on(task.target, task.now, &self.shared, &self.tidier)? {
+        if let Some(rows) = projector.read_on(task.target, task.now, &self.shared, &self.cleanup)? {
             self.added += rows;
             return Ok(true);
         }
-        let database = &projector.database;
-        let portion = usize::from(PORTION);
-        let expired = within(database, |change| expire(change, task.now, PORTION))?;
         let is_due = task.now.mono >= self.prune_at || self.added >= PRUNE_AFTER;
-        if expired >= portion || !is_due || task.stop.is_some() {
-            return Ok(expired >= portion);
+        if !is_due || task.stop.is_some() {
+            return Ok(false);
         }
         let (keep, wall) = (self.shared.wanted().retention, task.now.wall);
         if projector.prune(keep, wall)?.is_portion() {
@@ -119,8 +124,8 @@ impl Worker {
         Ok(false)
     }
 
-    /// Begins again after a failure. A database that turns out to be damaged is moved aside,
-    /// and the next one is made from what the log still has: whether that is so.
+    /// Closes the database after a failure. A database that turns out to be damaged is moved
+    /// aside, and true is returned: the next one is made from the log.
     fn is_replaced(&mut self, error: &JournalError) -> bool {
         let was_open = self.projector.take().is_some();
         if !error.is_damage() || !was_open || set_aside(&self.settings.directory).is_err() {
@@ -130,7 +135,7 @@ impl Worker {
         true
     }
 
-    /// Says how it is, and answers those who wait for what was read, or for an error.
+    /// Publishes the status, and answers the flushes that are done, or all of them with an error.
     fn tell(&self, task: &Task, error: Option<&JournalError>) {
         self.shared.status().trouble = error.map(ToString::to_string);
         let mut wanted = self.shared.wanted();
@@ -140,7 +145,7 @@ impl Worker {
         let is_due = |target: u64| error.is_some() || target <= task.target;
         for (_, answer) in wanted.flushes.extract_if(.., |(target, _)| is_due(*target)) {
             let answered = error.map_or(Ok(()), |error| Err(error.to_string()));
-            // Whoever asked may have gone.
+            // The receiver may be gone.
             let _ = answer.send(answered);
         }
     }

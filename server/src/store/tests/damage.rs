@@ -43,7 +43,7 @@ fn killed() -> (Site, Files, PathBuf) {
     let batch = [3, 4, 5].map(|number| open(number, at(2_000)));
     store.spend(&batch, after(2)).unwrap();
     // What the journal has read of the first segment goes.
-    assert!(store.flush_journal().unwrap().recv().unwrap().is_ok());
+    assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
     until(|| site.log_files().segments.iter().eq(&[2, 3, 4]));
     drop(store);
     let (files, current) = (copy(&site), site.current());

@@ -96,6 +96,32 @@ pub(super) fn granted(grant: &Grant, now: Now) -> Event {
     }
 }
 
+/// The same for another source.
+pub(super) fn to(grant: &Grant, source: &str) -> Grant {
+    let source: Source = source.parse().unwrap();
+    Grant {
+        target: Target {
+            source,
+            ..grant.target
+        },
+        ..grant.clone()
+    }
+}
+
+/// Opens a store that no other has open.
+pub(super) fn open_store(path: &Path, now: Now) -> (Store, Recovery) {
+    let start = Instant::now();
+    loop {
+        match Store::open(path, now) {
+            // A process that another test is just starting has the lock a moment longer.
+            Err(StoreOpenError::Locked(_)) if start.elapsed() < Duration::from_secs(60) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// A state directory.
 pub(super) struct Site {
     pub dir: tempfile::TempDir,
@@ -127,7 +153,7 @@ impl Site {
     }
 
     pub fn open(&self, now: Now) -> (Store, Recovery) {
-        Store::open(&self.path, now).unwrap()
+        open_store(&self.path, now)
     }
 
     /// As the daemon starts: with the state as it was found, and the floors raised.

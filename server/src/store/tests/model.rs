@@ -270,11 +270,7 @@ impl Pair {
             Step::RaiseFloor(number) => {
                 self.model.raise_floor(generation(number), now.wall);
                 let floors = [(generation(number), now.wall)];
-                self.store
-                    .as_mut()
-                    .unwrap()
-                    .raise_floors(&floors, now)
-                    .unwrap();
+                self.store.as_mut().unwrap().raise_floors(&floors).unwrap();
             }
             Step::Rotate => {
                 self.model

@@ -94,7 +94,7 @@ fn journal_writable_by_others_is_no_loss_of_state() {
         panic!("{found:?}")
     };
     store.begin(&state, NOWHERE, after(1)).unwrap();
-    assert!(store.flush_journal().unwrap().recv().unwrap().is_ok());
+    assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
     let replaced = store.journal_status().replaced.unwrap();
     assert!(
         replaced.contains("others may write it (mode 0622)"),
@@ -153,13 +153,13 @@ fn directory_may_be_named_by_a_symlink() {
     let site = left_cleanly();
     let link = site.dir.path().join("link");
     std::os::unix::fs::symlink(&site.path, &link).unwrap();
-    let (_, found) = Store::open(&link, after(1)).unwrap();
+    let (_, found) = open_store(&link, after(1));
     assert!(matches!(found, Recovery::State { .. }), "{found:?}");
     assert_eq!(insecure_paths(&link), []);
 }
 
 #[test]
-fn what_root_makes_is_the_directorys_owners() {
+fn files_that_root_creates_get_the_directorys_owner() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
@@ -172,7 +172,7 @@ fn what_root_makes_is_the_directorys_owners() {
     }
     let (mut store, _) = site.start(after(0));
     assert!(spend_one(&mut store, &open(1, at(0)), after(0)));
-    assert!(store.flush_journal().unwrap().recv().unwrap().is_ok());
+    assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
     rotate(&mut store, &State::default(), after(1));
     for file in fs::read_dir(&site.path).unwrap() {
         let path = file.unwrap().path();

@@ -227,7 +227,7 @@ fn ended_grant_does_not_come_back() {
     store.note(&[end], after(1)).unwrap();
     drop(store);
     assert_eq!(site.state(after(2)).grants, []);
-    // One that has expired meanwhile neither, and it is told.
+    // An expired grant does not come back either, and is reported.
     let (mut store, _) = site.start(after(3));
     let short = grant(after(3), 10);
     store.note(&[granted(&short, after(3))], after(3)).unwrap();
@@ -266,9 +266,11 @@ fn retirements_and_floors_are_there_after_a_kill() {
         newer: 7,
     };
     store.note(&[retiring], after(0)).unwrap();
-    store
-        .raise_floors(&[(generation(9), at(30_000))], after(0))
-        .unwrap();
+    // A lower one lowers nothing.
+    for floor in [30_000, 20_000] {
+        let floors = [(generation(9), at(floor))];
+        store.raise_floors(&floors).unwrap();
+    }
     drop(store);
     let (store, state) = site.start(after(1));
     assert_eq!(state.retirements, [(generation(6), at(86_400_000))]);

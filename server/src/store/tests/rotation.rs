@@ -10,7 +10,7 @@ fn floor(of: Timestamp) -> State {
 }
 
 #[test]
-fn segment_without_packets_under_the_floor_is_kept() {
+fn segment_with_a_packet_above_its_floor_is_kept() {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
     let packets = [open(1, at(0)), open(2, at(1_000))];
@@ -36,7 +36,7 @@ fn floor_stands_for_removed_segments() {
         let floor = floor(at(number * 1_000 - 1_000));
         rotate(&mut store, &floor, after(number));
     }
-    assert!(store.flush_journal().unwrap().recv().unwrap().is_ok());
+    assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
     until(|| site.log_files().segments.first() == Some(&6));
     drop(store);
     let state = site.state(after(6));
@@ -99,14 +99,13 @@ fn packet_is_refused_in_the_segments_after_its_own() {
     }
 }
 
-#[test]
-fn kill_between_a_switch_and_its_snapshot_loses_nothing() {
+/// A log that was switched, and killed before the snapshot was written.
+fn without_its_last_snapshot() -> (Site, Grant) {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
     let live = grant(after(0), 600);
     store.note(&[granted(&live, after(0))], after(0)).unwrap();
     assert!(spend_one(&mut store, &open(1, at(0)), after(0)));
-    until(|| site.log_files().segments.contains(&3));
     let before = fs::read(site.directory().snapshot(2)).unwrap();
     // A state that lacks what the log has would show.
     rotate(&mut store, &State::default(), after(1));
@@ -117,13 +116,46 @@ fn kill_between_a_switch_and_its_snapshot_loses_nothing() {
     let path = site.directory().snapshot(2);
     fs::write(&path, before).unwrap();
     permissions::set(&path, 0o600);
+    (site, live)
+}
+
+#[test]
+fn kill_between_a_switch_and_its_snapshot_loses_nothing() {
+    let (site, live) = without_its_last_snapshot();
     let state = site.state(after(2));
     assert_eq!(state.grants, [live]);
     assert_eq!(state.seen.len(), 2);
 }
 
 #[test]
-fn full_segment_asks_for_the_next_one_and_has_room_until_then() {
+fn log_that_goes_on_after_a_segment_without_end_is_damage() {
+    let (site, _) = without_its_last_snapshot();
+    let path = site.directory().segment(2);
+    let mut bytes = fs::read(&path).unwrap();
+    let end = used(&bytes);
+    bytes[end - 192..].fill(0);
+    fs::write(&path, bytes).unwrap();
+    // The kill came before the next one was prepared.
+    fs::remove_file(site.directory().segment(4)).unwrap();
+    let why = site.nothing(after(2));
+    assert!(why.contains("00000002.log has no end"), "{why}");
+}
+
+#[test]
+fn close_holds_although_the_snapshot_after_it_lacks_it() {
+    let site = Site::new();
+    let (mut store, _) = site.start(after(0));
+    assert!(spend_one(&mut store, &close(1, at(1_000)), after(1)));
+    rotate(&mut store, &State::default(), after(1));
+    until(|| site.log_files().snapshots.first() == Some(&3));
+    drop(store);
+    let closes = site.state(after(2)).closes;
+    assert_eq!(closes.len(), 1);
+    assert_eq!(closes[0].at, at(1_000));
+}
+
+#[test]
+fn full_segment_takes_records_until_the_switch() {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
     assert!(!store.is_full());

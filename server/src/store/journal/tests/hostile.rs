@@ -54,14 +54,14 @@ fn symlink_in_the_databases_place_leads_nowhere() {
     let (there, away) = (site.path.join(DATABASE), site.path.join("away"));
     fs::rename(&there, &away).unwrap();
     symlink(&away, &there).unwrap();
-    assert!(history(&site.path, None, NOWHERE).is_err());
+    assert!(history(&site.path, None, NOWHERE, after(0)).is_err());
     assert!(uses(&site.path).is_err());
     fs::remove_file(&there).unwrap();
     fs::rename(&away, &there).unwrap();
     // The directory's own name may be one.
     let link = site.path.with_file_name("link");
     symlink(&site.path, &link).unwrap();
-    assert!(history(&link, None, NOWHERE).unwrap().is_empty());
+    assert!(history(&link, None, NOWHERE, after(0)).unwrap().is_empty());
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn row_that_no_journal_writes_is_not_shown() {
         );
         lie.execute(&sql, []).unwrap();
         drop(lie);
-        let shown = history(&site.path, None, NOWHERE);
+        let shown = history(&site.path, None, NOWHERE, after(0));
         assert_eq!(shown.is_ok(), is_shown, "{row}");
     }
 }

@@ -3,11 +3,12 @@ mod losses;
 mod pruning;
 
 use super::super::tests::{
-    NOWHERE, Site, T0, after, at, generation, grant, granted, me, open, rotate, spend_one, until,
+    NOWHERE, Site, T0, after, at, generation, grant, granted, me, open, rotate, spend_one, to,
+    until,
 };
 use super::super::{Recovery, Store};
 use super::*;
-use crate::engine::{EndReason, Event, Grant, Source, State, Target};
+use crate::engine::{EndReason, Event, Grant, Source, State};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use rusqlite::Connection;
@@ -18,9 +19,9 @@ pub(super) fn flush(store: &Store) {
     assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
 }
 
-/// The history, in seconds after the beginning.
-pub(super) fn lines(site: &Site) -> Vec<String> {
-    let rows = history(&site.path, None, NOWHERE).unwrap();
+/// The history at this time, in seconds after the beginning.
+pub(super) fn lines(site: &Site, now: Now) -> Vec<String> {
+    let rows = history(&site.path, None, NOWHERE, now).unwrap();
     let line = |row: &HistoryRow| {
         let after = |at: Timestamp| (at.0 - T0) / 1000;
         let (opened, ended) = (after(row.opened), after(row.ended));
@@ -40,17 +41,6 @@ pub(super) fn ended(grant: &Grant, why: EndReason) -> Event {
     }
 }
 
-pub(super) fn to(grant: &Grant, source: &str) -> Grant {
-    let source: Source = source.parse().unwrap();
-    Grant {
-        target: Target {
-            source,
-            ..grant.target
-        },
-        ..grant.clone()
-    }
-}
-
 fn renewed(grant: &Grant, now: Now) -> Event {
     Event::Granted {
         grant: grant.clone(),
@@ -61,7 +51,7 @@ fn renewed(grant: &Grant, now: Now) -> Event {
 }
 
 #[test]
-fn history_says_who_when_how_long_and_how_it_ended() {
+fn history_has_key_times_end_and_knocks_of_each_grant() {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
     let first = grant(after(0), 60);
@@ -74,8 +64,10 @@ fn history_says_who_when_how_long_and_how_it_ended() {
         .note(&[renewed(&longer, after(10))], after(10))
         .unwrap();
     flush(&store);
-    assert_eq!(lines(&site), ["laptop ssh 0-70 open x2"]);
-    // A new grant after the end is a new row, also where no expiry was told between.
+    assert_eq!(lines(&site, after(69)), ["laptop ssh 0-70 open x2"]);
+    // Its end is known without an event.
+    assert_eq!(lines(&site, after(70)), ["laptop ssh 0-70 expired x2"]);
+    // A new grant after the end is a new row, also where no event told the expiry.
     let second = grant(after(110), 60);
     store
         .note(&[granted(&second, after(110))], after(110))
@@ -111,9 +103,9 @@ fn history_says_who_when_how_long_and_how_it_ended() {
         "laptop ssh 120-121 revoked x1",
         "laptop ssh 130-190 expired x1",
     ];
-    assert_eq!(lines(&site), want);
+    assert_eq!(lines(&site, after(190)), want);
     store.close().unwrap();
-    assert_eq!(lines(&site), want);
+    assert_eq!(lines(&site, after(190)), want);
 }
 
 #[test]
@@ -131,7 +123,9 @@ fn history_is_of_one_key_and_of_what_lasted_until_then() {
     flush(&store);
     let of = |key: &str, since| {
         let key: KeyName = key.parse().unwrap();
-        history(&site.path, Some(&key), since).unwrap().len()
+        history(&site.path, Some(&key), since, after(0))
+            .unwrap()
+            .len()
     };
     assert_eq!(
         (
@@ -234,24 +228,33 @@ fn set_boot(site: &Site, boot: &str) {
 }
 
 #[test]
-fn reboot_ends_what_was_open() {
+fn reboot_ends_what_was_open_and_not_what_had_expired() {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
     let live = grant(after(0), 600);
-    store.note(&[granted(&live, after(0))], after(0)).unwrap();
+    let over = to(&grant(after(0), 10), "192.0.2.8");
+    let events = [granted(&live, after(0)), granted(&over, after(0))];
+    store.note(&events, after(0)).unwrap();
+    store
+        .note(&[ended(&over, EndReason::Expired)], after(11))
+        .unwrap();
     flush(&store);
     store.close().unwrap();
     site.reboot();
     set_boot(&site, "another-boot");
+    let want = ["laptop ssh 0-10 expired x1", "laptop ssh 0-600 reboot x1"];
+    assert_eq!(lines(&site, after(0)), want);
     let (store, _) = site.start(after(100));
     flush(&store);
-    assert_eq!(lines(&site), ["laptop ssh 0-100 reboot x1"]);
+    let want = ["laptop ssh 0-10 expired x1", "laptop ssh 0-100 reboot x1"];
+    assert_eq!(lines(&site, after(100)), want);
 }
 
 #[test]
-fn what_was_not_in_the_journal_at_the_end_comes_with_the_next_start() {
+fn next_start_reads_what_a_kill_kept_from_the_journal() {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
+    flush(&store);
     let first = grant(after(0), 600);
     for number in 0..3_000_u16 {
         let [high, low] = number.to_be_bytes();
@@ -265,7 +268,7 @@ fn what_was_not_in_the_journal_at_the_end_comes_with_the_next_start() {
     let last = to(&first, "192.0.2.99");
     store.note(&[granted(&last, after(1))], after(1)).unwrap();
     flush(&store);
-    let rows = history(&site.path, None, NOWHERE).unwrap();
+    let rows = history(&site.path, None, NOWHERE, after(0)).unwrap();
     assert_eq!(rows.len(), 3_001);
     assert!(rows.iter().all(|row| row.how == "open" && row.knocks == 1));
     assert_eq!(store.journal_status(), JournalStatus::default());
@@ -292,7 +295,7 @@ fn grant_that_the_next_run_lacks_is_revoked_in_the_history() {
     store.begin(&state, NOWHERE, after(5)).unwrap();
     flush(&store);
     assert_eq!(
-        lines(&site),
+        lines(&site, after(5)),
         ["laptop ssh 0-5 revoked x1", "laptop ssh 0-600 open x1"]
     );
 }
@@ -301,18 +304,22 @@ fn grant_that_the_next_run_lacks_is_revoked_in_the_history() {
 fn rotation_changes_nothing_in_the_journal() {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
+    let mut state = State::default();
     for number in 0..5_u8 {
         let live = to(&grant(after(0), 600), &format!("192.0.2.{number}"));
         store.note(&[granted(&live, after(0))], after(0)).unwrap();
-        rotate(&mut store, &State::default(), after(0));
+        state.grants.push(live);
+        rotate(&mut store, &state, after(0));
     }
     flush(&store);
-    assert_eq!(history(&site.path, None, NOWHERE).unwrap().len(), 5);
+    let rows = history(&site.path, None, NOWHERE, after(0)).unwrap();
+    assert!(rows.iter().all(|row| row.how == "open" && row.knocks == 1));
+    assert_eq!(rows.len(), 5);
     assert_eq!(store.journal_status(), JournalStatus::default());
 }
 
 #[test]
-fn reader_of_the_history_holds_nothing_up() {
+fn reader_of_the_history_delays_nothing() {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
     let reader = Connection::open(site.path.join(DATABASE)).unwrap();
@@ -322,7 +329,10 @@ fn reader_of_the_history_holds_nothing_up() {
     let live = grant(after(0), 600);
     store.note(&[granted(&live, after(0))], after(0)).unwrap();
     flush(&store);
-    assert_eq!(history(&site.path, None, NOWHERE).unwrap().len(), 1);
+    assert_eq!(
+        history(&site.path, None, NOWHERE, after(0)).unwrap().len(),
+        1
+    );
     // Nor does one that would write: it is the journal's alone to wait.
     let writer = Connection::open(site.path.join(DATABASE)).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -331,10 +341,16 @@ fn reader_of_the_history_holds_nothing_up() {
         let live = to(&live, &format!("192.0.2.{number}"));
         store.note(&[granted(&live, after(1))], after(1)).unwrap();
     }
-    assert_eq!(history(&site.path, None, NOWHERE).unwrap().len(), 1);
+    assert_eq!(
+        history(&site.path, None, NOWHERE, after(0)).unwrap().len(),
+        1
+    );
     drop(writer);
     flush(&store);
-    assert_eq!(history(&site.path, None, NOWHERE).unwrap().len(), 100);
+    assert_eq!(
+        history(&site.path, None, NOWHERE, after(0)).unwrap().len(),
+        100
+    );
     store.close().unwrap();
     site.reboot();
     let found = site.found(after(2));
@@ -347,7 +363,7 @@ fn reader_of_the_history_holds_nothing_up() {
 #[test]
 fn journal_has_no_row_before_its_grant_was_recorded() {
     let site = Site::new();
-    assert!(lines(&site).is_empty());
+    assert!(lines(&site, after(0)).is_empty());
     assert!(uses(&site.path).unwrap().is_empty());
     assert_eq!(granted_since_boot(&site.path).unwrap(), None);
     let (store, _) = site.start(after(0));
@@ -355,5 +371,5 @@ fn journal_has_no_row_before_its_grant_was_recorded() {
     assert_eq!(granted_since_boot(&site.path).unwrap(), Some([].into()));
     drop(store);
     fs::remove_file(site.path.join(DATABASE)).unwrap();
-    history(&site.path, None, NOWHERE).unwrap_err();
+    history(&site.path, None, NOWHERE, after(0)).unwrap_err();
 }

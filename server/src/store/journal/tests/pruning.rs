@@ -20,7 +20,7 @@ fn add_rows(site: &Site, rows: u32, last: Timestamp) {
 
 fn rows_of(site: &Site, key: &str) -> Vec<u64> {
     let key: KeyName = key.parse().unwrap();
-    let rows = history(&site.path, Some(&key), NOWHERE).unwrap();
+    let rows = history(&site.path, Some(&key), NOWHERE, after(0)).unwrap();
     rows.iter().map(|row| row.ended.0).collect()
 }
 
@@ -32,7 +32,8 @@ fn prune(site: &Site, now: Now) {
         mono: now.mono + Duration::from_secs(3600),
         ..now
     };
-    store.note(&[], later).unwrap();
+    let over = ended(&grant(now, 0), EndReason::Expired);
+    store.note(&[over], later).unwrap();
     flush(&store);
     store.close().unwrap();
 }

@@ -1,5 +1,5 @@
-//! What the log's files need and no packet waits for, done by a thread: it prepares the next
-//! segment, writes the snapshot after a switch to it, and removes what that makes superfluous.
+//! A thread maintains the log's files, so that no packet waits for a disk: it prepares the next
+//! segment, writes the snapshot after each switch, and removes superfluous files.
 
 use super::directory::{StateDirectory, remove};
 use super::record::{FileHeader, FileKind, RunId};
@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What the disk refused is tried again after this time.
+/// After an error the thread tries again in this time.
 const RETRY: Duration = Duration::from_secs(5);
-/// Segments that only the journal still needs: so many are kept for it, the newest.
+/// At most this many segments that only the journal needs are kept, the newest.
 const KEPT_FOR_JOURNAL: usize = 16;
 
 /// The greatest timestamp of each generation in a segment.
@@ -27,56 +27,59 @@ pub(super) type Newest = HashMap<GenerationId, Timestamp>;
 /// A switch to the next segment.
 #[derive(Debug)]
 pub(super) struct Switch {
-    /// The segment that the log was in until then, and what it holds.
+    /// The segment that is full.
     pub retired: Segment,
+    /// Of its packets.
     pub newest: Newest,
-    /// The number of the one that it is in now.
+    /// The number of the segment that follows.
     pub number: u32,
     /// The state between the two.
     pub state: State,
-    /// How large the next segment is to be, in bytes.
+    /// The size of the segment after that, in bytes.
     pub size: u64,
 }
 
+/// What the thread is asked for.
 #[derive(Debug)]
 enum Job {
     Switch(Box<Switch>),
-    /// The journal has read on.
-    Tidy,
+    /// The journal has gone to its next segment.
+    Cleanup,
 }
 
-/// Asks the keeper to look whether files can be removed.
+/// Asks the thread to remove superfluous files.
 #[derive(Debug, Clone)]
-pub(super) struct Tidier(Option<Sender<Job>>);
+pub(super) struct CleanupHandle(Option<Sender<Job>>);
 
-impl Tidier {
-    /// Asks; never waits. A thread that has ended removes nothing.
+impl CleanupHandle {
+    /// Asks, and never waits. A thread that has ended removes nothing.
     pub fn ask(&self) {
-        let _ = self.0.as_ref().map(|jobs| jobs.send(Job::Tidy));
+        let _ = self.0.as_ref().map(|jobs| jobs.send(Job::Cleanup));
     }
 }
 
-/// What the thread tells.
+/// What the thread publishes.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Every segment before this one may be gone.
+    /// The first segment that is needed: those before it may be gone.
     first: AtomicU32,
-    /// What the disk refuses.
+    /// The last error, until the next success.
     trouble: Mutex<Option<String>>,
 }
 
-/// The thread. Dropping it waits for what it is doing, and for every [`Tidier`] to be dropped.
+/// The thread. Dropping it waits until the thread has done what it was asked for, and until
+/// every [`CleanupHandle`] is dropped.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Maintenance {
     jobs: Option<Sender<Job>>,
     prepared: Receiver<Segment>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
-    /// Starts the thread for a run whose first segment this is. `journal` is the segment that
-    /// the journal reads next.
+impl Maintenance {
+    /// Starts the thread, for a run that begins with segment `first`. `journal` holds the number
+    /// of the segment that the journal reads.
     pub fn start(
         directory: StateDirectory,
         run: RunId,
@@ -112,7 +115,8 @@ impl Keeper {
         self.prepared.try_recv().ok()
     }
 
-    /// Hands on a switch. The next one comes only after the segment that this one asks for.
+    /// Hands a switch to the thread, and never waits. There is at most one in the channel: the
+    /// next switch needs the segment that this one has the thread prepare.
     pub fn switched(&self, switch: Switch) -> io::Result<()> {
         let job = Job::Switch(Box::new(switch));
         let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
@@ -122,24 +126,24 @@ impl Keeper {
         }
     }
 
-    /// What asks for superfluous files to be removed.
-    pub fn tidier(&self) -> Tidier {
-        Tidier(self.jobs.clone())
+    /// Makes a handle for the journal.
+    pub fn cleanup(&self) -> CleanupHandle {
+        CleanupHandle(self.jobs.clone())
     }
 
-    /// Every segment before this one may be gone.
+    /// The first segment that is needed: those before it may be gone.
     pub fn first(&self) -> u32 {
         self.shared.first.load(Ordering::Relaxed)
     }
 
-    /// What the disk refuses, and is tried again.
+    /// The last error, until the next success.
     pub fn trouble(&self) -> Option<String> {
         let trouble = self.shared.trouble.lock();
         trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Maintenance {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
@@ -148,11 +152,11 @@ impl Drop for Keeper {
     }
 }
 
-/// What the thread knows.
+/// The thread's own.
 struct Work {
     directory: StateDirectory,
     run: RunId,
-    /// The segments that are full, and what they hold.
+    /// The full segments of this run that are needed.
     retired: BTreeMap<u32, Newest>,
     current: u32,
     size: u64,
@@ -166,8 +170,9 @@ struct Work {
 impl Work {
     fn run(&mut self, asked: &Receiver<Job>, ready: &SyncSender<Segment>) {
         loop {
-            let done = self.prepare(ready).and_then(|()| self.save());
-            let done = done.and_then(|()| self.tidy());
+            // Each is tried although another one fails: the last one makes room on the disk.
+            let done = [self.prepare(ready), self.save(), self.clean_up()];
+            let done: io::Result<()> = done.into_iter().collect();
             let trouble = done.as_ref().err().map(ToString::to_string);
             *(self.shared.trouble.lock()).unwrap_or_else(PoisonError::into_inner) = trouble;
             let job = match done {
@@ -176,14 +181,14 @@ impl Work {
             };
             match job {
                 Ok(Job::Switch(switch)) => self.switch(*switch),
-                Ok(Job::Tidy) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Job::Cleanup) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
     fn switch(&mut self, switch: Switch) {
-        // Nothing depends on it: without it the file is larger than it need be.
+        // Nothing depends on it: the file is larger than need be.
         let _ = switch.retired.shrink();
         self.retired.insert(switch.retired.number, switch.newest);
         (self.current, self.size) = (switch.number, switch.size);
@@ -198,14 +203,14 @@ impl Work {
         let number = self.current + 1;
         let none = std::iter::empty();
         let next = Segment::create(&self.directory, self.run, number, self.size, none)?;
-        // There is room for one, and nobody waits for it who is gone.
+        // The channel has room for one. It is closed where the run has ended.
         let _ = ready.try_send(next);
         self.is_prepared = true;
         Ok(())
     }
 
-    /// Writes the snapshot before the current segment. From then on the segments are not
-    /// needed all of whose packets its floors refuse.
+    /// Writes the snapshot before the current segment. Segments all of whose packets are refused
+    /// by its floors are not needed any more.
     fn save(&mut self) -> io::Result<()> {
         let Some(state) = self.unsaved.take() else {
             return Ok(());
@@ -215,7 +220,7 @@ impl Work {
             let mut all = newest.iter();
             all.all(|(generation, at)| floors.get(generation) >= Some(at))
         };
-        // In a row: a gap in it would be damage.
+        // The segments that are needed stand in a row, without a gap.
         let mut row = self.retired.iter();
         let needed = row.find(|(_, newest)| !is_covered(newest));
         let first = needed.map_or(self.current, |(number, _)| *number);
@@ -234,8 +239,9 @@ impl Work {
         Ok(())
     }
 
-    /// Removes what the newest snapshot has made superfluous and the journal has read.
-    fn tidy(&self) -> io::Result<()> {
+    /// Removes all snapshots but the newest, and the segments that are not needed and that the
+    /// journal has read.
+    fn clean_up(&self) -> io::Result<()> {
         let files = self.directory.log_files()?;
         if let Some(&newest) = files.snapshots.last() {
             for &number in files.snapshots.range(..newest) {
