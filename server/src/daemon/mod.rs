@@ -69,6 +69,8 @@ enum Stopped {
     Control(#[from] NoSocket),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    #[error("the worker thread has ended")]
+    Worker,
 }
 
 /// Runs the daemon. Exit status 0 after SIGTERM, 1 where it could not start, 2 where the
@@ -103,7 +105,7 @@ pub fn main_with(clock: Clock) -> ExitCode {
             ExitCode::from(2)
         }
         Err(why) => {
-            observers::say(Level::Error, "failed-to-start", why);
+            observers::say(Level::Error, "failed", why);
             ExitCode::FAILURE
         }
     };
@@ -134,7 +136,10 @@ async fn run(paths: Paths, clock: Clock) -> Result<(), Stopped> {
                 manager.ping_watchdog();
             }
             _ = chores.tick() => daemon.chores(),
-            then = daemon.worker.next() => then(&mut daemon),
+            then = daemon.worker.next() => match then {
+                Some(then) => then(&mut daemon),
+                None => return Err(Stopped::Worker),
+            },
             _ = hangup.recv() => daemon.reload(None),
             request = daemon.control.next() => {
                 if daemon.command(request) == Next::End {
@@ -202,9 +207,7 @@ impl Daemon {
     where
         T: FnOnce(&mut Self) + Send + 'static,
     {
-        if !self.worker.run(job) {
-            observers::say(Level::Error, "worker-busy", "too much waits to be done");
-        }
+        self.worker.run(job);
     }
 
     /// Tells those who watch what has happened.

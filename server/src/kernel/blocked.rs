@@ -27,35 +27,38 @@ impl Kernel {
 
 impl BlockedSet for Kernel {
     fn block(&mut self, connections: &[(ConnectionId, Duration)]) -> Result<(), KernelError> {
-        if connections.is_empty() {
-            return Ok(());
-        }
-        self.commit_own(|| {
-            let mut batch = Batch::new();
-            for family in AddressFamily::BOTH {
-                let of = connections.iter();
-                let of = of.filter(|(id, _)| AddressFamily::of(id.remote) == family);
-                let elements = of.map(|(id, time)| Element::timed(id.set_key(), *time));
-                let elements: Vec<_> = elements.collect();
-                elements::renew(&mut batch, &blocked_set(family), &elements);
-            }
-            batch
-        })
+        self.change(connections.iter().copied(), elements::renew)
     }
 
     fn unblock(&mut self, connections: &[ConnectionId]) -> Result<(), KernelError> {
-        if connections.is_empty() {
+        let connections = connections.iter().map(|id| (*id, Duration::ZERO));
+        self.change(connections, elements::remove)
+    }
+}
+
+impl Kernel {
+    /// Makes one batch of it, for both families.
+    fn change(
+        &mut self,
+        connections: impl Iterator<Item = (ConnectionId, Duration)>,
+        append: fn(&mut Batch, &str, &[Element<'_>]),
+    ) -> Result<(), KernelError> {
+        let [mut v4, mut v6] = [Vec::new(), Vec::new()];
+        for (id, time) in connections {
+            let elements = if id.remote.is_ipv4() {
+                &mut v4
+            } else {
+                &mut v6
+            };
+            elements.push(Element::timed(id.set_key(), time));
+        }
+        if v4.is_empty() && v6.is_empty() {
             return Ok(());
         }
         self.commit_own(|| {
             let mut batch = Batch::new();
-            for family in AddressFamily::BOTH {
-                let of = connections.iter();
-                let of = of.filter(|id| AddressFamily::of(id.remote) == family);
-                let elements = of.map(|id| Element::timed(id.set_key(), Duration::ZERO));
-                let elements: Vec<_> = elements.collect();
-                elements::remove(&mut batch, &blocked_set(family), &elements);
-            }
+            append(&mut batch, &blocked_set(AddressFamily::V4), &v4);
+            append(&mut batch, &blocked_set(AddressFamily::V6), &v6);
             batch
         })
     }
