@@ -123,8 +123,10 @@ enum Command {
     },
     /// Have the daemon reread configuration and keys; say whether it took them.
     ///
-    /// With an error in them nothing is reloaded, and every error is printed. The commands that
-    /// change a key do not wait for that: each has the daemon reload that key alone.
+    /// With an error in oneknockd.toml nothing is reloaded. A key whose file is invalid is
+    /// skipped: it opens nothing, and what it has opened is closed. In both cases the exit status
+    /// is 1. The commands that change a key do not wait for a reload: each has the daemon reload
+    /// that key alone.
     Reload,
     /// End the grants of a key, to an address, or all of them, before their time.
     ///

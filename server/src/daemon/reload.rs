@@ -2,6 +2,7 @@
 //! was read is applied on the loop.
 
 use super::Daemon;
+use super::start::say_not_kept;
 use crate::config::{self, Key, Mistake};
 use crate::control::Reply;
 use crate::control::answers::{ErrorBody, ErrorCode, KeyReloaded, MOST_LISTED, Reloaded};
@@ -32,9 +33,24 @@ impl Daemon {
                         observers::say(Level::Error, "config-error", error);
                     }
                 }
-                if let Some(reply) = reply {
-                    reply.send(result);
+                match result {
+                    Ok(reloaded) => daemon.finish_reload(reloaded, reply),
+                    Err(error) => answer(reply, Err(error)),
                 }
+            }
+        });
+    }
+
+    /// The copy first: whoever is told of a reload may spoil the main file.
+    fn finish_reload(&self, reloaded: Reloaded, reply: Option<Reply>) {
+        let (paths, config) = (&self.server.paths, &self.server.settings.config);
+        let (paths, config) = (paths.clone(), config.clone());
+        self.work(move || {
+            let kept = config::keep(&paths, &config);
+            move |daemon: &mut Daemon| {
+                say_not_kept(kept);
+                daemon.announce("reloaded");
+                answer(reply, Ok(reloaded));
             }
         });
     }
@@ -70,8 +86,6 @@ impl Daemon {
         self.roll_again();
         // Connections to a port that is guarded from now on are older than its guard.
         self.snapshot_connections();
-        self.announce("reloaded");
-        self.keep_last_good();
         Ok(Reloaded {
             skipped_keys: self.server.settings.skipped_keys.clone(),
             services: self.server.settings.config.services.len(),
@@ -134,6 +148,12 @@ impl Daemon {
                 "grants may stay open; it is tried again: {error}"
             ))),
         }
+    }
+}
+
+fn answer(reply: Option<Reply>, result: Result<Reloaded, ErrorBody>) {
+    if let Some(reply) = reply {
+        reply.send(result);
     }
 }
 

@@ -5,6 +5,7 @@ use crate::clock::{Clock, Synchronised};
 use crate::config::{self, Paths};
 use crate::control::Socket;
 use crate::engine::Now;
+use crate::files::Unsafe;
 use crate::kernel::{Kernel, RouteMonitor, default_gateways};
 use crate::listener::Listener;
 use crate::observers::{self, Level, Observers};
@@ -90,9 +91,12 @@ impl Daemon {
         // With the grants that the state knows, and no others.
         daemon.install()?;
         daemon.snapshot_connections();
+        let settings = &daemon.server.settings;
+        if !settings.is_last_good {
+            say_not_kept(config::keep(&daemon.server.paths, &settings.config));
+        }
         daemon.announce("ready");
         daemon.warn_of_no_key();
-        daemon.keep_last_good();
         Ok(daemon)
     }
 
@@ -166,23 +170,6 @@ impl Daemon {
         }
     }
 
-    /// Keeps a copy of the main file, for a start with an invalid one.
-    pub(super) fn keep_last_good(&self) {
-        let settings = &self.server.settings;
-        if settings.is_last_good {
-            return;
-        }
-        let (paths, config) = (self.server.paths.clone(), settings.config.clone());
-        self.work(move || {
-            let kept = config::keep(&paths, &config);
-            move |_: &mut Daemon| {
-                if let Err(error) = kept {
-                    observers::say(Level::Warning, "last-good-not-kept", error);
-                }
-            }
-        });
-    }
-
     /// Says what is served from now on.
     pub(super) fn announce(&self, event: &str) {
         let settings = &self.server.settings;
@@ -217,5 +204,12 @@ impl Daemon {
                 ),
             );
         }
+    }
+}
+
+/// Logs why no copy of the main file was kept, for a start with an invalid one.
+pub(super) fn say_not_kept(kept: Result<(), Unsafe>) {
+    if let Err(error) = kept {
+        observers::say(Level::Warning, "last-good-not-kept", error);
     }
 }

@@ -20,8 +20,8 @@ pub enum Command {
     /// Make a key; print its invitation, one line that holds the secret.
     ///
     /// Bring the line to the client by a way that nobody reads, and give it to
-    /// "oneknock import" there. A running daemon takes the key at once, with all else that
-    /// has changed in its configuration, as on "oneknockctl reload" or SIGHUP.
+    /// "oneknock import" there. A running daemon loads the key at once, and nothing else that
+    /// has changed: "oneknockctl reload" or SIGHUP applies that.
     Add(add::Add),
     /// List the keys: their generations, how these are, and when they were last used.
     ///
@@ -84,8 +84,8 @@ pub enum Command {
     Retire(change::Retire),
     /// Remove a key, and close what it opened.
     ///
-    /// The daemon closes it, and where none runs this call. With a mistake in another
-    /// key's file the daemon keeps the key in force; what it has opened is closed all the same.
+    /// The daemon drops the key and closes it, whatever else is invalid; where no daemon runs,
+    /// this call closes it.
     ///
     /// Refused where the key is in use: a generation of it that works has been used.
     /// Without --cut sessions that are in live on.
