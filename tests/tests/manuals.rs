@@ -75,7 +75,7 @@ fn the_examples_of_the_configuration_are_complete_and_have_no_mistake() {
     let config = config.replace("\"...\"", &id);
     let key = key.replace("\"...\"", secret.unwrap());
     let config = parse_config(Path::new("oneknockd.toml"), &config).unwrap();
-    assert_eq!((config.services.len(), config.always.len()), (2, 2));
+    assert_eq!((config.services.len(), config.trusted.len()), (2, 2));
     let key = parse_key(Path::new("tablet.toml"), "tablet".parse().unwrap(), &key).unwrap();
     assert!(config.service(key.policy.services[0]).is_some());
 }

@@ -20,9 +20,9 @@ impl Config {
             enforcing,
             services: self.services.iter().map(guarded).collect(),
             trusted: self
-                .always
+                .trusted
                 .iter()
-                .map(|network| (network.first(), network.bits()))
+                .map(|network| (network.network(), network.prefix_len()))
                 .collect(),
             listen: self.listen.clone(),
             sequence: self.sequence.as_ref().map(|of| sequence(of, self.port)),

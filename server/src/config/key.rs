@@ -1,7 +1,7 @@
 //! A key file: who holds the key, what it may do, and its generations.
 
-use super::Mistake;
-use super::reader::{Reader, Section};
+use super::ConfigError;
+use super::reader::{Parsed, Reader, Section};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::secret::{NoRandomness, Secret};
@@ -24,7 +24,7 @@ pub struct Key {
     pub name: KeyName,
     /// What it may do.
     pub policy: Policy,
-    /// Its secrets; at least one, no number twice.
+    /// Its secrets; one or two, no number twice.
     pub generations: Vec<Generation>,
 }
 
@@ -113,8 +113,13 @@ impl Generation {
     }
 }
 
+/// Reads the file's text; a name without a meaning in it is an error.
+pub fn parse(file: &Path, name: KeyName, text: &str) -> Result<Key, Vec<ConfigError>> {
+    read(file, name, text)?.strict()
+}
+
 /// Reads the file's text.
-pub fn parse(file: &Path, name: KeyName, text: &str) -> Result<Key, Vec<Mistake>> {
+pub fn read(file: &Path, name: KeyName, text: &str) -> Result<Parsed<Key>, Vec<ConfigError>> {
     Reader::read(file, text, |file| {
         let services = file.list("services", "[\"ssh\"]");
         // Where the key is not there, the service's limit alone holds.
@@ -164,7 +169,17 @@ fn generation(section: &mut Section<'_, '_>) -> Option<Generation> {
     })
 }
 
+/// How many generations a key can have: the current one and the previous one.
+const MOST_GENERATIONS: usize = 2;
+
 fn check_numbers(file: &Section<'_, '_>, generations: &[Generation]) {
+    let count = generations.len();
+    if count > MOST_GENERATIONS {
+        let what = format!(
+            "there are {count}, and at most {MOST_GENERATIONS} are possible: remove all [[generation]] but the two with the highest numbers"
+        );
+        file.note("generation", what);
+    }
     for (at, generation) in generations.iter().enumerate() {
         if generations[..at]
             .iter()

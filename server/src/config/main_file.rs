@@ -1,10 +1,11 @@
 //! `oneknockd.toml`.
 
-use super::Mistake;
-use super::always::{self, Network};
-use super::reader::{Reader, Section};
+use super::ConfigError;
+use super::reader::{Parsed, Reader, Section};
 use super::sequence::{self, Sequence};
 use super::service::{self, Service};
+use super::trusted;
+use ipnet::IpNet;
 use oneknock_shared::name::{Host, KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::secret::ServerId;
@@ -51,8 +52,8 @@ pub struct Config {
     pub control_group: Option<String>,
     /// Whether this machine's own default gateway may be admitted.
     pub admit_gateway: bool,
-    /// Who never needs to knock; no two overlap.
-    pub always: Vec<Network>,
+    /// Trusted networks, which never need to knock; no two overlap.
+    pub trusted: Vec<IpNet>,
     /// What is guarded; at least one, no name and no port twice.
     pub services: Vec<Service>,
     /// The port sequence, where that fallback is on.
@@ -97,7 +98,7 @@ impl std::fmt::Display for Guard {
 }
 
 impl Config {
-    /// What is no mistake, but right only in special places: a line each.
+    /// What is no error, but right only in special places: a line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -144,7 +145,9 @@ impl Config {
     /// Whether an address never needs to knock.
     #[must_use]
     pub fn never_knocks(&self, address: IpAddr) -> bool {
-        self.always.iter().any(|network| network.contains(address))
+        self.trusted
+            .iter()
+            .any(|network| network.contains(&address))
     }
 
     /// The service of that name.
@@ -154,10 +157,35 @@ impl Config {
     }
 }
 
+/// A main file that was read.
+#[derive(Debug)]
+pub struct MainFile {
+    /// What it says.
+    pub config: Config,
+    /// Names in it that have no meaning.
+    pub unknown: Vec<ConfigError>,
+    /// Its text.
+    pub text: String,
+}
+
+/// Reads the file's text; a name without a meaning in it is an error.
+pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<ConfigError>> {
+    parsed(path, text)?.strict()
+}
+
 /// Reads the file's text.
-pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
+pub fn read(path: &Path, text: &str) -> Result<MainFile, Vec<ConfigError>> {
+    let parsed = parsed(path, text)?;
+    Ok(MainFile {
+        config: parsed.value,
+        unknown: parsed.unknown,
+        text: text.to_owned(),
+    })
+}
+
+fn parsed(path: &Path, text: &str) -> Result<Parsed<Config>, Vec<ConfigError>> {
     Reader::read(path, text, |file| {
-        // Every key is read before the first `?`, so that every mistake is found.
+        // Every key is read before the first `?`, so that every error is found.
         let name = file.text("name", "\"home\"");
         let host = file.text("host", "\"home.example.org\"");
         let port = file.number("port", 1..=65535, "45123");
@@ -169,7 +197,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let guard = file.text_or("guard", Guard::default());
         let control_group = file.text_if::<GroupName>("control_group");
         let admit_gateway = file.flag("admit_gateway");
-        let always = file.table_if("always", "always.", always::read);
+        let trusted = file.table_if("always", "always.", trusted::read);
         let services = file.tables("service", service::read);
         let knock = knock_ports(port, listen.as_deref().unwrap_or_default());
         let sequence = file.table_if("sequence", "sequence.", |section| {
@@ -193,7 +221,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
             guard: guard?,
             control_group: control_group?.map(|group| group.0),
             admit_gateway: admit_gateway?,
-            always: always?.unwrap_or_default(),
+            trusted: trusted?.unwrap_or_default(),
             services: services?,
             sequence: sequence?,
         })
@@ -263,7 +291,7 @@ pub fn main_text(config: &Config) -> String {
     let mut text = format!(
         "\
 # oneknockd: what the daemon guards and where it listens.
-# After a change: oneknockctl reload, which says every mistake and then changes nothing.
+# After a change: oneknockctl reload, which says every error and then changes nothing.
 
 # What a client's door is called, and where clients find this machine.
 name = \"{name}\"
@@ -309,7 +337,7 @@ admit_gateway = {gateway}
         },
         gateway = config.admit_gateway,
     );
-    text.push_str(&always::text(&config.always));
+    text.push_str(&trusted::text(&config.trusted));
     config
         .services
         .iter()
@@ -335,7 +363,7 @@ impl Config {
             rotation_grace: ROTATION_GRACE,
             guard: Guard::default(),
             admit_gateway: false,
-            always: Vec::new(),
+            trusted: Vec::new(),
             services: Vec::new(),
             sequence: None,
         }

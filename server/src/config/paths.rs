@@ -7,7 +7,7 @@
 //! | what outlives the daemon | /var/lib/oneknock | DIR/state |
 //! | what ends with the daemon | /run/oneknock | DIR/run |
 
-use super::{Mistake, mistake};
+use super::{ConfigError, config_error};
 use crate::files;
 use std::path::{Path, PathBuf};
 
@@ -128,7 +128,7 @@ impl Paths {
 
     /// Why no server can have its configuration in this directory.
     #[must_use]
-    pub fn unusable(&self) -> Option<Mistake> {
+    pub fn unusable(&self) -> Option<ConfigError> {
         if self.dir.is_file() {
             let parent = self.dir.parent().unwrap_or(Path::new("/"));
             let parent = if parent.as_os_str().is_empty() {
@@ -138,7 +138,7 @@ impl Paths {
             };
             let parent = files::shell_word(parent);
             let what = format!("is a file, and --config takes the folder: --config {parent}");
-            return Some(mistake(&self.dir, what));
+            return Some(config_error(&self.dir, what));
         }
         let length = self.control().as_os_str().len();
         (length > MAX_SOCKET_PATH).then(|| {
@@ -146,7 +146,7 @@ impl Paths {
             let what = format!(
                 "is too long a path: the control socket is in it, whose path the kernel limits; use a directory with a path of at most {most} bytes"
             );
-            mistake(&self.dir, what)
+            config_error(&self.dir, what)
         })
     }
 }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_directory_has_the_systems_own_places_however_it_is_written() {
+    fn the_default_directory_has_the_systems_own_places() {
         for dir in ["/etc/oneknock", "/etc/oneknock/", "/etc/./oneknock"] {
             let paths = Paths::of(Path::new(dir));
             assert_eq!(paths.state(), Path::new("/var/lib/oneknock"), "{dir}");

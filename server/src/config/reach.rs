@@ -1,6 +1,6 @@
 //! What the daemon's user cannot get at, which root does not notice when looking at it.
 
-use super::{Mistake, Paths, mistake};
+use super::{ConfigError, Paths, config_error};
 use crate::files;
 use nix::unistd::{User, getgrouplist};
 use std::ffi::CString;
@@ -48,14 +48,14 @@ impl Person {
 /// What the daemon, and the guard at the machine's start, cannot read of a configuration
 /// folder. The keys are not among it: their owner and modes are a matter for themselves.
 #[must_use]
-pub fn unreachable(paths: &Paths) -> Vec<Mistake> {
+pub fn unreachable(paths: &Paths) -> Vec<ConfigError> {
     Person::daemon().map_or_else(Vec::new, |daemon| out_of_reach(paths, &daemon))
 }
 
-fn out_of_reach(paths: &Paths, person: &Person) -> Vec<Mistake> {
+fn out_of_reach(paths: &Paths, person: &Person) -> Vec<ConfigError> {
     let mut found = Vec::new();
     // As it is, and not as it is called: each folder on the way counts. One that is not there
-    // is another mistake.
+    // is another error.
     let Ok(whole) = fs::canonicalize(paths.dir()) else {
         return found;
     };
@@ -64,7 +64,7 @@ fn out_of_reach(paths: &Paths, person: &Person) -> Vec<Mistake> {
     folders.reverse();
     for folder in folders.iter().filter(|folder| !may(PASS, folder)) {
         let word = files::shell_word(folder);
-        found.push(mistake(
+        found.push(config_error(
             folder,
             format!("the daemon's user does not get into it; mend it with: chmod a+x {word}"),
         ));
@@ -73,7 +73,7 @@ fn out_of_reach(paths: &Paths, person: &Person) -> Vec<Mistake> {
     if file.is_file() && !may(READ, &file) {
         let word = files::shell_word(&file);
         let group = files::DAEMON;
-        found.push(mistake(
+        found.push(config_error(
             &file,
             format!(
                 "the daemon's user cannot read it; mend it with: chgrp {group} {word} && chmod 0640 {word}"

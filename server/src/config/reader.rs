@@ -1,15 +1,15 @@
-//! Reads a TOML table strictly: every mistake is noted with its line, every key that
-//! nobody asked for is a mistake.
+//! Reads a TOML table strictly: every error is noted with its line, and so is every name
+//! that nobody asked for.
 
-use super::Mistake;
-use oneknock_shared::knock::Timestamp;
+mod values;
+
+use super::ConfigError;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::{Duration, UNIX_EPOCH};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -17,20 +17,43 @@ use toml::de::{DeTable, DeValue};
 pub struct Reader<'f> {
     file: &'f Path,
     text: &'f str,
-    mistakes: RefCell<Vec<Mistake>>,
+    errors: RefCell<Vec<ConfigError>>,
+    unknown: RefCell<Vec<ConfigError>>,
+}
+
+/// What a file says.
+#[derive(Debug)]
+pub struct Parsed<T> {
+    /// What was asked for.
+    pub value: T,
+    /// Names in it that nobody asked for.
+    pub unknown: Vec<ConfigError>,
+}
+
+impl<T> Parsed<T> {
+    /// What the file says, where nobody would miss anything of it.
+    pub fn strict(self) -> Result<T, Vec<ConfigError>> {
+        if self.unknown.is_empty() {
+            Ok(self.value)
+        } else {
+            Err(self.unknown)
+        }
+    }
 }
 
 impl<'f> Reader<'f> {
-    /// Reads `text` with `read`; its result counts only where no mistake was noted.
+    /// Reads `text` with `read`; its result counts only where no error was noted. With a
+    /// error the names that nobody asked for are among these.
     pub fn read<T>(
         file: &'f Path,
         text: &'f str,
         read: impl FnOnce(&mut Section<'_, 'f>) -> Option<T>,
-    ) -> Result<T, Vec<Mistake>> {
+    ) -> Result<Parsed<T>, Vec<ConfigError>> {
         let reader = Self {
             file,
             text,
-            mistakes: RefCell::default(),
+            errors: RefCell::default(),
+            unknown: RefCell::default(),
         };
         let value = match DeTable::parse(text) {
             Err(error) => {
@@ -50,15 +73,28 @@ impl<'f> Reader<'f> {
                 value
             }
         };
-        match (value, reader.mistakes.into_inner()) {
-            (Some(value), mistakes) if mistakes.is_empty() => Ok(value),
-            (_, mistakes) => Err(mistakes),
+        let (mut errors, unknown) = (reader.errors.into_inner(), reader.unknown.into_inner());
+        match value {
+            Some(value) if errors.is_empty() => Ok(Parsed { value, unknown }),
+            _ => {
+                errors.extend(unknown);
+                Err(errors)
+            }
         }
     }
 
     fn note(&self, span: Option<Range<usize>>, what: impl Display) {
-        let (span, what): (_, &dyn Display) = match self.mistakes.borrow().len() {
-            ..MOST => (span, &what),
+        self.note_among(&self.errors, span, &what);
+    }
+
+    fn note_among(
+        &self,
+        list: &RefCell<Vec<ConfigError>>,
+        span: Option<Range<usize>>,
+        what: &dyn Display,
+    ) {
+        let (span, what): (_, &dyn Display) = match list.borrow().len() {
+            ..MOST => (span, what),
             MOST => (None, &"more is wrong, which is not listed"),
             _ => return,
         };
@@ -66,9 +102,9 @@ impl<'f> Reader<'f> {
             let before = self.text.as_bytes().iter().take(span.start);
             1 + before.filter(|&&b| b == b'\n').count()
         });
-        // A parser's message may have several lines; a mistake has one.
+        // A parser's message may have several lines; an error has one.
         let what = what.to_string().replace('\n', " ");
-        self.mistakes.borrow_mut().push(Mistake {
+        list.borrow_mut().push(ConfigError {
             file: self.file.into(),
             line,
             what,
@@ -76,21 +112,21 @@ impl<'f> Reader<'f> {
     }
 }
 
-/// So many mistakes of one file are listed.
+/// So many errors of one file are listed.
 const MOST: usize = 100;
 
-/// A table of the file. Its methods return `None` after noting a mistake.
+/// A table of the file. Its methods return `None` after noting an error.
 pub struct Section<'r, 'f> {
     reader: &'r Reader<'f>,
     table: &'r DeTable<'f>,
     span: Option<Range<usize>>,
-    /// What a mistake's key is called with, where that is not clear from its line.
+    /// What an error's key is called with, where that is not clear from its line.
     prefix: &'static str,
     used: BTreeSet<&'static str>,
 }
 
 impl<'r, 'f> Section<'r, 'f> {
-    /// Notes a mistake about `key` in the line where it stands.
+    /// Notes an error about `key` in the line where it stands.
     pub fn note(&self, key: &str, what: impl Display) {
         let span = self
             .table
@@ -201,112 +237,9 @@ impl<'r, 'f> Section<'r, 'f> {
     where
         T::Err: Display,
     {
-        // Every element is looked at, so that each mistake is found.
+        // Every element is looked at, so that each error is found.
         let values: Vec<Option<T>> = array.iter().map(|value| self.parse(key, value)).collect();
         values.into_iter().collect()
-    }
-
-    /// A whole number in a range, or `default` where the key is not there.
-    pub fn number_or(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<u32>,
-        default: u32,
-    ) -> Option<u32> {
-        let Some(value) = self.optional(key) else {
-            return Some(default);
-        };
-        let number = value
-            .get_ref()
-            .as_integer()
-            .and_then(|n| u32::from_str_radix(n.as_str(), n.radix()).ok())
-            .filter(|n| range.contains(n));
-        if number.is_none() {
-            let (first, last) = range.into_inner();
-            self.note(
-                key,
-                format!("must be a whole number from {first} to {last}"),
-            );
-        }
-        number
-    }
-
-    /// A whole number in a range that must be there.
-    pub fn number(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<u32>,
-        example: &str,
-    ) -> Option<u32> {
-        self.required(key, example)?;
-        self.number_or(key, range, 0)
-    }
-
-    /// `true` or `false`; false where the key is not there.
-    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
-        let Some(value) = self.optional(key) else {
-            return Some(false);
-        };
-        let flag = value.get_ref().as_bool();
-        if flag.is_none() {
-            self.note(key, "must be true or false");
-        }
-        flag
-    }
-
-    /// A duration such as `"30s"` or `"8h"` in a range; `default` where it is not there.
-    pub fn duration_or(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<Duration>,
-        default: Duration,
-    ) -> Option<Duration> {
-        let duration: Whole = self.text_or(key, Whole(default))?;
-        if range.contains(&duration.0) {
-            return Some(duration.0);
-        }
-        let (first, last) = range.into_inner();
-        let text = humantime::format_duration;
-        self.note(
-            key,
-            format!("must be from {} to {}", text(first), text(last)),
-        );
-        None
-    }
-
-    /// A duration in a range, where the key is there.
-    #[expect(clippy::option_option, reason = "absent and wrong are two things here")]
-    pub fn duration_if(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<Duration>,
-    ) -> Option<Option<Duration>> {
-        if self.optional(key).is_none() {
-            return Some(None);
-        }
-        let any = *range.start();
-        self.duration_or(key, range, any).map(Some)
-    }
-
-    /// A point in time, UTC, where the key is there: `2026-01-31T12:00:00Z`, unquoted.
-    #[expect(clippy::option_option, reason = "absent and wrong are two things here")]
-    pub fn time(&mut self, key: &'static str) -> Option<Option<Timestamp>> {
-        let Some(value) = self.optional(key) else {
-            return Some(None);
-        };
-        let time = value
-            .get_ref()
-            .as_datetime()
-            .and_then(|time| humantime::parse_rfc3339(&time.to_string()).ok())
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-            .and_then(|since| u64::try_from(since.as_millis()).ok());
-        if time.is_none() {
-            self.note(
-                key,
-                "must be a time in UTC such as 2026-01-31T12:00:00Z, without quotes",
-            );
-        }
-        time.map(|ms| Some(Timestamp(ms)))
     }
 
     /// The tables of `[[key]]`, each read with `read`; there must be at least one.
@@ -370,7 +303,7 @@ impl<'r, 'f> Section<'r, 'f> {
         found.map(Some)
     }
 
-    /// Notes every key that was not asked for.
+    /// Notes every name that was not asked for.
     fn finish(self) {
         for key in self.table.keys() {
             if !self.used.contains(key.get_ref().as_ref()) {
@@ -381,26 +314,9 @@ impl<'r, 'f> Section<'r, 'f> {
                     key.get_ref(),
                     known.join(", ")
                 );
-                self.reader.note(Some(key.span()), what);
+                let reader = self.reader;
+                reader.note_among(&reader.unknown, Some(key.span()), &what);
             }
-        }
-    }
-}
-
-/// A duration of whole seconds, as people write it.
-struct Whole(Duration);
-
-impl FromStr for Whole {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let duration = humantime::parse_duration(text).map_err(|_| {
-            format!("{text:?} is not a duration; write for example \"30s\" or \"8h\"")
-        })?;
-        if duration.subsec_nanos() == 0 {
-            Ok(Self(duration))
-        } else {
-            Err(format!("{text:?} is not a whole number of seconds"))
         }
     }
 }

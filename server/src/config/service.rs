@@ -13,6 +13,11 @@ const OPEN_FOR: Duration = Duration::from_secs(30);
 /// How long a knock may ask for where the configuration does not say.
 const MAX_OPEN_FOR: Duration = Duration::from_secs(8 * 3600);
 
+/// The sets of a service are called as it is, with 4 or 6 at the end. nft reads `ip6` and
+/// `icmpv6` as words of its own, so that a listing of such a set could not be loaded again;
+/// `cut-v4` and `cut-v6` are the guard's own.
+const RESERVED: [&str; 3] = ["ip", "icmpv", "cut-v"];
+
 /// A guarded service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
@@ -45,9 +50,7 @@ pub fn read(section: &mut Section<'_, '_>) -> Option<Service> {
     let ports = section.list("ports", "[\"tcp/22\"]");
     let open_for = section.duration_or("open_for", SECOND..=LONGEST, OPEN_FOR);
     let max = section.duration_or("max_open_for", SECOND..=LONGEST, MAX_OPEN_FOR);
-    // nft reads `ip6` and `icmpv6` as words of its own: a listing of such a set
-    // could not be loaded again.
-    if let Some(reserved) = name.filter(|n| ["ip", "icmpv"].contains(&n.as_str())) {
+    if let Some(reserved) = name.filter(|n| RESERVED.contains(&n.as_str())) {
         section.note(
             "name",
             format!("{reserved} is taken by nft; choose another"),

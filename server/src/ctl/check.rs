@@ -3,8 +3,7 @@
 use super::listening::{self, Listening};
 use super::{Failure, check_readable, say, words};
 use crate::clock::Clock;
-use crate::config::{self, Config, Key, Mistake, Paths, Settings, Usable, enabled};
-use crate::files;
+use crate::config::{self, Config, ConfigError, Key, Loaded, Paths, Settings, enabled};
 use crate::store;
 use std::path::Path;
 
@@ -49,30 +48,34 @@ pub fn check(paths: &Paths) -> Result<(), Failure> {
     ))
 }
 
-/// With a mistake in oneknockd.toml alone a daemon starts as it was, as far as that was kept;
-/// with one in a key's file without that key: what was in force of it is kept nowhere.
+/// What the daemon would make of the files as they are.
 pub fn warn_of_next_start(paths: &Paths) {
-    let Ok(usable) = Usable::load(paths) else {
-        return say("warning: the next start of oneknockd fails, as long as this is not mended");
+    let Ok(loaded) = Loaded::at_start(paths) else {
+        return say("warning: the next start of oneknockd fails, as long as this is not fixed");
     };
-    if usable.as_before {
+    if loaded.main_text.is_none() {
         say(
-            "warning: the next start of oneknockd goes by what was last in force, as long as oneknockd.toml is not mended",
+            "warning: oneknockd.toml is invalid: it is not reloaded, and the next start of oneknockd runs on the last good configuration",
         );
     }
-    if !usable.left_out.is_empty() {
+    let skipped = loaded.skipped.iter().map(|key| key.file.as_str());
+    let skipped: Vec<&str> = skipped.collect();
+    if !skipped.is_empty() {
         say(format_args!(
-            "warning: the next start of oneknockd leaves these keys out, and nobody gets in by them, as long as they are not mended: {}",
-            usable.left_out.join(", ")
+            "warning: the next reload or start of oneknockd skips these keys, and nobody gets in by them: {}",
+            skipped.join(", ")
         ));
+    }
+    if loaded.settings.keys.is_empty() && loaded.all_errors().next().is_some() {
+        say("warning: the next start of oneknockd finds no valid key: nobody new can get in");
     }
 }
 
 /// Steps of the sequence that a service of this machine has.
-fn taken(file: &Path, config: &Config, listening: &Listening) -> Vec<Mistake> {
+fn taken(file: &Path, config: &Config, listening: &Listening) -> Vec<ConfigError> {
     let sequence = config.sequence.as_ref();
     let taken = sequence.map(|s| listening.mistakes(s)).unwrap_or_default();
-    let mistake = |what| Mistake {
+    let mistake = |what| ConfigError {
         file: file.into(),
         line: None,
         what,
@@ -132,15 +135,12 @@ fn warn(paths: &Paths, file: &Path, settings: &Settings) {
             "warning: {name}: is never read: a key file's name ends in .toml; it may hold a secret"
         ));
     }
+    // No command for root: the daemon's user could put anything in their place meanwhile.
     for loose in store::insecure_paths(&paths.state()) {
-        let mend = format!(
-            "chmod {:04o} {}",
-            loose.wanted,
-            files::shell_word(&loose.path)
-        );
         let (path, what) = (loose.path.display(), loose.what());
         say(format_args!(
-            "warning: {path}: {what}; mend it with: {mend}"
+            "warning: {path}: {what}; the next start of oneknockd gives it mode {:04o}",
+            loose.wanted
         ));
     }
 }

@@ -5,12 +5,11 @@ use super::ask::{NoAnswer, ask, stands_alone};
 use super::offline::kernel_failure;
 use super::words::{self, State};
 use super::{Failure, check, clocks, look, print, say};
-use crate::config::{self, Paths, Usable, enabled};
+use crate::config::{self, Loaded, Paths, enabled, last_good};
 use crate::control::answers::{
     GrantList, ListedGrant, Rejections, Reloaded, SequenceGrant, Status, TornDown, whole_seconds,
 };
 use crate::control::protocol::{Command, Selection};
-use crate::files::Owner;
 use crate::kernel::{Kernel, KernelError};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -124,7 +123,7 @@ fn listed_by_daemon(paths: &Paths) -> Result<Listed, NoAnswer> {
 /// As far as this user may see, and there is anybody. Of an address that several keys admit
 /// the kernel names one.
 fn listed_by_kernel(paths: &Paths) -> Option<Listed> {
-    let config = config::load_config(paths, Owner::wanted()).ok()?;
+    let config = config::load_main(paths).ok()?.config;
     let look = look::look().ok()?;
     look.check_not_foreign(&config.server_id.to_hex()).ok()?;
     let mut kernel = Kernel::open().ok()?;
@@ -170,7 +169,7 @@ fn show(listed: &Listed, as_json: bool) -> Result<(), Failure> {
 
 pub fn reload(paths: &Paths) -> Result<(), Failure> {
     // Root can see what was in force till now.
-    let before = config::kept_config(paths);
+    let before = last_good::load(paths).map(|main| main.config);
     let mut answer = ask(paths, &Command::Reload);
     if let Err(NoAnswer::Refused(error)) = &mut answer {
         error.message.insert_str(0, "not reloaded: ");
@@ -190,7 +189,7 @@ pub fn reload(paths: &Paths) -> Result<(), Failure> {
     }
     check::warn_of_what_is_in_force(paths);
     check::warn_of_next_start(paths);
-    let after = config::load_config(paths, Owner::wanted()).ok();
+    let after = config::load_main(paths).ok().map(|main| main.config);
     let changed = before.zip(after);
     let changed = changed.map(|(before, after)| after.changed_for_clients(&before));
     if let Some(changed) = changed.filter(|changed| !changed.is_empty()) {
@@ -221,7 +220,7 @@ pub fn why(paths: &Paths, of: &Selection, as_json: bool) -> Result<(), Failure> 
     if !skipped.is_empty() {
         say(words::skipped(&skipped));
     }
-    if let Ok(Usable { settings, .. }) = Usable::load(paths) {
+    if let Ok(Loaded { settings, .. }) = Loaded::at_start(paths) {
         let (found, left) = clocks::find(&settings, &rejections.unknown);
         let is_asked = |key: &str| of.key().is_none_or(|of| of.as_str() == key);
         let found = found.into_iter().filter(|one| is_asked(&one.last.key));

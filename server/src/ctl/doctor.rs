@@ -1,14 +1,13 @@
 //! `oneknockctl doctor`.
 
 use super::ask::{NoAnswer, ask};
-use super::key::Folder;
+use super::key::KeyDirectory;
 use super::look;
 use super::{Failure, check, print, say, words};
 use crate::config::{self, Paths, Settings, enabled};
 use crate::control::answers::Status;
 use crate::control::protocol::Command;
 use crate::doctor::{self, Finding};
-use crate::files::Owner;
 
 /// Says what is found; a trouble is a failure.
 pub fn examine(paths: &Paths) -> Result<(), Failure> {
@@ -24,13 +23,10 @@ pub fn examine(paths: &Paths) -> Result<(), Failure> {
             findings.extend(no_key(paths, &settings));
             (settings.config, Vec::new())
         }
-        Err(mistakes) => {
-            let read = config::load_config(paths, Owner::wanted());
-            match read.ok().or_else(|| config::kept_config(paths)) {
-                Some(config) => (config, mistakes),
-                None => return Err(Failure::Mistakes(mistakes)),
-            }
-        }
+        Err(mistakes) => match config::main_or_last_good(paths) {
+            Ok((config, _)) => (config, mistakes),
+            Err(_) => return Err(Failure::Mistakes(mistakes)),
+        },
     };
     mistakes.extend(config::unreachable(paths));
     for warning in config.warnings() {
@@ -120,7 +116,7 @@ fn daemon(paths: &Paths, is_down: bool) -> Vec<Finding> {
 }
 
 fn no_key(paths: &Paths, settings: &Settings) -> Option<Finding> {
-    (!settings.has_key_at(Folder::now())).then(|| {
+    (!settings.has_key_at(KeyDirectory::now())).then(|| {
         let mend = format!("{} key add laptop", paths.ctl());
         Finding::trouble(words::NO_KEY, mend)
     })

@@ -8,7 +8,6 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Paths, enabled};
 use crate::control::answers::{Status, TrialStatus, whole_seconds};
 use crate::control::protocol::Command;
-use crate::files::Owner;
 use crate::kernel::{Kernel, KernelError, default_gateways, has_net_admin};
 use std::fmt::Display;
 
@@ -21,14 +20,11 @@ pub fn put_up(paths: &Paths) -> Result<(), Failure> {
         return Err(Failure::needs_root(what.into()));
     }
     // A file that cannot be read is a mistake like others: it must leave nothing open.
-    let mistakes = match config::load_config(paths, Owner::wanted()) {
-        Ok(config) => return put_up_as(paths, &config),
-        Err(mistakes) => mistakes,
-    };
-    let Some(kept) = config::kept_config(paths) else {
-        return Err(Failure::Mistakes(mistakes));
-    };
-    put_up_as(paths, &kept)?;
+    let (config, mistakes) = config::main_or_last_good(paths).map_err(Failure::Mistakes)?;
+    put_up_as(paths, &config)?;
+    if mistakes.is_empty() {
+        return Ok(());
+    }
     let hint = format!("mend them, then: {} guard", paths.ctl());
     Err(Failure::AsItWas(mistakes, hint))
 }

@@ -2,7 +2,7 @@
 
 use super::{Failure, print, say};
 use crate::clock::{Clock, date};
-use crate::config::{Paths, Usable};
+use crate::config::{Loaded, Paths};
 use crate::store::{self, HistoryRow};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
@@ -26,7 +26,7 @@ pub struct History {
 impl History {
     pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
         super::check_readable(paths)?;
-        let settings = Usable::load(paths).map_err(Failure::Mistakes)?.settings;
+        let settings = Loaded::at_start(paths).map_err(Failure::Mistakes)?.settings;
         let now = Clock::start().now();
         let since = self.since.map_or(0, |since| {
             let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);

@@ -1,7 +1,9 @@
 //! `oneknockctl init`.
 
-use super::{Failure, say};
-use crate::config::{Config, Paths, Service, forget_kept, main_text};
+use super::{Failure, print, say};
+use crate::config::{
+    Config, Paths, Service, enabled, last_good, main_text, one_line, parse_config,
+};
 use crate::files::{self, Existing, KEY_FOLDER_MODE, Owner};
 use crate::store::Store;
 use oneknock_shared::name::{Host, KeyName};
@@ -20,8 +22,8 @@ pub struct Init {
     /// The DNS name or address under which clients reach this machine; where --name is
     /// not given its first part, up to the dot, becomes the door's name ("server" for an
     /// address).
-    #[arg(long)]
-    host: Host,
+    #[arg(long, required_unless_present = "restore")]
+    host: Option<Host>,
     /// What a client's door is called, as in "ssh home" [default: taken from HOST].
     #[arg(long)]
     name: Option<KeyName>,
@@ -32,6 +34,10 @@ pub struct Init {
     /// times for several [default: ssh=tcp/22].
     #[arg(long = "service", value_name = "NAME=PORTS")]
     services: Vec<Named>,
+    /// Write oneknockd.toml as it was last good, where it was removed, and print it: the daemon's
+    /// user could have changed the copy.
+    #[arg(long, conflicts_with_all = ["host", "name", "port", "services"])]
+    restore: bool,
 }
 
 /// A service as the command line writes it.
@@ -54,36 +60,37 @@ impl FromStr for Named {
 
 impl Init {
     pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
+        match &self.host {
+            Some(host) => self.make(paths, host),
+            None => restore(paths),
+        }
+    }
+
+    fn make(&self, paths: &Paths, host: &Host) -> Result<(), Failure> {
         let owner = Owner::wanted();
-        let config = self.config()?;
+        let config = self.config(host)?;
         let path = paths.main_file();
         let text = main_text(&config);
         // The same eyes that the daemon has: what it would refuse is not written.
-        crate::config::check_main_text(&path, &text).map_err(Failure::Mistakes)?;
-        let failed = |what: &Path, error: io::Error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Failure::Usage(
-                format!("{} is there already: nothing was changed", what.display()),
-                Some("edit it, or choose another folder with --config".into()),
-            ),
-            _ => Failure::io(what, &error),
-        };
+        parse_config(&path, &text).map_err(Failure::Mistakes)?;
         if path.symlink_metadata().is_ok() {
-            return Err(failed(&path, io::ErrorKind::AlreadyExists.into()));
+            return Err(failed(&path, &io::ErrorKind::AlreadyExists.into()));
         }
         let keys = paths.keys();
-        files::make_folder(paths.dir(), owner, 0o755).map_err(|e| failed(paths.dir(), e))?;
-        files::make_folder(&keys, owner, KEY_FOLDER_MODE).map_err(|e| failed(&keys, e))?;
+        files::make_folder(paths.dir(), owner, 0o755).map_err(|e| failed(paths.dir(), &e))?;
+        files::make_folder(&keys, owner, KEY_FOLDER_MODE).map_err(|e| failed(&keys, &e))?;
         // The default one is the service manager's.
         if !paths.is_default() {
             let run = paths.run();
-            files::make_folder(&run, Owner::of_state(), 0o755).map_err(|e| failed(&run, e))?;
+            files::make_folder(&run, Owner::of_state(), 0o755).map_err(|e| failed(&run, &e))?;
         }
         Store::create(&paths.state(), Owner::of_state())
             .map_err(|error| Failure::new("the configuration was not written", error))?;
         // Of a server that was here before.
-        forget_kept(paths).map_err(|e| failed(&paths.last_good(), e))?;
+        last_good::forget(paths).map_err(|e| failed(&paths.last_good(), &e))?;
+        enabled::clear(paths).map_err(|e| failed(&paths.enabled(), &e))?;
         // Last, so that a configuration never stands without what it needs.
-        files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, e))?;
+        files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, &e))?;
         let ctl = paths.ctl();
         say(format_args!(
             "wrote {}: knocks on udp/{}",
@@ -97,15 +104,15 @@ impl Init {
         Ok(())
     }
 
-    fn config(&self) -> Result<Config, Failure> {
+    fn config(&self, host: &Host) -> Result<Config, Failure> {
         let no_random = |error| Failure::new("cannot make a server id", error);
         let port = match self.port {
             Some(port) => port,
             None => random_port().map_err(no_random)?,
         };
         let id = ServerId::generate().map_err(no_random)?;
-        let name = self.name.clone().unwrap_or_else(|| door_name(&self.host));
-        let mut config = Config::new(name, self.host.clone(), port, id);
+        let name = self.name.clone().unwrap_or_else(|| door_name(host));
+        let mut config = Config::new(name, host.clone(), port, id);
         config.services = self.services.iter().map(|named| named.0.clone()).collect();
         if config.services.is_empty()
             && let (Ok(name), Ok(port)) = ("ssh".parse(), "tcp/22".parse())
@@ -114,6 +121,39 @@ impl Init {
         }
         Ok(config)
     }
+}
+
+fn failed(what: &Path, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => Failure::Usage(
+            format!("{} is there already: nothing was changed", what.display()),
+            Some("edit it, or choose another folder with --config".into()),
+        ),
+        _ => Failure::io(what, error),
+    }
+}
+
+/// Writes the main file from the last good copy. What is checked, shown and written is one
+/// text, read once: the copy is the daemon's, which may have been taken over.
+fn restore(paths: &Paths) -> Result<(), Failure> {
+    let path = paths.main_file();
+    if path.symlink_metadata().is_ok() {
+        return Err(failed(&path, &io::ErrorKind::AlreadyExists.into()));
+    }
+    let main = last_good::read(paths).map_err(Failure::Mistakes)?;
+    for unknown in &main.unknown {
+        say(format_args!("warning: {unknown}"));
+    }
+    let lines: Vec<String> = main.text.lines().map(one_line).collect();
+    print(&lines.join("\n"))?;
+    let written = files::write(&path, &main.text, Owner::wanted(), 0o640, Existing::Keep);
+    written.map_err(|error| failed(&path, &error))?;
+    let ctl = paths.ctl();
+    say(format_args!("wrote {}, as shown", path.display()));
+    say(format_args!(
+        "hint: read it first, since the daemon's user could have changed it; then: {ctl} reload"
+    ));
+    Ok(())
 }
 
 /// The first label of a DNS name; an address makes no good name.

@@ -10,6 +10,7 @@ mod clocks;
 mod complete;
 mod control;
 mod doctor;
+mod edit_lock;
 mod enable;
 mod guard;
 mod history;
@@ -23,7 +24,7 @@ mod state;
 mod watch;
 mod words;
 
-use crate::config::{Mistake, Paths, Settings, enabled};
+use crate::config::{ConfigError, Paths, Settings, enabled};
 use crate::control::protocol::Selection;
 use crate::files;
 use crate::kernel::{self, default_gateways};
@@ -233,9 +234,9 @@ enum Command {
 #[derive(Debug)]
 pub enum Failure {
     /// Configuration or keys are wrong. Exit status 2.
-    Mistakes(Vec<Mistake>),
+    Mistakes(Vec<ConfigError>),
     /// The same, and the guard is up as it was before; with what to do. Exit status 3.
-    AsItWas(Vec<Mistake>, String),
+    AsItWas(Vec<ConfigError>, String),
     /// What was asked cannot be meant. Exit status 2.
     Usage(String, Option<String>),
     /// It failed, or the daemon refused. Exit status 1.

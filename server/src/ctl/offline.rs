@@ -31,7 +31,7 @@ fn open(paths: &Paths) -> Result<Opened, Failure> {
     super::check_readable(paths)?;
     let failed = |error| kernel_failure("grants stay open", error);
     let settings = ServerSettings::load_for_start(paths).map_err(Failure::Mistakes)?;
-    for problem in &settings.problems {
+    for problem in settings.all_errors() {
         say(format_args!("oneknockctl: {problem}"));
     }
     let mut kernel = Kernel::open().map_err(failed)?;

@@ -53,7 +53,7 @@ impl Daemon {
                     keys: keys
                         .map(|key| (key.name.to_string(), key.fingerprint()))
                         .collect(),
-                    skipped: settings.skipped_keys.clone(),
+                    skipped: settings.skipped_files(),
                 }));
             }
             Command::Reload => {
@@ -173,12 +173,11 @@ impl Daemon {
             keys: settings.keys.len(),
             grants: live.values().sum(),
             waits_for_clock: self.awaiting_clock.is_some(),
-            using_last_good_config: settings.is_last_good,
+            using_last_good_config: settings.main_text.is_none(),
             skipped_keys: settings
-                .skipped_keys
-                .iter()
+                .skipped_files()
+                .into_iter()
                 .take(MOST_LISTED)
-                .cloned()
                 .collect(),
             counters,
         }

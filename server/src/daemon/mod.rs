@@ -13,7 +13,7 @@ mod trial;
 mod work;
 
 use crate::clock::Clock;
-use crate::config::{Mistake, Paths};
+use crate::config::{ConfigError, Paths};
 use crate::control::{NoSocket, Socket};
 use crate::kernel::{KernelError, Monitor, RouteMonitor};
 use crate::listener::{CannotListen, Listener, Received};
@@ -56,7 +56,7 @@ pub struct Cli {
 #[derive(Debug, thiserror::Error)]
 enum Stopped {
     #[error("invalid configuration")]
-    Config(Vec<Mistake>),
+    Config(Vec<ConfigError>),
     #[error(transparent)]
     Listen(#[from] CannotListen),
     #[error(transparent)]

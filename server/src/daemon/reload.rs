@@ -2,11 +2,10 @@
 //! was read is applied on the loop.
 
 use super::Daemon;
-use super::start::say_not_kept;
-use crate::config::{self, Key, Mistake};
+use super::start::say_not_saved;
+use crate::config::{self, ConfigError, Key, last_good};
 use crate::control::Reply;
 use crate::control::answers::{ErrorBody, ErrorCode, KeyReloaded, MOST_LISTED, Reloaded};
-use crate::files::Owner;
 use crate::listener::Listener;
 use crate::observers::{self, Level};
 use crate::server::ServerSettings;
@@ -23,7 +22,7 @@ impl Daemon {
                 let result = match loaded {
                     Ok(settings) => daemon.apply(settings),
                     Err(errors) => Err(invalid(
-                        "the last good configuration stays in force",
+                        "the configuration is invalid; the daemon runs on the last good one",
                         &errors,
                     )),
                 };
@@ -43,12 +42,12 @@ impl Daemon {
 
     /// The copy first: whoever is told of a reload may spoil the main file.
     fn finish_reload(&self, reloaded: Reloaded, reply: Option<Reply>) {
-        let (paths, config) = (&self.server.paths, &self.server.settings.config);
-        let (paths, config) = (paths.clone(), config.clone());
+        let (paths, text) = (&self.server.paths, &self.server.settings.main_text);
+        let (paths, text) = (paths.clone(), text.clone());
         self.work(move || {
-            let kept = config::keep(&paths, &config);
+            let saved = text.map_or(Ok(()), |text| last_good::save(&paths, &text));
             move |daemon: &mut Daemon| {
-                say_not_kept(kept);
+                say_not_saved(saved);
                 daemon.announce("reloaded");
                 answer(reply, Ok(reloaded));
             }
@@ -87,7 +86,7 @@ impl Daemon {
         // Connections to a port that is guarded from now on are older than its guard.
         self.snapshot_connections();
         Ok(Reloaded {
-            skipped_keys: self.server.settings.skipped_keys.clone(),
+            skipped_keys: self.server.settings.skipped_files(),
             services: self.server.settings.config.services.len(),
             keys: self.server.settings.keys.len(),
         })
@@ -101,7 +100,7 @@ impl Daemon {
             let file = paths.key_file(key.as_str());
             let loaded = match file.symlink_metadata() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                _ => config::load_key(&file, Owner::wanted()).map(Some),
+                _ => config::load_one(&paths, &key).map(Some),
             };
             move |daemon: &mut Daemon| reply.send(daemon.apply_key(&key, loaded, uid))
         });
@@ -110,25 +109,32 @@ impl Daemon {
     fn apply_key(
         &mut self,
         name: &KeyName,
-        loaded: Result<Option<Key>, Vec<Mistake>>,
+        loaded: Result<Option<Key>, Vec<ConfigError>>,
         uid: u32,
     ) -> Result<KeyReloaded, ErrorBody> {
+        let file = self.server.paths.key_file(name.as_str());
         let settings = &mut self.server.settings;
+        let loaded = loaded.and_then(|key| {
+            let (config, keys) = (&settings.config, &settings.keys);
+            let checked = key.map(|key| {
+                config::check_beside(&file, &key, config, keys)?;
+                Ok(key)
+            });
+            checked.transpose()
+        });
         let (loaded, errors) = match loaded {
-            Ok(Some(key)) => match settings.put_key(key) {
-                Ok(()) => (true, None),
-                Err(why) => (false, Some(ErrorBody::with(ErrorCode::Config, why))),
-            },
+            Ok(Some(key)) => {
+                settings.put_key(key);
+                (true, None)
+            }
             Ok(None) => {
-                settings.remove_key(name.as_str());
+                settings.remove_key(name);
                 (false, None)
             }
             Err(errors) => {
-                settings.skip_key(name.as_str());
-                (
-                    false,
-                    Some(invalid("its file is invalid; it opens nothing", &errors)),
-                )
+                let why = invalid("its file is invalid; it opens nothing", &errors);
+                settings.skip_key(name, &file, errors);
+                (false, Some(why))
             }
         };
         let now = self.server.clock.now();
@@ -158,7 +164,7 @@ fn answer(reply: Option<Reply>, result: Result<Reloaded, ErrorBody>) {
 }
 
 /// What is wrong with the files, as an answer.
-fn invalid(consequence: &str, errors: &[Mistake]) -> ErrorBody {
+fn invalid(consequence: &str, errors: &[ConfigError]) -> ErrorBody {
     let texts = errors.iter().take(MOST_LISTED).map(ToString::to_string);
     let mut texts: Vec<String> = texts.collect();
     if errors.len() > texts.len() {

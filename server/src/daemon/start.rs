@@ -2,14 +2,14 @@
 
 use super::{Daemon, Stopped};
 use crate::clock::{Clock, Synchronised};
-use crate::config::{self, Paths};
+use crate::config::{Paths, last_good};
 use crate::control::Socket;
 use crate::engine::Now;
-use crate::files::Unsafe;
 use crate::kernel::{Kernel, RouteMonitor, default_gateways};
 use crate::listener::Listener;
 use crate::observers::{self, Level, Observers};
 use crate::server::{Opened, Server, ServerSettings};
+use std::io;
 use std::time::Duration;
 
 /// How often it is said that nothing is accepted before the clock is synchronized.
@@ -27,10 +27,13 @@ impl Daemon {
     pub(super) fn start(paths: Paths, clock: Clock) -> Result<Self, Stopped> {
         let now = clock.now();
         let settings = ServerSettings::load_for_start(&paths).map_err(Stopped::Config)?;
-        for problem in &settings.problems {
-            observers::say(Level::Error, "config-error", problem);
+        for error in settings.all_errors() {
+            observers::say(Level::Error, "config-error", error);
         }
-        if settings.is_last_good {
+        for warning in &settings.warnings {
+            observers::say(Level::Warning, "config-warning", warning);
+        }
+        if settings.main_text.is_none() {
             let file = paths.main_file();
             let file = file.display();
             let what = format_args!("{file} is invalid: its last good copy is used");
@@ -91,9 +94,8 @@ impl Daemon {
         // With the grants that the state knows, and no others.
         daemon.install()?;
         daemon.snapshot_connections();
-        let settings = &daemon.server.settings;
-        if !settings.is_last_good {
-            say_not_kept(config::keep(&daemon.server.paths, &settings.config));
+        if let Some(text) = &daemon.server.settings.main_text {
+            say_not_saved(last_good::save(&daemon.server.paths, text));
         }
         daemon.announce("ready");
         daemon.warn_of_no_key();
@@ -200,16 +202,16 @@ impl Daemon {
                 "keys-skipped",
                 format_args!(
                     "their files are invalid: {}",
-                    settings.skipped_keys.join(", ")
+                    settings.skipped_files().join(", ")
                 ),
             );
         }
     }
 }
 
-/// Logs why no copy of the main file was kept, for a start with an invalid one.
-pub(super) fn say_not_kept(kept: Result<(), Unsafe>) {
-    if let Err(error) = kept {
-        observers::say(Level::Warning, "last-good-not-kept", error);
+/// Logs why no copy of the main file was saved, for a start with an invalid one.
+pub(super) fn say_not_saved(saved: io::Result<()>) {
+    if let Err(error) = saved {
+        observers::say(Level::Warning, "last-good-not-saved", error);
     }
 }

@@ -1,7 +1,6 @@
 //! Grants are ended before their time, and connections with them.
 
 use super::Server;
-use crate::config::Network;
 use crate::control::answers::{ListedGrant, MOST_LISTED, Revoked};
 use crate::control::protocol::Selection;
 use crate::engine::{Grant, Now, Source, Target};
@@ -9,6 +8,7 @@ use crate::kernel::KernelError;
 use crate::kernel::{self, BlockReason, ConnectionId, Disconnected, GuardContext, GuardedPorts};
 use crate::observers::{self, Level};
 use crate::store::{self, ConnectionFilter};
+use ipnet::IpNet;
 use oneknock_shared::name::ServiceName;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,14 +19,14 @@ use std::path::PathBuf;
 pub struct GuardedConnections {
     /// The guarded ports.
     pub ports: GuardedPorts,
-    trusted: Vec<Network>,
+    trusted: Vec<IpNet>,
     blocked: BTreeSet<ConnectionId>,
 }
 
 impl GuardedConnections {
     /// Does what needs it.
     pub fn with<T>(&self, work: impl FnOnce(&GuardContext<'_>) -> T) -> T {
-        let is_trusted = |address: IpAddr| self.trusted.iter().any(|net| net.contains(address));
+        let is_trusted = |address: IpAddr| self.trusted.iter().any(|net| net.contains(&address));
         work(&GuardContext {
             ports: &self.ports,
             is_trusted: &is_trusted,
@@ -106,7 +106,7 @@ impl Server {
         let services = self.settings.config.services.iter();
         GuardedConnections {
             ports: GuardedPorts::new(services.map(|s| (s.name, s.ports.clone())).collect()),
-            trusted: self.settings.config.always.clone(),
+            trusted: self.settings.config.trusted.clone(),
             blocked: self.blocked.ids(),
         }
     }

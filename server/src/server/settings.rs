@@ -1,10 +1,11 @@
 //! What a server goes by: the configuration and the keys that are valid, and what is not.
 
-use crate::config::{Config, Key, Mistake, Paths, Settings, Usable, enabled};
+use crate::config::{Config, ConfigError, Key, Loaded, Paths, Settings, SkippedKey, enabled};
 use crate::engine::Rules;
 use crate::kernel::Guard;
-use oneknock_shared::name::ServiceName;
+use oneknock_shared::name::KeyName;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// Settings, and how they came about.
 #[derive(Debug, Clone)]
@@ -15,42 +16,51 @@ pub struct ServerSettings {
     pub keys: Vec<Key>,
     /// Whether the guard is enabled; else it guards only while a trial lasts.
     pub enforcing: bool,
-    /// Whether the main file is invalid, so that `config` is its last good copy.
-    pub is_last_good: bool,
-    /// Keys whose files are invalid, by these files' names.
-    pub skipped_keys: Vec<String>,
-    /// Everything that is wrong with the files.
-    pub problems: Vec<Mistake>,
+    /// The main file's text; none where it is invalid, so that `config` is its last good copy.
+    pub main_text: Option<String>,
+    /// Keys that are not loaded, since their files are invalid.
+    pub skipped_keys: Vec<SkippedKey>,
+    /// What else is wrong with the files.
+    pub errors: Vec<ConfigError>,
+    /// Names in the files that have no meaning there.
+    pub warnings: Vec<ConfigError>,
 }
 
 impl ServerSettings {
-    /// For a start: by the last good copy of the main file where that is invalid, without the
-    /// keys whose files are.
-    pub fn load_for_start(paths: &Paths) -> Result<Self, Vec<Mistake>> {
-        let Usable {
-            settings: Settings { config, keys },
-            mistakes,
-            as_before,
-            left_out,
-        } = Usable::load(paths)?;
-        Ok(Self {
+    /// For a start: see [`Loaded::at_start`].
+    pub fn load_for_start(paths: &Paths) -> Result<Self, Vec<ConfigError>> {
+        Ok(Self::of(paths, Loaded::at_start(paths)?))
+    }
+
+    /// For a reload: see [`Loaded::for_reload`].
+    pub fn load_for_reload(paths: &Paths) -> Result<Self, Vec<ConfigError>> {
+        Ok(Self::of(paths, Loaded::for_reload(paths)?))
+    }
+
+    fn of(paths: &Paths, loaded: Loaded) -> Self {
+        let Settings { config, keys } = loaded.settings;
+        Self {
             config,
             keys,
             enforcing: enabled::is_set(paths),
-            is_last_good: as_before,
-            skipped_keys: left_out,
-            problems: mistakes,
-        })
+            main_text: loaded.main_text,
+            skipped_keys: loaded.skipped,
+            errors: loaded.errors,
+            warnings: loaded.warnings,
+        }
     }
 
-    /// For a reload: nothing where the main file is invalid; without the keys whose files
-    /// are.
-    pub fn load_for_reload(paths: &Paths) -> Result<Self, Vec<Mistake>> {
-        let loaded = Self::load_for_start(paths)?;
-        if loaded.is_last_good {
-            return Err(loaded.problems);
-        }
-        Ok(loaded)
+    /// Everything that is wrong, of the main file first.
+    pub fn all_errors(&self) -> impl Iterator<Item = &ConfigError> {
+        let of_keys = self.skipped_keys.iter().flat_map(|key| &key.errors);
+        self.errors.iter().chain(of_keys)
+    }
+
+    /// The files of the keys that are not loaded.
+    #[must_use]
+    pub fn skipped_files(&self) -> Vec<String> {
+        let files = self.skipped_keys.iter().map(|key| key.file.clone());
+        files.collect()
     }
 
     /// The rules by which the engine is to judge.
@@ -65,46 +75,23 @@ impl ServerSettings {
         self.config.guard(self.enforcing, gateways)
     }
 
-    /// Makes this key, as its file has it now, one of those that are loaded. Where a secret of
-    /// it is another key's too it is skipped, as nothing says which of the two is meant.
-    pub fn put_key(&mut self, key: Key) -> Result<(), String> {
-        self.remove_key(key.name.as_str());
-        let secrets = |key: &Key| -> Vec<_> {
-            let generations = key.generations.iter();
-            generations.map(|g| g.secret.clone()).collect()
-        };
-        let services = &self.config.services;
-        let is_unknown = |name: &&ServiceName| !services.iter().any(|s| s.name == **name);
-        if let Some(name) = key.policy.services.iter().find(is_unknown) {
-            let why = format!(
-                "services: {name} is not a service of the configuration that is loaded; reload it first"
-            );
-            self.skip_key(key.name.as_str());
-            return Err(why);
-        }
-        let own = secrets(&key);
-        let mut others = self.keys.iter();
-        let other = others.find(|other| secrets(other).iter().any(|one| own.contains(one)));
-        if let Some(other) = other {
-            let why = format!("key {} has a secret of key {} too", key.name, other.name);
-            self.skip_key(key.name.as_str());
-            return Err(why);
-        }
+    /// Loads this key, in the place of one of its name.
+    pub fn put_key(&mut self, key: Key) {
+        self.remove_key(&key.name);
         let at = self.keys.partition_point(|one| one.name < key.name);
         self.keys.insert(at, key);
-        Ok(())
     }
 
-    /// Makes the key of this name none of those that are loaded, or skipped.
-    pub fn remove_key(&mut self, name: &str) {
-        self.keys.retain(|one| one.name.as_str() != name);
+    /// Drops the key of this name: it is neither loaded nor skipped.
+    pub fn remove_key(&mut self, name: &KeyName) {
+        self.keys.retain(|one| one.name != *name);
         let file = format!("{name}.toml");
-        self.skipped_keys.retain(|skipped| *skipped != file);
+        self.skipped_keys.retain(|skipped| skipped.file != file);
     }
 
-    /// Makes the key of this name one that is skipped, since its file is invalid.
-    pub fn skip_key(&mut self, name: &str) {
+    /// Skips the key of this name, since its file is invalid.
+    pub fn skip_key(&mut self, name: &KeyName, file: &Path, errors: Vec<ConfigError>) {
         self.remove_key(name);
-        self.skipped_keys.push(format!("{name}.toml"));
+        self.skipped_keys.push(SkippedKey::new(file, errors));
     }
 }

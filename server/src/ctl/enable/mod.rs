@@ -9,10 +9,11 @@ mod session;
 mod systemd;
 
 use super::ask::{NoAnswer, ask};
+use super::edit_lock::EditLock;
 use super::offline::kernel_failure;
 use super::{Failure, control, look, say, span_of_time, words};
 use crate::clock::Clock;
-use crate::config::{self, Config, Paths, Settings, Usable, enabled};
+use crate::config::{Config, Loaded, Paths, Settings, enabled, last_good};
 use crate::control::answers::{Enforced, Reloaded, Revoked, Status, TrialStarted};
 use crate::control::protocol::{Command, Selection, TRIAL};
 use crate::kernel::{Kernel, has_net_admin};
@@ -46,6 +47,12 @@ fn trial_time(text: &str) -> Result<Duration, String> {
 impl Enable {
     pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
         needs_root("the guard can be put up by root alone")?;
+        if paths.main_file().symlink_metadata().is_err() {
+            // There is nothing to lock.
+            Settings::load(paths).map_err(Failure::Mistakes)?;
+        }
+        // Another call waits until this one has ended.
+        let lock = EditLock::wait(paths)?;
         self_knock::clean_up(paths)?;
         let settings = Settings::load(paths).map_err(Failure::Mistakes)?;
         if stays_up(&settings.config)? {
@@ -69,9 +76,9 @@ impl Enable {
         }
         start(paths)?;
         if is_enabled {
-            return check(paths);
+            return check(paths, &lock);
         }
-        self.shut(paths)
+        self.shut(paths, &lock)
     }
 
     /// The guard is up for good, whether a daemon runs or not.
@@ -93,8 +100,8 @@ impl Enable {
     }
 
     /// Shuts the doors, of a guard that does not enforce.
-    fn shut(&self, paths: &Paths) -> Result<(), Failure> {
-        knock(paths)?;
+    fn shut(&self, paths: &Paths, lock: &EditLock) -> Result<(), Failure> {
+        knock(paths, lock)?;
         let revoke = Command::Revoke {
             of: Selection::All,
             generations: Vec::new(),
@@ -123,8 +130,8 @@ impl Enable {
 
 /// The guard was enabled, and down: it is up now. Where a knock at it is in vain it goes down
 /// again.
-fn check(paths: &Paths) -> Result<(), Failure> {
-    if let Err(in_vain) = knock(paths) {
+fn check(paths: &Paths, lock: &EditLock) -> Result<(), Failure> {
+    if let Err(in_vain) = knock(paths, lock) {
         control::teardown(paths)?;
         return Err(in_vain);
     }
@@ -132,8 +139,8 @@ fn check(paths: &Paths) -> Result<(), Failure> {
     systemd::enable(paths)
 }
 
-fn knock(paths: &Paths) -> Result<(), Failure> {
-    let took = self_knock::knock(paths)?;
+fn knock(paths: &Paths, lock: &EditLock) -> Result<(), Failure> {
+    let took = self_knock::knock(paths, lock)?;
     say(format_args!(
         "this machine has knocked at itself: the grant was there after {} ms",
         took.as_millis()
@@ -143,7 +150,7 @@ fn knock(paths: &Paths) -> Result<(), Failure> {
 
 pub fn confirm(paths: &Paths) -> Result<(), Failure> {
     needs_root("a trial can be confirmed by root alone")?;
-    let settings = Usable::load(paths).map_err(Failure::Mistakes)?.settings;
+    let settings = Loaded::at_start(paths).map_err(Failure::Mistakes)?.settings;
     let config = &settings.config;
     let unseen = |error| kernel_failure("cannot see the trial", error);
     let Some(trial) = look::look().map_err(unseen)?.trial else {
@@ -217,9 +224,9 @@ pub fn disable(paths: &Paths) -> Result<(), Failure> {
         Err(_) if systemd::is_in_charge(paths) => control::teardown(paths)?,
         down => down?,
     }
-    self_knock::clean_up(paths)?;
-    config::forget_kept(paths)
-        .map_err(|error| Failure::new("what was last in force is still kept", error))
+    self_knock::remove_file(paths)?;
+    last_good::forget(paths)
+        .map_err(|error| Failure::new("the last good configuration is still there", error))
 }
 
 fn needs_root(what: &str) -> Result<(), Failure> {

@@ -5,15 +5,15 @@ use crate::config::{Generation, Paths, Policy};
 use crate::control::answers::KeyReloaded;
 use crate::control::protocol::Command;
 use crate::ctl::Failure;
-use crate::ctl::ask::ask;
-use crate::ctl::key::{Folder, OWN_KEY};
-use crate::files::Existing;
+use crate::ctl::ask::{NoAnswer, ask};
+use crate::ctl::edit_lock::EditLock;
+use crate::ctl::key::{KeyDirectory, OWN_KEY};
+use crate::files::{self, Existing};
 use crate::kernel::Kernel;
 use oneknock_shared::knock::{Action, Knock, Timestamp};
 use oneknock_shared::name::KeyName;
 use oneknock_shared::packet::seal;
 use oneknock_shared::secret::{Secret, Subkeys, random};
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread::sleep;
@@ -31,51 +31,56 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Knocks, sees the grant in the kernel, and takes all of it back. Returns how long that
 /// took from the first packet.
-pub fn knock(paths: &Paths) -> Result<Duration, Failure> {
-    let folder = Folder::open(paths)?;
+pub fn knock(paths: &Paths, lock: &EditLock) -> Result<Duration, Failure> {
+    let directory = KeyDirectory::open(paths)?;
     let name: KeyName = OWN_KEY.parse().map_err(|e| Failure::new(OWN_KEY, e))?;
-    let services = folder.config.services.iter().map(|s| s.name).collect();
+    let services = directory.config.services.iter().map(|s| s.name).collect();
     let mut policy = Policy::new(services);
     policy.max_open_for = Some(OPEN_FOR);
     policy.admit_others = true;
-    let made = Generation::generate(1, Folder::now());
+    let made = Generation::generate(1, KeyDirectory::now());
     let mut generation = made.map_err(|e| Failure::new("cannot make a key", e))?;
     let ends = u64::try_from(LIVES_FOR.as_millis()).unwrap_or(u64::MAX);
-    generation.not_after = Some(Timestamp(Folder::now().0.saturating_add(ends)));
+    generation.not_after = Some(Timestamp(KeyDirectory::now().0.saturating_add(ends)));
     let secret = generation.secret.clone();
     let generations = vec![generation];
-    let turn = folder.turn()?;
-    let written = folder.write(&turn, &name, (&policy, &generations), Existing::Replace);
-    drop(turn);
-    written.map_err(|error| Failure::io(&folder.path(&name), &error))?;
-    let reload = Command::ReloadKey { key: name.clone() };
-    let told: Result<KeyReloaded, _> = ask(paths, &reload);
+    let written = directory.write(lock, &name, (&policy, &generations), Existing::Replace);
+    written.map_err(|error| Failure::io(&directory.path(&name), &error))?;
+    let told: Result<KeyReloaded, _> = ask(paths, &Command::ReloadKey { key: name.clone() });
     let took = match told {
-        Ok(_) => until_granted(&folder, &name, &secret),
+        Ok(_) => until_granted(&directory, &name, &secret),
         Err(no) => Err(no.into()),
     };
-    let turn = folder.turn()?;
-    folder.remove(&turn, &name)?;
-    drop(turn);
-    let _: KeyReloaded = ask(paths, &reload)?;
-    took
+    let removed = clean_up(paths);
+    took.and_then(|took| removed.map(|()| took))
 }
 
-/// Removes the key that a call has left which was killed.
+/// Removes the key, also what a call has left of it that was killed, and has the daemon drop it.
 pub fn clean_up(paths: &Paths) -> Result<(), Failure> {
+    let removed = remove_file(paths);
+    let key: KeyName = OWN_KEY.parse().map_err(|e| Failure::new(OWN_KEY, e))?;
+    let dropped: Result<KeyReloaded, _> = ask(paths, &Command::ReloadKey { key });
+    match dropped {
+        Ok(_) | Err(NoAnswer::NoDaemon(_)) => removed,
+        Err(no) => removed.and(Err(no.into())),
+    }
+}
+
+/// Removes the key's file, where no daemon is to be told.
+pub fn remove_file(paths: &Paths) -> Result<(), Failure> {
     let path = paths.key_file(OWN_KEY);
-    match fs::remove_file(&path) {
+    match files::remove(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(&path, &error)),
         _ => Ok(()),
     }
 }
 
 fn until_granted(
-    folder: &Folder<'_>,
+    directory: &KeyDirectory<'_>,
     name: &KeyName,
     secret: &Secret,
 ) -> Result<Duration, Failure> {
-    let config = &folder.config;
+    let config = &directory.config;
     let keys = Subkeys::derive(secret, &config.server_id);
     let failed = |why: &dyn std::fmt::Display| {
         let hint = "\"oneknockctl why\" and oneknockd's log may say more";
@@ -111,7 +116,7 @@ fn until_granted(
 fn send(keys: &Subkeys, listens: SocketAddr) -> io::Result<()> {
     let knock = Knock {
         action: Action::Open { seconds: 0 },
-        timestamp: Folder::now(),
+        timestamp: KeyDirectory::now(),
         address: Some(WHO.into()),
         service: None,
     };

@@ -1,9 +1,10 @@
 //! `oneknockctl key add`.
 
-use super::folder::{Folder, OWN_KEY};
+use super::directory::{KeyDirectory, OWN_KEY};
 use super::moment::Moment;
 use super::{give, invite};
 use crate::config::{Generation, Key, Paths, Policy};
+use crate::ctl::edit_lock::EditLock;
 use crate::ctl::{Failure, revoke, say, span_of_time};
 use crate::files::Existing;
 use oneknock_shared::name::{KeyName, ServiceName};
@@ -46,7 +47,7 @@ fn max_open(text: &str) -> Result<Duration, String> {
 
 impl Add {
     pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
-        let (name, folder) = (&self.name, Folder::open(paths)?);
+        let (name, directory) = (&self.name, KeyDirectory::open(paths)?);
         if name.as_str() == OWN_KEY {
             let what = format!(
                 "{name} is the name of the key by which \"enable\" knocks, and which it removes"
@@ -54,8 +55,8 @@ impl Add {
             let hint = "give this key another name";
             return Err(Failure::Usage(what, Some(hint.into())));
         }
-        let now = Folder::now();
-        let mut policy = Policy::new(self.known_services(&folder)?);
+        let now = KeyDirectory::now();
+        let mut policy = Policy::new(self.known_services(&directory)?);
         policy.max_open_for = self.max_open;
         policy.signed_address = self.signed_address;
         policy.admit_others = self.admit_others;
@@ -73,16 +74,15 @@ impl Add {
             policy,
             generations: vec![generation],
         };
-        let line = invite::line(&folder.config, &key)?;
+        let line = invite::line(&directory.config, &key)?;
         let content = (&key.policy, &key.generations[..]);
-        let turn = folder.turn()?;
-        // Not even a passing file, by which the folder would be newer than what is in force.
-        let written = if folder.path(name).symlink_metadata().is_ok() {
+        let lock = EditLock::wait(directory.paths)?;
+        let written = if directory.path(name).symlink_metadata().is_ok() {
             Err(io::ErrorKind::AlreadyExists.into())
         } else {
-            folder.write(&turn, name, content, Existing::Keep)
+            directory.write(&lock, name, content, Existing::Keep)
         };
-        drop(turn);
+        drop(lock);
         written.map_err(|error| {
             if error.kind() == io::ErrorKind::AlreadyExists {
                 // Where the answer goes to a file, the shell has emptied that one by now.
@@ -93,10 +93,10 @@ impl Add {
                 let what = format!("key {name} is there already: it was not changed");
                 Failure::Usage(what, Some(hint))
             } else {
-                Failure::io(&folder.path(name), &error)
+                Failure::io(&directory.path(name), &error)
             }
         })?;
-        let told = revoke::tell(paths, name, &format!("made key {name}"), None);
+        let told = revoke::tell(paths, name, &format!("added key {name}"), None);
         give(paths, name, &line, told)?;
         say(
             "hint: the line just printed holds the secret: bring it to the client unseen, into \"oneknock import\"",
@@ -104,8 +104,8 @@ impl Add {
         Ok(())
     }
 
-    fn known_services(&self, folder: &Folder<'_>) -> Result<Vec<ServiceName>, Failure> {
-        let known: Vec<ServiceName> = folder.config.services.iter().map(|s| s.name).collect();
+    fn known_services(&self, directory: &KeyDirectory<'_>) -> Result<Vec<ServiceName>, Failure> {
+        let known: Vec<ServiceName> = directory.config.services.iter().map(|s| s.name).collect();
         if let Some(unknown) = self.services.iter().find(|s| !known.contains(s)) {
             let known: Vec<&str> = known.iter().map(ServiceName::as_str).collect();
             return Err(Failure::Usage(

@@ -1,7 +1,7 @@
 //! A key's invitation: the line that brings it to a client.
 
-use super::folder::Folder;
-use super::life::Life;
+use super::directory::KeyDirectory;
+use super::generations::Generations;
 use crate::config::{Config, Key, Paths, Steps};
 use crate::ctl::{Failure, print};
 use oneknock_shared::invitation::{AddressRule, Invitation, Service};
@@ -13,12 +13,12 @@ use zeroize::Zeroizing;
 
 /// Prints the invitation again of the newest generation that has not ended.
 pub fn invite(paths: &Paths, name: &KeyName, with_qr: bool) -> Result<(), Failure> {
-    let folder = Folder::open(paths)?;
-    let mut key = folder.load(name)?;
+    let directory = KeyDirectory::open(paths)?;
+    let mut key = directory.load(name)?;
     // Without a state the key's file still says when it ends.
-    let uses = folder.uses().unwrap_or_default();
-    let life = Life::of(&key, &folder.config.server_id, &uses);
-    let Some(newest) = life.newest(Folder::now()) else {
+    let uses = directory.uses().unwrap_or_default();
+    let generations = Generations::of(&key, &directory.config.server_id, &uses);
+    let Some(newest) = generations.newest(KeyDirectory::now()) else {
         let what = format!("key {name} has ended: its invitation is worth nothing");
         let hint = format!(
             "make a new secret: {} key rotate {name} --not-after never, or a time",
@@ -27,7 +27,7 @@ pub fn invite(paths: &Paths, name: &KeyName, with_qr: bool) -> Result<(), Failur
         return Err(Failure::Usage(what, Some(hint)));
     };
     key.generations = vec![newest.generation.clone()];
-    let printed = line(&folder.config, &key)?;
+    let printed = line(&directory.config, &key)?;
     if with_qr {
         print(&qr(&printed)?)?;
     }

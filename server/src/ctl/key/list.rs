@@ -1,7 +1,7 @@
 //! `oneknockctl key list` and `key show`.
 
-use super::folder::Folder;
-use super::life::{Life, State};
+use super::directory::KeyDirectory;
+use super::generations::{Generations, State, UsedGeneration};
 use crate::clock::date;
 use crate::config::{Key, Paths};
 use crate::control::answers::LoadedKeys;
@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 type Uses = BTreeMap<GenerationId, GenerationUse>;
 
 /// Without a state nothing is known of the use; that is said, and the keys are shown.
-fn uses(folder: &Folder<'_>) -> Uses {
-    folder.uses().unwrap_or_else(|failure| {
+fn uses(directory: &KeyDirectory<'_>) -> Uses {
+    directory.uses().unwrap_or_else(|failure| {
         if let Failure::Failed(what, _) = failure {
             say(format_args!("oneknockctl: {what}"));
         }
@@ -78,9 +78,9 @@ impl InForce {
 }
 
 pub fn list(paths: &Paths, as_json: bool) -> Result<(), Failure> {
-    let folder = Folder::open(paths)?;
-    let (keys, mistakes) = folder.load_all()?;
-    let (uses, now) = (uses(&folder), Folder::now());
+    let directory = KeyDirectory::open(paths)?;
+    let (keys, errors) = directory.load_all()?;
+    let (uses, now) = (uses(&directory), KeyDirectory::now());
     let in_force = InForce::ask(paths);
     if !in_force.skipped.is_empty() {
         say(words::skipped(&in_force.skipped));
@@ -100,7 +100,7 @@ pub fn list(paths: &Paths, as_json: bool) -> Result<(), Failure> {
         say(format_args!("hint: {} reload", paths.ctl()));
     }
     let gone = in_force.without_file(&keys);
-    if !gone.is_empty() && mistakes.is_empty() {
+    if !gone.is_empty() && errors.is_empty() {
         say(format_args!(
             "warning: the daemon has loaded keys that have no file any more: {}",
             gone.join(", ")
@@ -109,7 +109,7 @@ pub fn list(paths: &Paths, as_json: bool) -> Result<(), Failure> {
     }
     if as_json {
         let describe = |key| {
-            let mut value = describe(&folder, key, &uses, now);
+            let mut value = describe(&directory, key, &uses, now);
             value["in_force"] = json!(in_force.of(key));
             value
         };
@@ -127,14 +127,14 @@ pub fn list(paths: &Paths, as_json: bool) -> Result<(), Failure> {
         ];
         let mut rows = vec![head.map(str::to_owned)];
         for key in &keys {
-            rows.extend(rows_of(&folder, key, &uses, now));
+            rows.extend(rows_of(&directory, key, &uses, now));
         }
         print_lines(&table(&rows))?;
     }
-    if mistakes.is_empty() {
+    if errors.is_empty() {
         Ok(())
     } else {
-        Err(Failure::Mistakes(mistakes))
+        Err(Failure::Mistakes(errors))
     }
 }
 
@@ -150,28 +150,31 @@ fn date_or(at: Option<Timestamp>, without: &str) -> String {
     at.map_or(without.into(), date)
 }
 
-fn rows_of(folder: &Folder<'_>, key: &Key, uses: &Uses, now: Timestamp) -> Vec<[String; 7]> {
-    let life = Life::of(key, &folder.config.server_id, uses);
-    let row = |at: usize| {
-        let known = &life.0[at];
+fn rows_of(
+    directory: &KeyDirectory<'_>,
+    key: &Key,
+    uses: &Uses,
+    now: Timestamp,
+) -> Vec<[String; 7]> {
+    let generations = Generations::of(key, &directory.config.server_id, uses);
+    let row = |(one, state): (&UsedGeneration, State)| {
         [
             key.name.to_string(),
-            known.generation.number.to_string(),
-            life.state(at, now).to_string(),
-            date_or(known.generation.made, "-"),
-            date_or(known.used.last, "never"),
-            known.used.from.map_or("-".into(), |from| from.to_string()),
+            one.generation.number.to_string(),
+            state.to_string(),
+            date_or(one.generation.made, "-"),
+            date_or(one.used.last, "never"),
+            one.used.from.map_or("-".into(), |from| from.to_string()),
             services(key).join(","),
         ]
     };
-    (0..life.0.len()).map(row).collect()
+    generations.states(now).map(row).collect()
 }
 
 /// All but the secrets. Times are dates in UTC.
-fn describe(folder: &Folder<'_>, key: &Key, uses: &Uses, now: Timestamp) -> Value {
-    let life = Life::of(key, &folder.config.server_id, uses);
-    let generations = (0..life.0.len()).map(|at| {
-        let (known, state) = (&life.0[at], life.state(at, now));
+fn describe(directory: &KeyDirectory<'_>, key: &Key, uses: &Uses, now: Timestamp) -> Value {
+    let generations = Generations::of(key, &directory.config.server_id, uses);
+    let generations = generations.states(now).map(|(known, state)| {
         let until = match state {
             State::Active(end) => end,
             State::Retiring(end) | State::Expired(end) => Some(end),
@@ -201,11 +204,11 @@ fn describe(folder: &Folder<'_>, key: &Key, uses: &Uses, now: Timestamp) -> Valu
 }
 
 pub fn show(paths: &Paths, name: &KeyName, as_json: bool) -> Result<(), Failure> {
-    let folder = Folder::open(paths)?;
-    let key = folder.load(name)?;
-    let (uses, now) = (uses(&folder), Folder::now());
+    let directory = KeyDirectory::open(paths)?;
+    let key = directory.load(name)?;
+    let (uses, now) = (uses(&directory), KeyDirectory::now());
     if as_json {
-        return print(&describe(&folder, &key, &uses, now).to_string());
+        return print(&describe(&directory, &key, &uses, now).to_string());
     }
     let policy = &key.policy;
     let word = |is: bool| if is { "yes" } else { "no" };
@@ -224,8 +227,8 @@ pub fn show(paths: &Paths, name: &KeyName, as_json: bool) -> Result<(), Failure>
         policy.grants,
         policy.knocks_per_minute,
     ))?;
-    let life = Life::of(&key, &folder.config.server_id, &uses);
-    for (at, known) in life.0.iter().enumerate() {
+    let generations = Generations::of(&key, &directory.config.server_id, &uses);
+    for (known, state) in generations.states(now) {
         let made = known
             .generation
             .made
@@ -238,7 +241,7 @@ pub fn show(paths: &Paths, name: &KeyName, as_json: bool) -> Result<(), Failure>
         print(&format!(
             "generation {}: {}{}, {last_use}",
             known.generation.number,
-            life.state(at, now),
+            state,
             made.unwrap_or_default(),
         ))?;
     }

@@ -2,13 +2,14 @@
 
 mod add;
 mod change;
-mod folder;
+mod directory;
+mod generations;
 mod invite;
-mod life;
 mod list;
 mod moment;
+mod rotate;
 
-pub use folder::{Folder, OWN_KEY};
+pub use directory::{KeyDirectory, OWN_KEY};
 
 use super::{Failure, print};
 use crate::config::Paths;
@@ -21,7 +22,7 @@ pub enum Command {
     ///
     /// Bring the line to the client by a way that nobody reads, and give it to
     /// "oneknock import" there. A running daemon loads the key at once, and nothing else that
-    /// has changed: "oneknockctl reload" or SIGHUP applies that.
+    /// has changed in its configuration: that waits for "oneknockctl reload" or SIGHUP.
     Add(add::Add),
     /// List the keys: their generations, how these are, and when they were last used.
     ///
@@ -31,7 +32,7 @@ pub enum Command {
         /// One JSON object.
         ///
         /// Its member keys is a list of what "key show --json" prints of each, with `in_force`:
-        /// whether the daemon has the key's file as it is now.
+        /// whether the daemon has loaded the key's file as it is now.
         #[arg(long)]
         json: bool,
     },
@@ -64,28 +65,28 @@ pub enum Command {
     ///
     /// Both secrets open until the old one's time is over. When the new one is first used
     /// the old one's end is brought forward, to a day from then unless
-    /// oneknockd.toml says otherwise, for the owner's other devices. Rotations whose secrets
-    /// were never used are dropped by the next one.
+    /// oneknockd.toml says otherwise, for the owner's other devices. A rotation whose secret
+    /// was never used is dropped by the next one. A key has two secrets at most: where both are
+    /// in use a rotation is refused, or with --force drops the older one.
     ///
     /// With --now what the key has opened is closed too, also where no daemon runs.
     ///
     /// From the client, "oneknock rotate DOOR" does all of it.
-    Rotate(change::Rotate),
+    Rotate(rotate::Rotate),
     /// End old generations of a key now, and close what they opened.
     ///
     /// The daemon closes it, and where none runs this call. Without --cut sessions that are in
     /// live on.
     ///
     /// Refused where the key is in use and would be left without a generation that has been
-    /// seen to work. A generation that has ended already is no mistake. Its end is set to when it
+    /// seen to work. A generation that has ended already is no error. Its end is set to when it
     /// was last used, or made, so that it has ended by a clock that is put right later too.
     /// Where a rotation is ended that nobody has used, the generation before it goes on as if
     /// there had been none.
     Retire(change::Retire),
     /// Remove a key, and close what it opened.
     ///
-    /// The daemon drops the key and closes it, whatever else is invalid; where no daemon runs,
-    /// this call closes it.
+    /// The daemon closes it, whatever else is invalid, and where none runs this call.
     ///
     /// Refused where the key is in use: a generation of it that works has been used.
     /// Without --cut sessions that are in live on.

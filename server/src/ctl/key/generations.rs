@@ -1,4 +1,4 @@
-//! The life of a key's generations: made, in force, retiring, ended. Pure.
+//! A key's generations: the current one, and the previous one while both work. Pure.
 
 use crate::clock::date;
 use crate::config::{Generation, Key};
@@ -9,23 +9,31 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// A generation that ended so long ago is dropped at the next change: the daemon does not
-/// look it up any more either.
-const FORGET: Duration = Duration::from_secs(30 * 24 * 3600);
-
 /// A generation and what the state knows of it.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct UsedGeneration {
     /// As the key's file has it.
     pub generation: Generation,
     /// Its use.
     pub used: GenerationUse,
 }
 
+impl UsedGeneration {
+    fn end(&self) -> Option<Timestamp> {
+        let end = self.generation.end()?;
+        Some(self.used.retires.map_or(end, |retires| retires.min(end)))
+    }
+
+    /// Whether it works, or will.
+    fn lasts(&self, now: Timestamp) -> bool {
+        self.end().is_none_or(|end| now <= end)
+    }
+}
+
 /// What is the case with a generation at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It comes into force then.
+    /// It is valid from then on.
     NotYet(Timestamp),
     /// It works, until then where it has an end.
     Active(Option<Timestamp>),
@@ -75,119 +83,100 @@ pub enum Limit {
     Until(Option<Timestamp>),
 }
 
-/// A key's generations in the order of their numbers.
+/// The generations of a key in the order of their numbers, at most two: the previous one and
+/// the current one.
 #[derive(Debug, Clone)]
-pub struct Life(pub Vec<Known>);
+pub struct Generations(Vec<UsedGeneration>);
 
-impl Life {
+impl Generations {
     /// Of a key at a server, with what the state knows.
     #[must_use]
     pub fn of(key: &Key, server: &ServerId, uses: &BTreeMap<GenerationId, GenerationUse>) -> Self {
-        let known = key.generations.iter().map(|generation| {
+        let all = key.generations.iter().map(|generation| {
             let id = Subkeys::derive(&generation.secret, server).id();
-            Known {
+            UsedGeneration {
                 generation: generation.clone(),
                 used: uses.get(&id).cloned().unwrap_or_default(),
             }
         });
-        let mut known: Vec<Known> = known.collect();
-        known.sort_by_key(|known| known.generation.number);
-        Self(known)
+        let mut all: Vec<UsedGeneration> = all.collect();
+        all.sort_by_key(|one| one.generation.number);
+        Self(all)
     }
 
     /// As the key's file has them.
     #[must_use]
-    pub fn generations(&self) -> Vec<Generation> {
-        let all = self.0.iter().map(|known| known.generation.clone());
-        all.collect()
+    pub fn in_file(&self) -> Vec<Generation> {
+        self.0.iter().map(|one| one.generation.clone()).collect()
     }
 
-    /// What is the case with the generation at this place of the list.
-    #[must_use]
-    pub fn state(&self, at: usize, now: Timestamp) -> State {
-        let is_newest = || !(at + 1..self.0.len()).any(|newer| self.lasts(newer, now));
-        match (self.0[at].generation.not_before, self.end(at)) {
+    /// Each of them, with what is the case with it.
+    pub fn states(&self, now: Timestamp) -> impl Iterator<Item = (&UsedGeneration, State)> {
+        let all = self.0.iter().enumerate();
+        all.map(move |(at, one)| (one, self.state(at, now)))
+    }
+
+    fn state(&self, at: usize, now: Timestamp) -> State {
+        let has_newer = self.0.iter().skip(at + 1).any(|newer| newer.lasts(now));
+        match (self.0[at].generation.not_before, self.0[at].end()) {
             (_, Some(end)) if now > end => State::Expired(end),
             (Some(from), _) if now < from => State::NotYet(from),
-            (_, Some(end)) if !is_newest() => State::Retiring(end),
+            (_, Some(end)) if has_newer => State::Retiring(end),
             (_, end) => State::Active(end),
         }
     }
 
-    fn end(&self, at: usize) -> Option<Timestamp> {
-        let Known { generation, used } = &self.0[at];
-        let end = generation.end()?;
-        Some(used.retires.map_or(end, |retires| retires.min(end)))
+    /// The number of the newest.
+    #[must_use]
+    pub fn last_number(&self) -> u32 {
+        self.0.last().map_or(0, |one| one.generation.number)
     }
 
     /// Whether a generation that works has been used: somebody counts on the key.
     #[must_use]
     pub fn is_in_use(&self, now: Timestamp) -> bool {
-        (0..self.0.len()).any(|at| self.state(at, now).works() && self.0[at].used.last.is_some())
-    }
-
-    /// Whether the generation at this place works, or will.
-    fn lasts(&self, at: usize, now: Timestamp) -> bool {
-        self.end(at).is_none_or(|end| now <= end)
+        self.states(now)
+            .any(|(one, state)| state.works() && one.used.last.is_some())
     }
 
     /// The newest that has not ended.
     #[must_use]
-    pub fn newest(&self, now: Timestamp) -> Option<&Known> {
-        self.newest_that_lasts(now).map(|at| &self.0[at])
-    }
-
-    fn newest_that_lasts(&self, now: Timestamp) -> Option<usize> {
-        (0..self.0.len()).rfind(|&at| self.lasts(at, now))
-    }
-
-    /// The place from which on nobody has used any, as far as the state tells.
-    fn never_used(&self) -> usize {
-        let used = self.0.iter().rposition(|known| known.used.last.is_some());
-        // One retires since a newer one was used: a state that was lost may not say which.
-        let since = &self.0[used.unwrap_or(0)..];
-        if since.iter().any(|known| known.used.retires.is_some()) {
-            return self.0.len();
-        }
-        used.map_or(0, |at| at + 1)
-    }
-
-    /// The place from which on all are of rotations that came to nothing, beside an older one
-    /// that works or will.
-    fn came_to_nothing(&self, now: Timestamp) -> usize {
-        let all = self.0.len();
-        let Some(oldest) = (0..all).find(|&at| self.lasts(at, now)) else {
-            return all;
-        };
-        match self.never_used() {
-            // The state may have been lost, and any but the newest be in use.
-            0 => all.saturating_sub(1).max(oldest + 1),
-            from => from.max(oldest + 1),
-        }
+    pub fn newest(&self, now: Timestamp) -> Option<&UsedGeneration> {
+        self.0.iter().rfind(|one| one.lasts(now))
     }
 
     /// When the key begins to open, where nothing of it does yet.
     fn begins(&self, now: Timestamp) -> Option<Timestamp> {
-        if (0..self.0.len()).any(|at| self.state(at, now).works()) {
+        if self.states(now).any(|(_, state)| state.works()) {
             return None;
         }
-        let newest = &self.0[self.newest_that_lasts(now)?];
-        newest.generation.not_before
+        self.newest(now)?.generation.not_before
     }
 
-    /// Puts a new generation beside the one that works, or will, which then has `overlap`
-    /// left from when the key opens; or in the place of all, where there is no overlap. It
-    /// ends when the newest would have, or as `limit` says, and begins no sooner than the key.
+    /// Whether the previous one, and the current one, have been used as far as the state tells.
+    /// Where the previous one retires the current one was used, even if the state has lost when:
+    /// then it may have lost the use of the previous one too.
+    fn are_used(previous: &UsedGeneration, current: &UsedGeneration) -> (bool, bool) {
+        let is_lost = current.used.last.is_none() && previous.used.retires.is_some();
+        let is_used = |one: &UsedGeneration| one.used.last.is_some() || is_lost;
+        (is_used(previous), is_used(current))
+    }
+
+    /// Puts a new generation beside one that works, or will, which then has `overlap` left from
+    /// when the key opens; or in the place of all, where there is no overlap. It ends when the
+    /// newest would have, or as `limit` says, and begins no sooner than the key. Of two that
+    /// work one has to go: one that nobody has used, or with `force` the previous one.
     pub fn rotate(
-        mut self,
+        self,
         mut new: Generation,
         overlap: Option<Duration>,
         limit: Limit,
+        force: bool,
         now: Timestamp,
     ) -> Result<Vec<Generation>, NotRotated> {
-        new.not_after = match (limit, self.newest_that_lasts(now)) {
+        new.not_after = match (limit, self.newest(now)) {
             (Limit::Until(end), _) => end,
-            (Limit::Inherited, Some(newest)) => self.0[newest].generation.not_after,
+            (Limit::Inherited, Some(newest)) => newest.generation.not_after,
             (Limit::Inherited, None) => return Err(NotRotated::Ended),
         };
         new.not_before = self.begins(now);
@@ -200,22 +189,35 @@ impl Life {
         };
         let until = Timestamp(begins.0.saturating_add(ms(overlap)));
         let until = new.not_after.map_or(until, |limit| limit.min(until));
-        // The rotation that came to nothing had given the others an end: this one begins anew.
-        let from = self.came_to_nothing(now);
-        let is_second = from < self.0.len();
-        self.0.truncate(from);
-        let newest = self.newest_that_lasts(now);
-        for at in 0..self.0.len() {
-            let is_anew = is_second && newest == Some(at);
-            let end = &mut self.0[at].generation.overlap_until;
-            *end = Some(end.filter(|_| !is_anew).map_or(until, |end| end.min(until)));
-        }
-        let oldest = now.0.saturating_sub(ms(FORGET));
-        let is_remembered = |g: &Generation| g.end().is_none_or(|end| end.0 >= oldest);
-        let kept = self.0.into_iter().map(|known| known.generation);
-        let mut all: Vec<Generation> = kept.filter(is_remembered).collect();
-        all.push(new);
-        Ok(all)
+        let Some((mut kept, is_second)) = self.beside_a_new_one(force, now)? else {
+            return Ok(vec![new]);
+        };
+        // A rotation that came to nothing had given it an end: this one begins from here.
+        let end = kept.overlap_until.filter(|_| !is_second);
+        kept.overlap_until = Some(end.map_or(until, |end| end.min(until)));
+        Ok(vec![kept, new])
+    }
+
+    /// The one that stays beside a new one, and whether the one after it goes since nobody has
+    /// used it.
+    fn beside_a_new_one(
+        mut self,
+        force: bool,
+        now: Timestamp,
+    ) -> Result<Option<(Generation, bool)>, NotRotated> {
+        let Some(current) = self.0.pop() else {
+            return Ok(None);
+        };
+        let Some(previous) = self.0.pop().filter(|previous| previous.lasts(now)) else {
+            return Ok(Some((current.generation, false)));
+        };
+        let both = (previous.generation.clone(), current.generation.clone());
+        Ok(Some(match Self::are_used(&previous, &current) {
+            (_, false) => (both.0, true),
+            _ if !current.lasts(now) => (both.0, false),
+            (true, true) if !force => return Err(NotRotated::BothInUse),
+            _ => (both.1, false),
+        }))
     }
 
     /// Ends these generations; those that have not begun are dropped. Gives the others as
@@ -231,9 +233,9 @@ impl Life {
         let mut ended = Vec::new();
         // "Up to and including".
         let before = Timestamp(now.0.saturating_sub(1));
-        left.0.retain_mut(|known| {
-            let last = known.used.last;
-            let generation = &mut known.generation;
+        left.0.retain_mut(|one| {
+            let last = one.used.last;
+            let generation = &mut one.generation;
             if !numbers.contains(&generation.number) {
                 return true;
             }
@@ -249,26 +251,26 @@ impl Life {
         let goes_on = self.give_back(&mut left, now);
         Retirement {
             locks_out: self.is_in_use(now) && !left.is_in_use(now),
-            generations: left.0.into_iter().map(|known| known.generation).collect(),
+            generations: left.in_file(),
             ended,
             goes_on,
         }
     }
 
-    /// Takes the overlap's end from the newest that is left, where all that were newer and
-    /// worked, or would have, were never used. Gives its number.
+    /// Takes the overlap's end from the previous one, where it is left alone by the end of a
+    /// current one that nobody has used. Gives its number.
     fn give_back(&self, left: &mut Self, now: Timestamp) -> Option<u32> {
-        let was = self.newest(now)?.generation.number;
-        let at = left.newest_that_lasts(now)?;
-        let generation = &mut left.0[at].generation;
-        let number = generation.number;
-        let used = &self.0[..self.never_used()];
-        let is_used = used.iter().any(|known| known.generation.number > number);
-        if number == was || is_used || generation.overlap_until.is_none() {
+        let [previous, current] = &self.0[..] else {
+            return None;
+        };
+        let (_, is_used) = Self::are_used(previous, current);
+        let number = previous.generation.number;
+        let is_left = |one: &UsedGeneration| one.generation.number == number && one.lasts(now);
+        if is_used || !current.lasts(now) || !left.newest(now).is_some_and(is_left) {
             return None;
         }
-        generation.overlap_until = None;
-        Some(number)
+        let kept = left.0.iter_mut().find(|one| is_left(one))?;
+        kept.generation.overlap_until.take().map(|_| number)
     }
 }
 
@@ -292,6 +294,8 @@ pub enum NotRotated {
     Ended,
     /// It would end before the key begins to open.
     EndsFirst,
+    /// Two generations are in use, and a third one cannot be.
+    BothInUse,
 }
 
 fn ms(duration: Duration) -> u64 {

@@ -1,69 +1,60 @@
 //! Changes to key files: one at a time, each of them entirely or not at all.
 
-use super::super::{Failure, say};
 use crate::clock::Clock;
 use crate::config::{self, Config, Generation, Key, Paths, Policy, key_text};
+use crate::ctl::edit_lock::EditLock;
+use crate::ctl::{Failure, say};
 use crate::files::{self, Existing, KEY_FILE_MODE, Owner};
 use crate::store::{self, GenerationUse};
-use nix::fcntl::OFlag;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::secret::GenerationId;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// The key by which "enable" knocks at this machine itself; nobody else's has its name.
 pub const OWN_KEY: &str = "oneknockctl-enable";
 
-/// A configuration folder and the keys in it.
+/// A configuration directory and the keys in it.
 #[derive(Debug)]
-pub struct Folder<'d> {
-    /// The configuration folder.
+pub struct KeyDirectory<'d> {
+    /// The configuration directory.
     pub paths: &'d Paths,
     /// The main file.
     pub config: Config,
-    /// What is wrong with it, where it is that which was last in force.
-    pub mistakes: Vec<config::Mistake>,
+    /// What is wrong with it, where this is the last good one.
+    pub errors: Vec<config::ConfigError>,
     owner: Owner,
 }
 
-/// The right to change keys; another call waits until it is dropped.
-#[derive(Debug)]
-#[must_use]
-pub struct Turn {
-    _lock: File,
-}
-
-impl<'d> Folder<'d> {
+impl<'d> KeyDirectory<'d> {
     /// Reads the main file.
     pub fn open(paths: &'d Paths) -> Result<Self, Failure> {
-        super::super::check_readable(paths)?;
-        let owner = Owner::wanted();
-        let config = config::load_config(paths, owner).map_err(Failure::Mistakes)?;
+        crate::ctl::check_readable(paths)?;
+        let main = config::load_main(paths).map_err(Failure::Mistakes)?;
         Ok(Self {
             paths,
-            config,
-            mistakes: Vec::new(),
-            owner,
+            config: main.config,
+            errors: Vec::new(),
+            owner: Owner::wanted(),
         })
     }
 
-    /// As [`Folder::open`], to end something: a mistake in the main file, which is said, is no
-    /// reason to leave a key in force.
+    /// As [`KeyDirectory::open`], to end something: an error in the main file, which is said, is
+    /// no reason to leave a key as it is.
     pub fn open_to_end(paths: &'d Paths) -> Result<Self, Failure> {
-        super::super::check_readable(paths)?;
-        let loaded = config::load_config_or_kept(paths);
-        let (config, mistakes) = loaded.map_err(Failure::Mistakes)?;
-        for mistake in &mistakes {
-            say(format_args!("oneknockctl: {mistake}"));
+        crate::ctl::check_readable(paths)?;
+        let loaded = config::main_or_last_good(paths);
+        let (config, errors) = loaded.map_err(Failure::Mistakes)?;
+        for error in &errors {
+            say(format_args!("oneknockctl: {error}"));
         }
         Ok(Self {
             paths,
             config,
-            mistakes,
+            errors,
             owner: Owner::wanted(),
         })
     }
@@ -80,20 +71,6 @@ impl<'d> Folder<'d> {
         self.paths.key_file(name.as_str())
     }
 
-    /// Waits until no other call changes keys, and removes what a killed one has left.
-    pub fn turn(&self) -> Result<Turn, Failure> {
-        let path = self.paths.edit_lock();
-        let failed = |error: io::Error| Failure::io(&path, &error);
-        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let options = options.mode(0o600).custom_flags(flags.bits());
-        let lock = options.open(&path).map_err(failed)?;
-        lock.lock().map_err(failed)?;
-        files::remove_unfinished(&self.paths.keys()).map_err(failed)?;
-        Ok(Turn { _lock: lock })
-    }
-
     /// Reads a key.
     pub fn load(&self, name: &KeyName) -> Result<Key, Failure> {
         let path = self.path(name);
@@ -104,19 +81,19 @@ impl<'d> Folder<'d> {
     }
 
     /// Reads every key, in the order of their names, and says what is wrong with others.
-    pub fn load_all(&self) -> Result<(Vec<Key>, Vec<config::Mistake>), Failure> {
-        let folder = self.paths.keys();
-        let entries = fs::read_dir(&folder).map_err(|e| Failure::io(&folder, &e))?;
+    pub fn load_all(&self) -> Result<(Vec<Key>, Vec<config::ConfigError>), Failure> {
+        let directory = self.paths.keys();
+        let entries = fs::read_dir(&directory).map_err(|e| Failure::io(&directory, &e))?;
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
-        let (mut keys, mut mistakes) = (Vec::new(), Vec::new());
+        let (mut keys, mut errors) = (Vec::new(), Vec::new());
         for path in paths.iter().filter(|path| config::is_key_file(path)) {
             match config::load_key(path, self.owner) {
                 Ok(key) => keys.push(key),
-                Err(found) => mistakes.extend(found),
+                Err(found) => errors.extend(found),
             }
         }
-        Ok((keys, mistakes))
+        Ok((keys, errors))
     }
 
     /// Other keys in whose files a secret of this one stands too, as in a copy.
@@ -135,7 +112,7 @@ impl<'d> Folder<'d> {
     /// Writes a key's file: a new one, or in the place of the old one.
     pub fn write(
         &self,
-        _turn: &Turn,
+        _lock: &EditLock,
         name: &KeyName,
         (policy, generations): (&Policy, &[Generation]),
         existing: Existing,
@@ -146,7 +123,7 @@ impl<'d> Folder<'d> {
     }
 
     /// Removes a key's file.
-    pub fn remove(&self, _turn: &Turn, name: &KeyName) -> Result<(), Failure> {
+    pub fn remove(&self, _lock: &EditLock, name: &KeyName) -> Result<(), Failure> {
         let path = self.path(name);
         match files::remove(&path) {
             Ok(()) => Ok(()),
@@ -166,6 +143,6 @@ impl<'d> Folder<'d> {
 
     /// There is no such key.
     pub fn no_key(&self, name: &KeyName) -> Failure {
-        super::super::no_key(self.paths, name)
+        crate::ctl::no_key(self.paths, name)
     }
 }
