@@ -71,6 +71,8 @@ fn everybody_or_half_a_network_is_a_mistake_and_guards_as_before() {
     for (networks, what) in [
         ("[\"0.0.0.0/0\"]", "everybody"),
         ("[\"::/0\"]", "everybody"),
+        ("[\"0.0.0.0/1\", \"128.0.0.0/1\"]", "everybody"),
+        ("[\"2000::/3\"]", "everybody"),
         ("[\"198.51.100.7/24\"]", "write 198.51.100.0/24"),
         ("[\"198.51.100.0/24\", \"198.51.100.7\"]", "overlap"),
         ("\"198.51.100.0/24\"", "must be a list"),

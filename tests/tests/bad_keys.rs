@@ -31,7 +31,7 @@ fn what_is_no_key_file_is_warned_of_and_never_read() {
 }
 
 #[test]
-fn a_broken_key_file_is_named_and_nothing_is_loaded() {
+fn a_broken_key_file_is_named_and_its_key_is_not_loaded() {
     let site = Site::new(binaries!());
     let secret = site.key("laptop", &["ssh"]).invitation.secret.to_base64();
     let file = site.key_file("laptop");
@@ -40,18 +40,28 @@ fn a_broken_key_file_is_named_and_nothing_is_loaded() {
         good[..good.len() - 5].to_string(),
         good.replace(secret.as_str(), &secret[1..]),
         good.replace("\"ssh\"", "\"web\""),
-        format!("nonsense = 1\n{good}"),
         format!("grants = -1\n{good}"),
         String::new(),
     ];
     for bad in edits {
         assert_ne!(bad, good);
         fs::write(&file, &bad).unwrap();
-        let said = site.daemon_refuses();
+        let said = loads_no_key(&site);
         assert!(said.contains("keys/laptop.toml"), "{said}\n{bad}");
         assert!(!said.contains(&secret[1..40]), "{said}");
     }
     fs::write(&file, &good).unwrap();
+}
+
+/// Starts the daemon, which must guard and load no key; gives what it said.
+#[track_caller]
+fn loads_no_key(site: &Site) -> String {
+    let mut daemon = site.daemon();
+    daemon.expect("there is no valid key");
+    let said = daemon.lines().join("\n");
+    drop(daemon);
+    site.ctl(&["teardown"]).ok();
+    said
 }
 
 /// The command that a message says will mend it.
@@ -85,7 +95,7 @@ fn a_key_file_that_others_could_touch_is_refused_with_the_command_that_mends_it(
     ];
     for spoil in spoils {
         site.lab.server.run(&["sh", "-c", &spoil]).ok();
-        let said = site.daemon_refuses();
+        let said = loads_no_key(&site);
         assert!(said.contains(&keys), "{spoil}: {said}");
         let command = mending(&said);
         site.lab.server.run(&["sh", "-c", command]).ok();
@@ -108,11 +118,44 @@ fn a_key_file_that_is_a_link_is_refused_with_the_command_that_mends_it() {
     for link in links {
         fs::rename(&file, &elsewhere).unwrap();
         link(&elsewhere, &file);
-        let said = site.daemon_refuses();
+        let said = loads_no_key(&site);
         assert!(said.contains("keys/laptop.toml"), "{said}");
         site.lab.server.run(&["sh", "-c", mending(&said)]).ok();
         drop(site.daemon());
         site.ctl(&["teardown"]).ok();
         fs::remove_file(&elsewhere).unwrap();
+    }
+}
+
+#[test]
+fn a_key_that_is_there_already_says_how_to_get_its_invitation_again() {
+    let site = Site::new(binaries!());
+    let laptop = site.key("laptop", &["ssh"]);
+    let dir = site.dir.display();
+    let again = format!("oneknockctl --config {dir} key add laptop > invitation");
+    let done = site.lab.server.run(&["sh", "-c", &again]);
+    let err = done.fails(2);
+    assert_eq!(
+        err.lines().filter(|l| !l.starts_with("hint: ")).count(),
+        1,
+        "{err}"
+    );
+    let want = format!("\"oneknockctl --config {dir} key invite laptop\"");
+    assert!(err.contains(&want), "{err}");
+    assert_eq!(site.ctl(&["key", "invite", "laptop"]).ok(), laptop.line);
+}
+
+#[test]
+fn check_warns_of_a_port_that_the_daemon_does_not_listen_on() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let silent = site.ctl(&["check"]);
+    assert!(!silent.err.contains("warning"), "{silent}");
+    site.set(&site.config(), "port", "443");
+    let done = site.ctl(&["check"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(done.err.contains("warning: "), "{done}");
+    for word in ["udp/443", "udp/45123", "oneknockd.toml"] {
+        assert!(done.err.contains(word), "{done}");
     }
 }

@@ -4,9 +4,11 @@
 
 use oneknock_tests::control::socket;
 use oneknock_tests::{Site, binaries};
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 /// Answers each of so many calls with the same line.
 fn answer(listener: &UnixListener, times: usize, line: &str) {
@@ -35,6 +37,48 @@ fn a_list_of_grants_that_never_ends_is_given_up() {
     });
     assert!(done.err.contains("without an end"), "{done}");
     done.fails(1);
+}
+
+#[test]
+fn what_lies_in_the_last_good_copys_place_is_not_restored() {
+    let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
+    let text = fs::read_to_string(site.config()).unwrap();
+    fs::remove_file(site.config()).unwrap();
+    let copy = site.state().join("last-good.toml");
+    let secret = site.lab.server.home.join("secret");
+    let private = |path: &Path| {
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    };
+    fs::write(&secret, &text).unwrap();
+    private(&secret);
+    let spoils: [&dyn Fn(); 4] = [
+        &|| symlink(&secret, &copy).unwrap(),
+        &|| fs::hard_link(&secret, &copy).unwrap(),
+        &|| fs::write(&copy, &text).unwrap(),
+        &|| fs::write(&copy, "root:x:0:0\n").unwrap(),
+    ];
+    for (at, spoil) in spoils.iter().enumerate() {
+        spoil();
+        if at == 3 {
+            private(&copy);
+        }
+        let said = site.ctl(&["init", "--restore"]);
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{said}");
+        let said = said.err + &site.ctl(&["check"]).err;
+        for command in ["cp ", "chmod", "chown"] {
+            assert!(!said.contains(command), "{said}");
+        }
+        assert!(!site.config().exists());
+        fs::remove_file(&copy).unwrap();
+    }
+    // One that is the daemon's own is shown as text.
+    fs::write(&copy, &text).unwrap();
+    private(&copy);
+    assert_eq!(site.ctl(&["init", "--restore"]).ok(), text);
+    assert_eq!(fs::read_to_string(site.config()).unwrap(), text);
+    let said = site.ctl(&["init", "--restore"]).fails(2);
+    assert!(said.contains("is there already"), "{said}");
 }
 
 #[test]

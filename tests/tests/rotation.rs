@@ -96,51 +96,6 @@ fn a_key_is_made_with_every_limit_and_shown_with_its_use() {
     assert!(err.contains("--not-after must be later"), "{err}");
 }
 
-/// What a reader makes of a QR code of half blocks, two modules to a character. What is
-/// filled is light, as white text on black is.
-fn read_qr(code: &str) -> String {
-    const PIXELS: usize = 4;
-    let rows = code.lines().flat_map(|line| {
-        let half = |other: char| line.chars().map(|c| c == '█' || c == other).collect();
-        [half('▀'), half('▄')]
-    });
-    let rows: Vec<Vec<bool>> = rows.collect();
-    let (width, height) = (rows[0].len(), rows.len());
-    assert!(rows.iter().all(|row| row.len() == width), "{code}");
-    let grey = |x: usize, y: usize| u8::from(rows[y / PIXELS][x / PIXELS]) * 255;
-    let (width, height) = (width * PIXELS, height * PIXELS);
-    let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, grey);
-    let grids = image.detect_grids();
-    assert_eq!(grids.len(), 1, "{code}");
-    grids[0].decode().unwrap().1
-}
-
-#[test]
-fn an_invitation_is_shown_as_a_qr_code_that_a_reader_reads() {
-    let site = Site::new(binaries!());
-    let key = site.key("laptop", &["ssh"]);
-    let invite = ["key", "invite", "laptop", "--qr"];
-    let shown = site.ctl(&invite).ok();
-    let (code, line) = shown.trim_end().rsplit_once('\n').unwrap();
-    assert_eq!(line, key.line.trim_end());
-    // Narrow enough for most terminals.
-    assert!(
-        code.lines().all(|line| line.chars().count() <= 120),
-        "{code}"
-    );
-    assert_eq!(read_qr(code), line);
-    // On a terminal its colours are set, whatever the terminal's own are.
-    let dir = site.dir.to_str().unwrap();
-    let call = format!("oneknockctl --config {dir} {}", invite.join(" "));
-    let script = ["script", "--quiet", "--command", &call, "/dev/null"];
-    let shown = site.lab.server.run(&script).ok().replace('\r', "");
-    let of_code = shown.lines().filter_map(|line| {
-        let line = line.strip_prefix("\x1b[97;40m")?;
-        line.strip_suffix("\x1b[0m")
-    });
-    assert_eq!(read_qr(&of_code.collect::<Vec<_>>().join("\n")), line);
-}
-
 #[test]
 fn both_generations_open_through_the_overlap_and_the_old_one_is_refused_after() {
     let site = Site::new(binaries!());
@@ -246,6 +201,36 @@ fn a_second_rotation_drops_what_nobody_used() {
     opens(&site, &mut daemon, &first);
     assert_eq!(daemon.count("granted"), before + 1);
     opens(&site, &mut daemon, &third);
+}
+
+#[test]
+fn a_third_generation_beside_two_in_use_is_refused() {
+    let site = Site::new(binaries!());
+    let first = site.key("laptop", &["ssh"]);
+    let mut daemon = site.daemon();
+    let second = rotate(&site, &[]);
+    opens(&site, &mut daemon, &second);
+    let knock = wire::open(Some("ssh"), 600);
+    first.knock(&site.lab.stranger, v4(&site), &knock);
+    daemon.expect("granted address=203.0.113.9 key=laptop");
+    let err = site.ctl(&["key", "rotate", "laptop"]).fails(2);
+    for part in ["two generations that are in use", "--force", "key retire"] {
+        assert!(err.contains(part), "{err}");
+    }
+    let both = [(1, "retiring".into()), (2, "active".into())];
+    assert_eq!(states(&site), both);
+    let third = rotate(&site, &["--force"]);
+    assert_eq!(
+        states(&site),
+        [(2, "retiring".into()), (3, "active".into())]
+    );
+    // What the dropped one has opened is closed, and it opens nothing.
+    assert!(!site.admits("ssh", site.lab.stranger.v4.into()));
+    let before = daemon.count("granted");
+    first.knock(&site.lab.stranger, v4(&site), &knock);
+    opens(&site, &mut daemon, &second);
+    opens(&site, &mut daemon, &third);
+    assert_eq!(daemon.count("granted"), before + 2);
 }
 
 #[test]

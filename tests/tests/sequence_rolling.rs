@@ -242,7 +242,7 @@ fn what_a_rolling_sequence_cannot_be_is_a_mistake() {
     }
     let said = site.ctl(&["check"]).fails(1);
     assert!(
-        said.contains("at most 16 can have a rolling sequence"),
+        said.contains("at most 16 keys can have the rolling sequence"),
         "{said}"
     );
 }

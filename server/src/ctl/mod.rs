@@ -285,7 +285,7 @@ impl Failure {
         let (mistakes, what, hint) = match self {
             Self::Mistakes(mistakes) => (&mistakes[..], None, None),
             Self::AsItWas(mistakes, hint) => {
-                let what = "as the guard is up it was before these mistakes were made";
+                let what = "the guard is up by the last good configuration";
                 (&mistakes[..], Some(what), Some(hint))
             }
             Self::Usage(what, hint) | Self::Failed(what, hint) => {

@@ -79,6 +79,9 @@ impl Daemon {
         if let Some(listener) = listener {
             self.listener = listener;
         }
+        for error in self.server.settings.all_errors() {
+            observers::say(Level::Error, "config-error", error);
+        }
         let now = self.server.clock.now();
         self.server.reconfigure(now);
         self.refill_prefilter();

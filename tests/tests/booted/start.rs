@@ -112,7 +112,8 @@ fn what_the_daemons_user_cannot_read_is_found_and_the_guard_is_up_without_it() {
     home.machine.switch_off();
     home.machine.boot();
     home.is_shut();
-    home.machine.until_logged(GUARD, "before these mistakes", 1);
+    home.machine
+        .until_logged(GUARD, "by the last good configuration", 1);
     home.gets_in();
     // As it is said.
     let (_, mend) = said.split_once("mend it with: ").unwrap();
@@ -140,7 +141,8 @@ fn a_start_with_a_mistake_in_the_configuration_has_the_guard_and_the_way_in_as_b
     home.machine.switch_off();
     home.machine.boot();
     home.is_shut();
-    home.machine.until_logged(GUARD, "before these mistakes", 1);
+    home.machine
+        .until_logged(GUARD, "by the last good configuration", 1);
     home.machine.until_logged(DAEMON, "oneknockd.toml:", 1);
     home.gets_in();
     // The guard alone is there too.
