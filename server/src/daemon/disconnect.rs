@@ -19,6 +19,9 @@ use std::time::Duration;
 /// How long the journal is waited for.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
+/// So many targets of the port sequence are remembered; with more, only those that are open.
+const MOST_BY_SEQUENCE: usize = 65_536;
+
 /// What the worker knows of connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SharedConnections(Arc<Mutex<Connections>>);
@@ -69,6 +72,20 @@ impl Daemon {
         });
     }
 
+    /// In monitored mode: takes note of what the port sequence has opened, which the kernel alone
+    /// knows, and forgets where another program removes the table. To be called about once a
+    /// second.
+    pub(super) fn note_sequence_targets(&mut self) {
+        if self.server.kernel.is_exclusive() {
+            return;
+        }
+        let now = self.sequence_targets();
+        self.by_sequence.extend(&now);
+        if self.by_sequence.len() > MOST_BY_SEQUENCE {
+            self.by_sequence = now;
+        }
+    }
+
     /// In monitored mode, after a repair: ends the connections that were made while the guard
     /// was not whole.
     pub(super) fn end_gap_connections(&mut self) {
@@ -83,7 +100,8 @@ impl Daemon {
             .grants(now, None)
             .map(|grant| grant.target.source)
             .collect();
-        let by_sequence = self.sequence_targets();
+        self.note_sequence_targets();
+        let by_sequence = self.by_sequence.clone();
         let shared = self.connections.clone();
         let guarded = self.server.guarded_connections();
         let state = self.server.paths.state();

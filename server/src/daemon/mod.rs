@@ -15,6 +15,7 @@ mod work;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Paths};
 use crate::control::{NoSocket, Socket};
+use crate::engine::Target;
 use crate::kernel::{KernelError, Monitor, RouteMonitor};
 use crate::listener::{CannotListen, Listener, Received};
 use crate::observers::{self, Level};
@@ -22,6 +23,7 @@ use crate::server::{OpenError, Server};
 use crate::store::StoreError;
 use commands::Next;
 use disconnect::SharedConnections;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -174,6 +176,8 @@ struct Daemon {
     /// In monitored mode: who wakes the loop when another program changes the guard.
     monitor: Option<Monitor>,
     connections: SharedConnections,
+    /// In monitored mode: what the port sequence was seen to open since the daemon started.
+    by_sequence: BTreeSet<Target>,
     prefilter: prefilter::Prefilter,
     rolling: rolling::Rolling,
     /// Where the state was missing: until the clock is synchronized nothing is accepted.
@@ -224,6 +228,7 @@ impl Daemon {
         self.report_trial_end(now);
         self.see_routes();
         self.roll();
+        self.note_sequence_targets();
         self.check_guard();
         self.check_clock(now);
         if let Some(uid) = self.control.take_rejected() {

@@ -9,6 +9,7 @@ use crate::kernel::{Kernel, RouteMonitor, default_gateways};
 use crate::listener::Listener;
 use crate::observers::{self, Level, Observers};
 use crate::server::{Opened, Server, ServerSettings};
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -77,6 +78,7 @@ impl Daemon {
             routes: RouteMonitor::start()?,
             monitor: None,
             connections: super::disconnect::SharedConnections::default(),
+            by_sequence: BTreeSet::new(),
             prefilter: super::prefilter::Prefilter::default(),
             rolling: super::rolling::Rolling::default(),
             awaiting_clock: None,
