@@ -92,12 +92,12 @@ pub fn explain(reason: Reason) -> Explained {
             "add it to services in the key's file",
         ),
         Reason::AddressNotSigned => (
-            "the key has signed_address = true and the packet signs no address: the client is behind NAT, or its invitation is older than that line",
+            "the key has require_signed_address = true and the packet signs no address: the client is behind NAT, or its invitation is older than that line",
             "import a new invitation on the client, or set it to false",
         ),
         Reason::AddressNotSource => (
             "the packet came from another address than the one that it signs: there is a NAT between, or somebody else sent it",
-            "set signed_address = false and import a new invitation, or set admit_others = true, in the key's file",
+            "set require_signed_address = false and import a new invitation, or set allow_other_addresses = true, in the key's file",
         ),
         Reason::AddressUnusable => (
             "a link-local, loopback or multicast address is no one host's",
@@ -105,7 +105,7 @@ pub fn explain(reason: Reason) -> Explained {
         ),
         Reason::SourceIsGateway => (
             "the source is this machine's default gateway, behind which is everybody: the router rewrites the sources of what it forwards",
-            "let the router keep them, or, knowing what that opens, set admit_gateway = true",
+            "let the router keep them, or, knowing what that opens, set allow_gateway = true",
         ),
         Reason::SupersededByClose => (
             "the key closed this service for this address with a later packet",

@@ -205,8 +205,8 @@ impl<'s> Stream<'s> {
 pub fn generous_key(site: &Site) -> Key {
     let key = site.key("laptop", &["ssh"]);
     let file = site.key_file("laptop");
-    site.set(&file, "admit_others", "true");
-    site.set(&file, "grants", "1000000");
+    site.set(&file, "allow_other_addresses", "true");
+    site.set(&file, "max_grants", "1000000");
     site.set(&file, "knocks_per_minute", "10000000");
     site.set(&site.config(), "skew", "\"10m\"");
     key

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 /// Puts a sequence for ssh that rolls into the configuration, with more lines of its section.
 pub fn configure(site: &Site, more: &str) {
     let text = fs::read_to_string(site.config()).unwrap();
-    let section = format!("\n[sequence]\nservice = \"ssh\"\nrolling = \"1m\"\n{more}\n");
+    let section = format!("\n[sequence]\nservice = \"ssh\"\nrolling = true\n{more}\n");
     fs::write(site.config(), format!("{text}{section}")).unwrap();
 }
 

@@ -30,7 +30,7 @@ fn without_a_daemon_what_a_key_has_opened_is_closed_and_stays_so() {
     for (number, call) in calls.iter().enumerate() {
         let site = Site::new(binaries!());
         // Owned and watched by turns.
-        let guard = ["\"owned\"", "\"watched\""][number % 2];
+        let guard = ["\"exclusive\"", "\"monitored\""][number % 2];
         site.set(&site.config(), "guard", guard);
         let keys = ["laptop", "phone"].map(|name| site.key(name, &["ssh"]));
         let mut daemon = site.daemon();

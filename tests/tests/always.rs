@@ -1,19 +1,15 @@
-//! `[always]`: networks that never need to knock.
+//! `trusted_networks`: networks that never need to knock.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
 use oneknock_tests::wire::Probe;
 use oneknock_tests::{Site, binaries, wire};
-use std::fs;
 
 const LAPTOPS: &str = "[\"198.51.100.0/24\", \"2001:db8:0:2::/64\"]";
 
 /// The configuration with these networks.
 fn set_always(site: &Site, networks: &str) {
-    let text = fs::read_to_string(site.config()).unwrap();
-    let (before, _) = text.split_once("\n[always]").unwrap_or((&text, ""));
-    let table = format!("\n[always]\nnetworks = {networks}\n");
-    fs::write(site.config(), format!("{before}{table}")).unwrap();
+    site.set(&site.config(), "trusted_networks", networks);
 }
 
 #[test]
@@ -50,7 +46,7 @@ fn whoever_is_in_such_a_network_gets_in_without_a_knock_and_nobody_else() {
 fn its_connections_are_not_ended_as_made_while_the_guard_was_down() {
     let site = Site::new(binaries!());
     site.laptop_key();
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     set_always(&site, LAPTOPS);
     let mut daemon = site.daemon();
     daemon.signal(Signal::SIGSTOP);

@@ -181,7 +181,7 @@ fn sessions_that_an_owned_guard_let_in_survive_the_change_to_a_watched_one() {
     let mut session = site.session(&["oneknock", "ssh", "home"]);
     site.oneknock(&["close", "home"]).ok();
     wait::until_true("no guest is left", || site.guests("ssh").is_empty());
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     daemon.signal(Signal::SIGHUP);
     daemon.expect("oneknockd: reloaded ");
     let delete = ["nft", "delete", "table", "inet", "oneknock"];
@@ -196,7 +196,7 @@ fn a_table_put_to_sleep_behind_nfts_back_is_no_guard() {
     let site = Site::new(binaries!());
     site.laptop_key();
     let mut daemon = site.daemon();
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     daemon.signal(Signal::SIGHUP);
     daemon.expect("oneknockd: reloaded ");
     // What nft does not say of a persistent table: flags 5, persistent and dormant.
@@ -209,7 +209,7 @@ fn a_table_put_to_sleep_behind_nfts_back_is_no_guard() {
 #[test]
 fn packets_of_an_outsider_fill_no_memory_of_a_watching_daemon() {
     let site = Site::new(binaries!());
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     let key = site.key("laptop", &["ssh"]);
     let mut daemon = site.daemon();
     let before = daemon.memory();
@@ -237,7 +237,7 @@ fn packets_of_an_outsider_fill_no_memory_of_a_watching_daemon() {
 fn a_saved_ruleset_brings_no_ended_grant_back() {
     let (site, _key, mut daemon) = {
         let site = Site::new(binaries!());
-        site.set(&site.config(), "guard", "\"watched\"");
+        site.set(&site.config(), "guard", "\"monitored\"");
         let key = site.key("laptop", &["ssh"]);
         let mut daemon = site.daemon();
         key.knock(
@@ -259,12 +259,12 @@ fn a_saved_ruleset_brings_no_ended_grant_back() {
 #[test]
 fn a_connection_made_in_a_gap_is_ended_also_where_the_guard_is_owned_after_it() {
     let site = Site::new(binaries!());
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     site.laptop_key();
     let mut daemon = site.daemon();
-    site.set(&site.config(), "guard", "\"owned\"");
+    site.set(&site.config(), "guard", "\"exclusive\"");
     daemon.signal(Signal::SIGHUP);
-    daemon.expect("guard=watched");
+    daemon.expect("guard=monitored");
     daemon.signal(Signal::SIGSTOP);
     site.lab.server.run(&["nft", "flush", "ruleset"]).ok();
     let to = (server(&site), 22).into();

@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 fn packets_that_wait_for_the_daemon_are_all_granted_in_their_order() {
     let site = Site::new(binaries!());
     let key = site.key("laptop", &["ssh"]);
-    site.set(&site.key_file("laptop"), "admit_others", "true");
-    site.set(&site.key_file("laptop"), "grants", "1000");
+    site.set(&site.key_file("laptop"), "allow_other_addresses", "true");
+    site.set(&site.key_file("laptop"), "max_grants", "1000");
     site.set(&site.key_file("laptop"), "knocks_per_minute", "1000");
     let mut daemon = site.daemon();
     let (laptop, server) = (&site.lab.laptop, IpAddr::from(site.lab.server.v4));

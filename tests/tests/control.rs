@@ -36,7 +36,7 @@ fn status_tells_how_the_daemon_is() {
     let guarded = json!([{"name": "ssh", "ports": ["tcp/22"], "grants": 1}]);
     assert_eq!(status["services"], guarded);
     assert_eq!(status["counters"]["accepted"], 1);
-    assert_eq!(status["guard"], "owned");
+    assert_eq!(status["guard"], "exclusive");
     assert_eq!(status["counters"]["ignored"]["replayed"], 1);
     assert_eq!(status["counters"]["refused"]["grant-limit"], 0);
     let words = site.ctl(&["status"]).ok();
@@ -95,9 +95,9 @@ fn grants_tells_who_from_where_to_what_and_how_long_still() {
 fn a_long_list_of_grants_is_complete() {
     let site = Site::new(binaries!());
     let key = site.key("laptop", &["ssh"]);
-    site.set(&site.key_file("laptop"), "grants", "1000");
+    site.set(&site.key_file("laptop"), "max_grants", "1000");
     site.set(&site.key_file("laptop"), "knocks_per_minute", "100000");
-    site.set(&site.key_file("laptop"), "admit_others", "true");
+    site.set(&site.key_file("laptop"), "allow_other_addresses", "true");
     let mut daemon = site.daemon();
     for number in 0..600_u16 {
         let [high, low] = number.to_be_bytes();
@@ -137,7 +137,7 @@ fn reload_says_what_check_would_and_whether_invitations_are_out_of_date() {
     let out_of_date = "warning: invitations that were given out before say otherwise now: ";
     site.set(&site.config(), "host", "\"elsewhere.lab\"");
     oneknock_tests::sequence::configure(&site, &oneknock_tests::sequence::STEPS, "");
-    site.set(&site.key_file("laptop"), "signed_address", "true");
+    site.set(&site.key_file("laptop"), "require_signed_address", "true");
     let said = site.ctl(&["reload"]);
     assert!(
         said.err.contains("key laptop: has no port sequence"),
@@ -161,7 +161,7 @@ fn reload_says_whether_the_daemon_took_it() {
     let done = site.ctl(&["reload"]);
     assert_eq!(done.code, Some(1), "{done}");
     assert!(done.err.contains("nonsense: is unknown"), "{done}");
-    assert!(done.err.contains("stays in force"), "{done}");
+    assert!(done.err.contains("runs on the last good one"), "{done}");
     daemon.expect("not-reloaded");
     let more = "[[service]]\nname = \"web\"\nports = [\"tcp/2222\"]\n";
     fs::write(site.config(), format!("{good}\n{more}")).unwrap();
@@ -245,7 +245,7 @@ fn why_says_what_was_the_matter_and_what_to_do() {
     let site = Site::new(binaries!());
     let laptop = site.key("laptop", &["ssh"]);
     let phone = site.key("phone", &["ssh"]);
-    site.set(&site.key_file("phone"), "signed_address", "true");
+    site.set(&site.key_file("phone"), "require_signed_address", "true");
     let mut daemon = site.daemon();
     let none = site.ctl(&["why"]);
     assert!(none.code == Some(0) && none.out.is_empty(), "{none}");
@@ -316,7 +316,7 @@ fn metrics_are_there_with_and_without_a_daemon() {
 
 #[test]
 fn teardown_is_done_by_the_daemon_which_then_ends() {
-    for guard in ["owned", "watched"] {
+    for guard in ["exclusive", "monitored"] {
         let site = Site::new(binaries!());
         site.key("laptop", &["ssh"]);
         site.set(&site.config(), "guard", &format!("\"{guard}\""));

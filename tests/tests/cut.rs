@@ -64,7 +64,7 @@ fn cut_ends_the_sessions_that_a_key_let_in_and_no_other() {
     for (number, way) in ways.iter().enumerate() {
         let site = Site::new(binaries!());
         // Owned and watched by turns.
-        let guard = ["\"owned\"", "\"watched\""][number % 2];
+        let guard = ["\"exclusive\"", "\"monitored\""][number % 2];
         site.set(&site.config(), "guard", guard);
         let (mut daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
         lives(&mut of_laptop);
@@ -77,7 +77,7 @@ fn cut_ends_the_sessions_that_a_key_let_in_and_no_other() {
 
 #[test]
 fn cut_ends_sessions_over_ipv6_too() {
-    for guard in ["\"owned\"", "\"watched\""] {
+    for guard in ["\"exclusive\"", "\"monitored\""] {
         let site = Site::new(binaries!());
         site.set(&site.config(), "guard", guard);
         let keys = [site.key("laptop", &["ssh"]), site.key("phone", &["ssh"])];
@@ -251,7 +251,7 @@ fn cut_ends_the_sessions_that_the_port_sequence_let_in() {
     sequence::configure(
         &site,
         &sequence::STEPS,
-        "step_time = \"5s\"\nopen_for = \"12s\"",
+        "step_time = \"5s\"\nduration = \"12s\"",
     );
     let _daemon = site.daemon();
     let (laptop, server) = (&site.lab.laptop, &site.lab.server);
@@ -278,7 +278,7 @@ fn cut_ends_walked_sessions_without_a_daemon_too() {
     sequence::configure(
         &site,
         &sequence::STEPS,
-        "step_time = \"5s\"\nopen_for = \"1m\"",
+        "step_time = \"5s\"\nduration = \"1m\"",
     );
     let mut daemon = site.daemon();
     daemon.signal(Signal::SIGKILL);

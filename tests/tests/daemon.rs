@@ -124,7 +124,7 @@ fn ready_tells_what_it_listens_on_and_guards() {
     site.key("laptop", &["ssh"]);
     let mut daemon = site.daemon_unready();
     let line = daemon.expect("ready");
-    let wanted = "oneknockd: ready listen=0.0.0.0:45123,[::]:45123 services=ssh keys=1 guard=owned enforcing=true";
+    let wanted = "oneknockd: ready listen=0.0.0.0:45123,[::]:45123 services=ssh keys=1 guard=exclusive enforcing=true";
     assert_eq!(line, wanted);
 }
 

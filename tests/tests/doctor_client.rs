@@ -156,7 +156,7 @@ fn behind_a_nat_it_says_so_and_what_a_server_that_wants_the_address_makes_of_it(
         "{said}"
     );
     site.ctl(&["revoke", "--all"]).ok();
-    site.set(&site.key_file("laptop"), "signed_address", "true");
+    site.set(&site.key_file("laptop"), "require_signed_address", "true");
     site.ctl(&["reload"]).ok();
     let line = site.ctl(&["key", "invite", "laptop"]).ok();
     let import = ["oneknock", "import", "--name", "strict"];

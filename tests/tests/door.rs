@@ -284,7 +284,7 @@ fn close_shuts_the_door_and_ends_no_session() {
 #[test]
 fn a_session_outlives_its_grant_and_a_new_connection_is_refused() {
     let site = Site::new(binaries!());
-    site.set_service("open_for", "\"2s\"");
+    site.set_service("default_duration", "\"2s\"");
     site.laptop_key();
     let _daemon = site.daemon();
     let server: IpAddr = site.lab.server.v4.into();

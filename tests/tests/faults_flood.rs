@@ -115,7 +115,7 @@ fn good_packets_of_a_keys_holder() {
     // Either runs into a limit of its own: the number of grants, and the rate.
     let [many, fast] = ["many", "fast"].map(|name| {
         let key = site.key(name, &["ssh"]);
-        site.set(&site.key_file(name), "admit_others", "true");
+        site.set(&site.key_file(name), "allow_other_addresses", "true");
         key
     });
     let most = format!("{}", PER_MINUTE * 1000);

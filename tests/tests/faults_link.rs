@@ -104,7 +104,7 @@ fn addresses(link: &str) -> String {
 fn interfaces_going_down_and_up() {
     let site = Site::new(binaries!());
     let key = site.laptop_key();
-    site.set(&site.key_file("laptop"), "admit_others", "true");
+    site.set(&site.key_file("laptop"), "allow_other_addresses", "true");
     let mut daemon = site.daemon();
     let (server, net) = (&site.lab.server, &site.lab.net);
     // What was granted before holds through it all.

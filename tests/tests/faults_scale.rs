@@ -45,7 +45,7 @@ fn until_said(daemon: &Running, text: &str, times: usize) {
 fn add_keys(site: &Site, number: usize) -> Vec<Secret> {
     let owner = Owner::wanted();
     let mut policy = Policy::new(vec!["ssh".parse().unwrap()]);
-    policy.admit_others = true;
+    policy.allow_other_addresses = true;
     let add = |n: usize| {
         let generation = Generation {
             number: 1,

@@ -65,7 +65,7 @@ fn opening_again_renews_and_never_shortens() {
 #[test]
 fn the_time_that_a_client_asks_for_is_capped_by_the_policy() {
     let site = Site::new(binaries!());
-    site.set_service("max_open_for", "\"50s\"");
+    site.set_service("max_duration", "\"50s\"");
     let key = site.key("laptop", &["ssh"]);
     let mut daemon = site.daemon();
     let server = site.lab.server.v4.into();
@@ -116,7 +116,7 @@ fn a_signed_address_that_is_not_the_sources_is_refused_unless_allowed() {
     assert_eq!(site.guests("ssh"), []);
     assert_eq!(site.probe(stranger, server.v4.into()), Probe::Silent);
 
-    site.set(&site.key_file("laptop"), "admit_others", "true");
+    site.set(&site.key_file("laptop"), "allow_other_addresses", "true");
     daemon.signal(Signal::SIGHUP);
     reloaded(&mut daemon, "services=ssh keys=1");
     knocks();
@@ -131,7 +131,7 @@ fn a_signed_address_that_is_not_the_sources_is_refused_unless_allowed() {
 fn a_key_that_must_sign_its_address_is_refused_without_and_opens_with_it() {
     let site = Site::new(binaries!());
     site.key("laptop", &["ssh"]);
-    site.set(&site.key_file("laptop"), "signed_address", "true");
+    site.set(&site.key_file("laptop"), "require_signed_address", "true");
     let line = site.ctl(&["key", "invite", "laptop"]).ok();
     let key = wire::Key {
         invitation: line.parse().unwrap(),
@@ -151,7 +151,7 @@ fn a_key_that_must_sign_its_address_is_refused_without_and_opens_with_it() {
 fn a_key_has_a_limit_of_knocks_and_of_live_grants() {
     let site = Site::new(binaries!());
     let key = site.key("laptop", &["ssh"]);
-    site.set(&site.key_file("laptop"), "grants", "1");
+    site.set(&site.key_file("laptop"), "max_grants", "1");
     site.set(&site.key_file("laptop"), "knocks_per_minute", "3");
     let mut daemon = site.daemon();
     let (v4, v6) = (site.lab.server.v4.into(), site.lab.server.v6.into());
@@ -183,7 +183,7 @@ fn the_servers_own_gateway_is_refused_unless_configured() {
         ));
     }
     assert_eq!(site.guests("ssh"), []);
-    site.set(&site.config(), "admit_gateway", "true");
+    site.set(&site.config(), "allow_gateway", "true");
     daemon.signal(Signal::SIGHUP);
     daemon.expect("oneknockd: reloaded");
     key.knock(net, site.lab.server.v4.into(), &wire::open(Some("ssh"), 0));

@@ -180,9 +180,9 @@ fn services_with_odd_names_load_and_the_whole_listing_loads_again() {
     let services: Vec<&str> = services.iter().map(String::as_str).collect();
     let site = Site::with_services(binaries!(), &services);
     let key = site.key("laptop", &names);
-    site.set(&site.key_file("laptop"), "grants", "100");
+    site.set(&site.key_file("laptop"), "max_grants", "100");
     // An owned table is not for other programs to load.
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     let mut daemon = site.daemon();
     for to in site.lab.server.addresses() {
         key.knock(&site.lab.laptop, to, &wire::open(None, 0));
@@ -205,7 +205,7 @@ fn ports_and_ranges_of_several_services_load_and_the_listing_loads_again() {
         "many=tcp/1000-1999,tcp/5",
     ];
     let site = Site::with_services(binaries!(), &services);
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     let _daemon = site.daemon();
     listing_loads_again(&site);
     for (port, state) in [

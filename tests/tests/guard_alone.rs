@@ -9,8 +9,6 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-const LAST_GOOD: &str = "oneknockd.toml is invalid; running on the last good configuration";
-
 #[test]
 fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
     let site = Site::new(binaries!());

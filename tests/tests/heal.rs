@@ -62,7 +62,7 @@ const HARMS: [(&str, &str); 12] = [
 
 fn watched() -> Site {
     let site = Site::new(binaries!());
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     site
 }
 
@@ -133,7 +133,7 @@ fn a_watched_guard_is_put_right_whatever_another_program_does_to_it() {
 
 #[test]
 fn a_reload_of_the_machines_own_rules_leaves_the_guard_up() {
-    for mode in ["owned", "watched"] {
+    for mode in ["exclusive", "monitored"] {
         let site = Site::new(binaries!());
         site.set(&site.config(), "guard", &format!("\"{mode}\""));
         let mut daemon = admitted(&site);
@@ -146,7 +146,7 @@ fn a_reload_of_the_machines_own_rules_leaves_the_guard_up() {
                 .server
                 .run(&["nft", "-f", rules.to_str().unwrap()])
                 .ok();
-            if mode == "watched" {
+            if mode == "monitored" {
                 daemon.expect("guard-repaired");
             }
             is_as_before(&site);
@@ -164,7 +164,7 @@ fn sighup_changes_an_owned_guard_and_it_stays_owned() {
         site.set_service("ports", ports);
         daemon.signal(Signal::SIGHUP);
         let line = daemon.expect("oneknockd: reloaded ");
-        assert!(line.contains("guard=owned"), "{line}");
+        assert!(line.contains("guard=exclusive"), "{line}");
         site.lab.server.run(&["nft", "flush", "ruleset"]).ok();
         is_as_before(&site);
         let shut = ports.contains("2222");
@@ -177,17 +177,17 @@ fn sighup_changes_an_owned_guard_and_it_stays_owned() {
 fn a_guard_changes_from_watched_to_owned_when_it_was_taken_down_between() {
     let site = watched();
     let mut daemon = admitted(&site);
-    site.set(&site.config(), "guard", "\"owned\"");
+    site.set(&site.config(), "guard", "\"exclusive\"");
     daemon.signal(Signal::SIGHUP);
     let line = daemon.expect("oneknockd: reloaded ");
-    assert!(line.contains("guard=watched"), "{line}");
+    assert!(line.contains("guard=monitored"), "{line}");
     // Whoever has configured it so is told that it is not.
     daemon.expect("exclusive-pending");
     is_as_before(&site);
     let is_said = || {
         let status = site.ctl(&["status"]).ok();
         let doctor = site.ctl(&["doctor"]).out;
-        let in_doctor = doctor.contains("not owned as configured");
+        let in_doctor = doctor.contains("not exclusive as configured");
         assert_eq!(
             in_doctor,
             status.contains("takes effect when the table is made again"),
@@ -206,10 +206,10 @@ fn a_guard_changes_from_watched_to_owned_when_it_was_taken_down_between() {
     let mut daemon = site.daemon();
     assert!(!is_said());
     is_as_before(&site);
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     daemon.signal(Signal::SIGHUP);
     let line = daemon.expect("oneknockd: reloaded ");
-    assert!(line.contains("guard=watched"), "{line}");
+    assert!(line.contains("guard=monitored"), "{line}");
     site.lab.server.run(&["nft", "flush", "ruleset"]).ok();
     daemon.expect("guard-repaired");
     is_as_before(&site);
@@ -309,7 +309,7 @@ fn a_connection_made_in_a_gap_is_ended_and_every_older_one_lives_on() {
 #[test]
 fn a_forwarded_connection_made_in_a_gap_passes_no_more() {
     let site = Site::with_services(binaries!(), &["ssh=tcp/22", "web=tcp/8080"]);
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     let key = site.key("laptop", &["web"]);
     let behind = site.lab.behind();
     let _sshd = Sshd::start(&site.lab, &behind);
@@ -351,7 +351,7 @@ fn a_forwarded_connection_made_in_a_gap_passes_no_more() {
 #[test]
 fn an_exchange_of_datagrams_begun_in_a_gap_passes_no_more() {
     let site = Site::with_services(binaries!(), &["ssh=tcp/22", "echo=udp/7"]);
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     let key = site.key("laptop", &["echo"]);
     let server = &site.lab.server;
     let echo = server.enter(|| UdpSocket::bind("0.0.0.0:7").unwrap());

@@ -254,7 +254,7 @@ fn whoever_has_had_a_key_still_knows_a_fixed_sequence_and_it_is_said() {
     // A rolling one follows from the secret that is gone.
     let text = fs::read_to_string(site.config()).unwrap();
     let (before, _) = text.split_once("\n[sequence]").unwrap();
-    let rolling = "\n[sequence]\nservice = \"ssh\"\nrolling = \"60s\"\n";
+    let rolling = "\n[sequence]\nservice = \"ssh\"\nrolling = true\n";
     fs::write(site.config(), format!("{before}{rolling}")).unwrap();
     site.key("laptop", &["ssh"]);
     let rotate = ["key", "rotate", "laptop", "--now"];

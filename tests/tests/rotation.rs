@@ -48,10 +48,10 @@ fn a_key_is_made_with_every_limit_and_shown_with_its_use() {
     let options = [
         "--not-after",
         "90d",
-        "--max-open",
+        "--max-duration",
         "1h",
-        "--signed-address",
-        "--admit-others",
+        "--require-signed-address",
+        "--allow-other-addresses",
     ];
     let add = [&["key", "add", "laptop"][..], &options].concat();
     let key = key_of(site.ctl(&add).ok());
@@ -63,9 +63,12 @@ fn a_key_is_made_with_every_limit_and_shown_with_its_use() {
     let [laptop, later] = &listed["keys"].as_array().unwrap()[..] else {
         panic!("{listed}");
     };
-    assert_eq!(laptop["max_open_for"], 3600);
+    assert_eq!(laptop["max_duration"], 3600);
     assert_eq!(
-        (&laptop["signed_address"], &laptop["admit_others"]),
+        (
+            &laptop["require_signed_address"],
+            &laptop["allow_other_addresses"]
+        ),
         (&json!(true), &json!(true))
     );
     let generation = &laptop["generations"][0];

@@ -15,7 +15,11 @@ use std::net::IpAddr;
 /// A server whose guard is up, with the sequence.
 fn site() -> (Site, oneknock_tests::process::Running) {
     let site = Site::new(binaries!());
-    configure(&site, &STEPS, "public = [\"tcp/443\", \"udp/5000-5010\"]");
+    configure(
+        &site,
+        &STEPS,
+        "ignored_ports = [\"tcp/443\", \"udp/5000-5010\"]",
+    );
     let daemon = site.daemon();
     (site, daemon)
 }
@@ -23,7 +27,7 @@ fn site() -> (Site, oneknock_tests::process::Running) {
 #[test]
 fn the_right_order_opens_for_its_own_address_and_time_with_the_daemon_killed() {
     let site = Site::new(binaries!());
-    configure(&site, &STEPS, "step_time = \"5s\"\nopen_for = \"5s\"");
+    configure(&site, &STEPS, "step_time = \"5s\"\nduration = \"5s\"");
     let mut daemon = site.daemon();
     daemon.signal(Signal::SIGKILL);
     daemon.end();
@@ -144,7 +148,7 @@ fn a_step_that_comes_again_does_no_harm_and_opens_nothing() {
 #[test]
 fn a_step_that_comes_too_late_is_a_misstep_and_its_penalty_ends() {
     let site = Site::new(binaries!());
-    configure(&site, &STEPS, "step_time = \"5s\"\nopen_for = \"5s\"");
+    configure(&site, &STEPS, "step_time = \"5s\"\nduration = \"5s\"");
     let _daemon = site.daemon();
     for from in both(1) {
         walk(&site, from, &STEPS[..3]);

@@ -10,7 +10,9 @@ use std::fs;
 /// nothing else of ours is on the machine.
 fn site(more: &str) -> (Site, String) {
     let site = Site::new(binaries!());
-    configure(&site, &STEPS, more);
+    configure(&site, &STEPS, "");
+    let text = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), format!("{more}\n{text}")).unwrap();
     let rules = site.ctl(&["rules", "--sequence-only"]).ok();
     fs::remove_dir_all(&site.dir).unwrap();
     (site, rules)
@@ -87,7 +89,7 @@ fn with_the_daemon_dead_it_is_said_that_the_sequence_lets_in_still() {
 
 #[test]
 fn rules_alone_let_in_whoever_never_needs_to_knock() {
-    let (site, rules) = site("[always]\nnetworks = [\"198.51.100.0/24\", \"2001:db8:0:2::/64\"]");
+    let (site, rules) = site("trusted_networks = [\"198.51.100.0/24\", \"2001:db8:0:2::/64\"]");
     site.lab.server.nft(&rules);
     for to in site.lab.server.addresses() {
         assert_eq!(site.probe(&site.lab.laptop, to), Probe::Open);

@@ -47,7 +47,7 @@ fn check_refuses_a_step_that_a_service_here_listens_on_and_proposes_a_sequence()
 #[test]
 fn check_proposes_a_sequence_beside_other_mistakes_and_names_ports_whose_use_is_a_misstep() {
     let site = Site::new(binaries!());
-    configure(&site, &STEPS, "public = [\"tcp/443\"]");
+    configure(&site, &STEPS, "ignored_ports = [\"tcp/443\"]");
     let listen = |at: &str| site.lab.server.enter(|| TcpListener::bind(at)).unwrap();
     // What this machine alone can reach does not matter.
     let _others = ["0.0.0.0:443", "[::]:8080", "127.0.0.1:7000", "[::1]:300"].map(listen);

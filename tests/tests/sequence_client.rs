@@ -16,7 +16,7 @@ const TCP: [&str; 4] = ["tcp/7000", "tcp/8000", "tcp/300", "tcp/9000"];
 /// A site with a sequence and a door for it on the laptop.
 fn site(steps: &[&str]) -> (Site, Running) {
     let site = Site::new(binaries!());
-    configure(&site, steps, "open_for = \"1m\"");
+    configure(&site, steps, "duration = \"1m\"");
     site.laptop_key();
     let daemon = site.daemon();
     (site, daemon)

@@ -17,7 +17,7 @@ fn site() -> (Site, Running) {
 
 fn site_with(step_time: &str) -> (Site, Running) {
     let site = Site::new(binaries!());
-    let more = format!("step_time = \"{step_time}\"\nopen_for = \"{step_time}\"");
+    let more = format!("step_time = \"{step_time}\"\nduration = \"{step_time}\"");
     configure(&site, &STEPS, &more);
     let daemon = site.daemon();
     (site, daemon)
@@ -62,7 +62,7 @@ fn a_copy_of_a_step_that_has_ended_is_no_misstep_also_after_success() {
 fn syns_that_tcp_itself_sends_again_for_seconds_do_no_harm() {
     let steps = ["tcp/7000", "tcp/8000", "tcp/300", "tcp/9000"];
     let site = Site::new(binaries!());
-    configure(&site, &steps, "step_time = \"5s\"\nopen_for = \"5s\"");
+    configure(&site, &steps, "step_time = \"5s\"\nduration = \"5s\"");
     let _daemon = site.daemon();
     let mut capture = Capture::start(&site.lab.server, "tcp");
     let to: IpAddr = site.lab.server.v4.into();

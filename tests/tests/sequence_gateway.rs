@@ -35,7 +35,7 @@ fn nobody_walks_as_the_machines_gateway_unless_configured() {
     daemon.signal(Signal::SIGKILL);
     daemon.end();
     is_barred(&site, net, 1001);
-    site.set(&site.config(), "admit_gateway", "true");
+    site.set(&site.config(), "allow_gateway", "true");
     let _daemon = site.daemon();
     for from in net.addresses() {
         walk_at(&site, net, from, &STEPS);

@@ -68,8 +68,8 @@ fn a_key_whose_policy_a_sequence_cannot_keep_has_none() {
     let site = site();
     let [signs, stays] = two_keys(&site, ["signs", "stays"]);
     let short = site.key("short", &["ssh"]);
-    site.set(&site.key_file("signs"), "signed_address", "true");
-    site.set(&site.key_file("short"), "max_open_for", "\"19s\"");
+    site.set(&site.key_file("signs"), "require_signed_address", "true");
+    site.set(&site.key_file("short"), "max_duration", "\"19s\"");
     let invited = |key: &str| -> Invitation {
         let line = site.ctl(&["key", "invite", key]).ok();
         line.parse().unwrap()

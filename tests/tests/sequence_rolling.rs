@@ -84,7 +84,7 @@ fn no_step_is_a_misstep_while_all_are_told_anew() {
 #[test]
 fn a_copy_of_a_rolling_step_that_has_ended_is_no_misstep() {
     let site = Site::new(binaries!());
-    rolling::configure(&site, "step_time = \"5s\"\nopen_for = \"5s\"");
+    rolling::configure(&site, "step_time = \"5s\"\nduration = \"5s\"");
     let key = site.key("laptop", &["ssh"]);
     let _daemon = site.daemon();
     early_in_a_minute();
@@ -216,18 +216,18 @@ fn what_a_rolling_sequence_cannot_be_is_a_mistake() {
     let good = fs::read_to_string(site.config()).unwrap();
     for (from, to, why) in [
         (
-            "rolling = \"1m\"",
+            "rolling = true",
             "rolling = \"2m\"",
-            "sequence.rolling: must be from 1m to 1m",
+            "sequence.rolling: must be true or false",
         ),
         (
-            "rolling = \"1m\"",
-            "rolling = \"1m\"\nports = [\"tcp/9\"]",
+            "rolling = true",
+            "rolling = true\nports = [\"tcp/9\"]",
             "no ports of its own",
         ),
         (
-            "rolling = \"1m\"",
-            "rolling = \"1m\"\npublic = [\"tcp/1-65535\"]",
+            "rolling = true",
+            "rolling = true\nignored_ports = [\"tcp/1-65535\"]",
             "is guarded or public",
         ),
     ] {

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 /// is looked for.
 fn site(steps: &[&str]) -> (Site, Running) {
     let site = Site::new(binaries!());
-    configure(&site, steps, "step_time = \"1m\"\nopen_for = \"5m\"");
+    configure(&site, steps, "step_time = \"1m\"\nduration = \"5m\"");
     let daemon = site.daemon();
     (site, daemon)
 }
@@ -117,9 +117,9 @@ fn a_scan_of_a_few_ports_with_the_steps_in_order_among_them_opens_nothing_howeve
 fn nmaps_scans_open_nothing_and_see_only_silence_at_the_steps() {
     let steps = ["tcp/7000", "tcp/8000", "tcp/300", "tcp/9000"];
     let site = Site::new(binaries!());
-    configure(&site, &steps, "step_time = \"1m\"\nopen_for = \"5m\"");
+    configure(&site, &steps, "step_time = \"1m\"\nduration = \"5m\"");
     // Of an owned guard nobody could take the penalties.
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     let _daemon = site.daemon();
     let some = "-p22,80-95,300,443,7000,8000,9000";
     let all = ["-p-", "--min-rate", "20000"];
@@ -295,7 +295,7 @@ fn every_set_of_a_sequence_has_a_size() {
     };
     assert_eq!(unsized_of(&site.lab.stranger), [""; 0]);
     let text = fs::read_to_string(site.config()).unwrap();
-    let rolling = text.replace(&format!("ports = {STEPS:?}"), "rolling = \"1m\"");
+    let rolling = text.replace(&format!("ports = {STEPS:?}"), "rolling = true");
     assert_ne!(text, rolling);
     for text in [text, rolling] {
         fs::write(site.config(), text).unwrap();

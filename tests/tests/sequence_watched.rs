@@ -8,8 +8,8 @@ use oneknock_tests::{Site, binaries, wait};
 #[test]
 fn a_session_that_the_sequence_let_in_outlives_a_gap_of_a_watched_guard() {
     let site = Site::new(binaries!());
-    configure(&site, &STEPS, "step_time = \"5s\"\nopen_for = \"5s\"");
-    site.set(&site.config(), "guard", "\"watched\"");
+    configure(&site, &STEPS, "step_time = \"5s\"\nduration = \"5s\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     let key = site.key("phone", &["ssh"]);
     let mut daemon = site.daemon();
     let (laptop, server) = (&site.lab.laptop, &site.lab.server);
@@ -40,7 +40,7 @@ fn a_session_that_the_sequence_let_in_outlives_a_gap_of_a_watched_guard() {
 fn what_other_programs_do_to_the_sequence_of_a_watched_guard_is_put_right() {
     let site = Site::new(binaries!());
     configure(&site, &STEPS, "");
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     let mut daemon = site.daemon();
     let harms = [
         "flush chain inet oneknock sequence",

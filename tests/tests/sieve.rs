@@ -79,7 +79,7 @@ fn a_forgery_with_a_selector_in_force_is_not_tracked() {
 #[test]
 fn a_sieve_that_was_emptied_shuts_nobody_out() {
     let site = Site::new(binaries!());
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     let key = site.laptop_key();
     let mut daemon = site.daemon();
     let server = &site.lab.server;

@@ -218,10 +218,10 @@ fn a_main_file_that_is_right_is_in_force_whatever_a_key_names() {
     site.key("phone", &["web"]);
     let stranger = &site.lab.stranger;
     let text = fs::read_to_string(site.config()).unwrap();
-    let always = format!("\n[always]\nnetworks = [\"{}/32\"]\n", stranger.v4);
+    let trusted = format!("[\"{}/32\"]", stranger.v4);
     let (main, services) = text.split_once("[[service]]").unwrap();
     let first = services.split_once("[[service]]").unwrap().0;
-    fs::write(site.config(), format!("{text}{always}")).unwrap();
+    site.set(&site.config(), "trusted_networks", &trusted);
     stop(site.daemon());
     // Neither the network nor the service is to be any more.
     fs::write(site.config(), format!("{main}[[service]]{first}")).unwrap();

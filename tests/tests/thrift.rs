@@ -72,8 +72,8 @@ fn what_arrives_together_is_one_append_and_one_batch() {
     const KNOCKS: usize = 150;
     let site = Site::new(binaries!());
     let key = site.key("laptop", &["ssh"]);
-    site.set(&site.key_file("laptop"), "admit_others", "true");
-    site.set(&site.key_file("laptop"), "grants", "1000");
+    site.set(&site.key_file("laptop"), "allow_other_addresses", "true");
+    site.set(&site.key_file("laptop"), "max_grants", "1000");
     site.set(&site.key_file("laptop"), "knocks_per_minute", "1000");
     let daemon = site.daemon();
     let (laptop, server) = (&site.lab.laptop, IpAddr::from(site.lab.server.v4));

@@ -88,7 +88,7 @@ fn a_trial_that_nobody_confirms_ends_by_itself_also_with_the_daemon_dead() {
 
 #[test]
 fn a_trial_goes_on_through_a_restart_a_reload_and_a_flush_and_ends_on_time() {
-    for guard in ["owned", "watched"] {
+    for guard in ["exclusive", "monitored"] {
         let site = Site::not_enabled(binaries!());
         site.set(&site.config(), "guard", &format!("\"{guard}\""));
         let mut daemon = on_trial(&site);
@@ -100,7 +100,7 @@ fn a_trial_goes_on_through_a_restart_a_reload_and_a_flush_and_ends_on_time() {
         daemon.expect("ready");
         site.ctl(&["reload"]).ok();
         assert_eq!(stranger(&site), Probe::Silent, "{guard}");
-        if guard == "watched" {
+        if guard == "monitored" {
             site.lab.server.nft("flush ruleset");
             daemon.expect("guard-repaired");
             assert_eq!(stranger(&site), Probe::Silent, "{guard}");
@@ -164,7 +164,7 @@ fn a_session_through_a_guarded_port_that_is_redirected_confirms() {
 
 #[test]
 fn what_a_daemon_that_cannot_be_asked_keeps_on_trial_is_not_confirmed() {
-    for guard in ["owned", "watched"] {
+    for guard in ["exclusive", "monitored"] {
         let site = Site::not_enabled(binaries!());
         site.set(&site.config(), "guard", &format!("\"{guard}\""));
         let mut daemon = on_trial(&site);
@@ -174,13 +174,13 @@ fn what_a_daemon_that_cannot_be_asked_keeps_on_trial_is_not_confirmed() {
         assert!(said.contains("on trial still"), "{guard}: {said}");
         assert!(said.contains("restart oneknockd"), "{guard}: {said}");
         assert!(!site.enabled().exists());
-        if guard == "owned" {
+        if guard == "exclusive" {
             let said = site.ctl(&["guard"]).fails(6);
             assert!(said.contains("the guard goes down in"), "{said}");
         }
         daemon.expect("the trial has ended");
         until_open(&site);
-        if guard == "owned" {
+        if guard == "exclusive" {
             let said = site.ctl(&["guard"]).fails(7);
             assert!(said.contains("not enforcing"), "{said}");
             // As a call leaves it that was killed over it.
@@ -287,9 +287,8 @@ fn no_other_session_can_confirm() {
     assert_eq!(stranger(&site), Probe::Silent);
 
     // Who needs no knock proves nothing about knocks.
-    let always = format!("\n[always]\nnetworks = [\"{laptop}/32\"]\n");
-    let text = std::fs::read_to_string(site.config()).unwrap();
-    std::fs::write(site.config(), format!("{text}{always}")).unwrap();
+    let trusted = format!("[\"{laptop}/32\"]");
+    site.set(&site.config(), "trusted_networks", &trusted);
     site.ctl(&["reload"]).ok();
     let ssh = ["ssh", "server.lab", "-F", site.sshd.config(), &confirm];
     let said = site.lab.laptop.run(&ssh).fails(1);

@@ -45,7 +45,7 @@ fn a_daemon_without_its_socket_is_not_taken_for_none() {
 #[test]
 fn a_daemon_is_found_where_the_main_file_is_invalid() {
     let site = Site::new(binaries!());
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     site.laptop_key();
     let mut daemon = site.daemon();
     let text = fs::read_to_string(site.config()).unwrap();
@@ -62,7 +62,7 @@ fn a_daemon_is_found_where_the_main_file_is_invalid() {
 #[test]
 fn a_guard_that_is_put_back_is_not_said_to_be_down() {
     let site = Site::new(binaries!());
-    site.set(&site.config(), "guard", "\"watched\"");
+    site.set(&site.config(), "guard", "\"monitored\"");
     site.laptop_key();
     let _daemon = site.daemon();
     // Nothing is left by which it could be found: neither its socket nor its folder of keys.

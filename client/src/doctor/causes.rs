@@ -49,7 +49,7 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Seen) -> Vec<String> {
     }
     let mut own = ways.iter().flat_map(|way| &way.from);
     if rule == AddressRule::Signed && !own.any(|own| is_global(*own)) {
-        causes.push("the server demands the address in the packet, and behind NAT this machine does not know its own: signed_address = false for its key at the server, and a new invitation".into());
+        causes.push("the server demands the address in the packet, and behind NAT this machine does not know its own: require_signed_address = false for its key at the server, and a new invitation".into());
     }
     if seen.clock == Some(false) {
         causes.push("this machine's clock is wrong: timedatectl set-ntp true".into());

@@ -14,8 +14,8 @@ impl Config {
         Guard {
             server: self.server_id,
             mode: match self.guard {
-                Mode::Owned => GuardMode::Exclusive,
-                Mode::Watched => GuardMode::Monitored,
+                Mode::Exclusive => GuardMode::Exclusive,
+                Mode::Monitored => GuardMode::Monitored,
             },
             enforcing,
             services: self.services.iter().map(guarded).collect(),
@@ -33,7 +33,7 @@ impl Config {
     /// Which of these gateways the port sequence never admits.
     #[must_use]
     pub fn blocked_gateways(&self, gateways: &[IpAddr]) -> Vec<IpAddr> {
-        if self.admit_gateway || self.sequence.is_none() {
+        if self.allow_gateway || self.sequence.is_none() {
             return Vec::new();
         }
         gateways.to_vec()

@@ -49,13 +49,13 @@ pub struct Policy {
     /// The services it may open; at least one.
     pub services: Vec<ServiceName>,
     /// The longest time it may open any of them; the service's own limit holds too.
-    pub max_open_for: Option<Duration>,
+    pub max_duration: Option<Duration>,
     /// Whether the address to admit must be signed into the packet.
-    pub signed_address: bool,
+    pub require_signed_address: bool,
     /// Whether it may admit an address other than the packet's source.
-    pub admit_others: bool,
+    pub allow_other_addresses: bool,
     /// Live grants at once, 1 to 1,000,000: one for each service and address.
-    pub grants: u32,
+    pub max_grants: u32,
     /// Knocks a minute that are accepted, 1 to 10,000,000.
     pub knocks_per_minute: u32,
 }
@@ -66,10 +66,10 @@ impl Policy {
     pub fn new(services: Vec<ServiceName>) -> Self {
         Self {
             services,
-            max_open_for: None,
-            signed_address: false,
-            admit_others: false,
-            grants: GRANTS,
+            max_duration: None,
+            require_signed_address: false,
+            allow_other_addresses: false,
+            max_grants: GRANTS,
             knocks_per_minute: KNOCKS_PER_MINUTE,
         }
     }
@@ -123,10 +123,10 @@ pub fn read(file: &Path, name: KeyName, text: &str) -> Result<Parsed<Key>, Vec<C
     Reader::read(file, text, |file| {
         let services = file.list("services", "[\"ssh\"]");
         // Where the key is not there, the service's limit alone holds.
-        let max_open_for = file.duration_or("max_open_for", SECOND..=LONGEST, LONGEST);
-        let signed_address = file.flag("signed_address");
-        let admit_others = file.flag("admit_others");
-        let grants = file.number_or("grants", 1..=1_000_000, GRANTS);
+        let max_duration = file.duration_or("max_duration", SECOND..=LONGEST, LONGEST);
+        let require_signed_address = file.flag("require_signed_address");
+        let allow_other_addresses = file.flag("allow_other_addresses");
+        let grants = file.number_or("max_grants", 1..=1_000_000, GRANTS);
         let knocks = file.number_or("knocks_per_minute", 1..=10_000_000, KNOCKS_PER_MINUTE);
         let generations = file.tables("generation", generation);
         if let Some(generations) = &generations {
@@ -136,10 +136,10 @@ pub fn read(file: &Path, name: KeyName, text: &str) -> Result<Parsed<Key>, Vec<C
             name,
             policy: Policy {
                 services: services?,
-                max_open_for: Some(max_open_for?).filter(|&max| max < LONGEST),
-                signed_address: signed_address?,
-                admit_others: admit_others?,
-                grants: grants?,
+                max_duration: Some(max_duration?).filter(|&max| max < LONGEST),
+                require_signed_address: require_signed_address?,
+                allow_other_addresses: allow_other_addresses?,
+                max_grants: grants?,
                 knocks_per_minute: knocks?,
             },
             generations: generations?,
@@ -197,29 +197,29 @@ fn check_numbers(file: &Section<'_, '_>, generations: &[Generation]) {
 #[must_use]
 pub fn key_text(policy: &Policy, generations: &[Generation]) -> Zeroizing<String> {
     let services: Vec<String> = policy.services.iter().map(|s| format!("\"{s}\"")).collect();
-    let longest = policy.max_open_for.map_or(String::new(), |longest| {
+    let longest = policy.max_duration.map_or(String::new(), |longest| {
         let longest = humantime::format_duration(longest);
-        format!("max_open_for = \"{longest}\"\n")
+        format!("max_duration = \"{longest}\"\n")
     });
     let mut text = Zeroizing::new(String::with_capacity(1024 + 256 * generations.len()));
     // Writing to a String cannot fail.
     let _ = write!(
         text,
         "\
-# What this key may open, and for how long at the most.
+# What this key may open, and for how long at most.
 services = [{}]
 {longest}# Demand that the address to admit is signed into the packet.
-signed_address = {}
+require_signed_address = {}
 # Let it admit an address other than the one that it knocks from.
-admit_others = {}
+allow_other_addresses = {}
 # Live grants at once, and accepted knocks a minute.
-grants = {}
+max_grants = {}
 knocks_per_minute = {}
 ",
         services.join(", "),
-        policy.signed_address,
-        policy.admit_others,
-        policy.grants,
+        policy.require_signed_address,
+        policy.allow_other_addresses,
+        policy.max_grants,
         policy.knocks_per_minute,
     );
     for generation in generations {

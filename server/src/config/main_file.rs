@@ -29,7 +29,7 @@ const MAX_HISTORY: Duration = Duration::from_secs(3660 * 24 * 3600);
 /// The main configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// What a client's door is called.
+    /// What clients call this server, as in \"ssh home\".
     pub name: KeyName,
     /// The host that invitations name.
     pub host: Host,
@@ -51,7 +51,7 @@ pub struct Config {
     /// The group whose members may ask the daemon, besides root.
     pub control_group: Option<String>,
     /// Whether this machine's own default gateway may be admitted.
-    pub admit_gateway: bool,
+    pub allow_gateway: bool,
     /// Trusted networks, which never need to knock; no two overlap.
     pub trusted: Vec<IpNet>,
     /// What is guarded; at least one, no name and no port twice.
@@ -66,14 +66,14 @@ pub enum Guard {
     /// The kernel lets nobody else change it while the daemon runs; where the kernel
     /// cannot (before 6.9), as the other.
     #[default]
-    Owned,
+    Exclusive,
     /// The daemon watches it, and puts it up again.
-    Watched,
+    Monitored,
 }
 
 /// What stands for a guard that nobody can read.
 #[derive(Debug, thiserror::Error)]
-#[error("must be \"owned\" or \"watched\"")]
+#[error("must be \"exclusive\" or \"monitored\"")]
 pub struct BadGuard;
 
 impl std::str::FromStr for Guard {
@@ -81,8 +81,8 @@ impl std::str::FromStr for Guard {
 
     fn from_str(text: &str) -> Result<Self, BadGuard> {
         match text {
-            "owned" => Ok(Self::Owned),
-            "watched" => Ok(Self::Watched),
+            "exclusive" => Ok(Self::Exclusive),
+            "monitored" => Ok(Self::Monitored),
             _ => Err(BadGuard),
         }
     }
@@ -91,8 +91,8 @@ impl std::str::FromStr for Guard {
 impl std::fmt::Display for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Owned => "owned",
-            Self::Watched => "watched",
+            Self::Exclusive => "exclusive",
+            Self::Monitored => "monitored",
         })
     }
 }
@@ -196,8 +196,8 @@ fn parsed(path: &Path, text: &str) -> Result<Parsed<Config>, Vec<ConfigError>> {
         let grace = file.duration_or("rotation_grace", SECOND..=MAX_GRACE, ROTATION_GRACE);
         let guard = file.text_or("guard", Guard::default());
         let control_group = file.text_if::<GroupName>("control_group");
-        let admit_gateway = file.flag("admit_gateway");
-        let trusted = file.table_if("always", "always.", trusted::read);
+        let allow_gateway = file.flag("allow_gateway");
+        let trusted = trusted::read(file);
         let services = file.tables("service", service::read);
         let knock = knock_ports(port, listen.as_deref().unwrap_or_default());
         let sequence = file.table_if("sequence", "sequence.", |section| {
@@ -220,8 +220,8 @@ fn parsed(path: &Path, text: &str) -> Result<Parsed<Config>, Vec<ConfigError>> {
             rotation_grace: grace?,
             guard: guard?,
             control_group: control_group?.map(|group| group.0),
-            admit_gateway: admit_gateway?,
-            trusted: trusted?.unwrap_or_default(),
+            allow_gateway: allow_gateway?,
+            trusted: trusted?,
             services: services?,
             sequence: sequence?,
         })
@@ -291,9 +291,9 @@ pub fn main_text(config: &Config) -> String {
     let mut text = format!(
         "\
 # oneknockd: what the daemon guards and where it listens.
-# After a change: oneknockctl reload, which says every error and then changes nothing.
+# After a change: oneknockctl reload, which names every error, and then changes nothing.
 
-# What a client's door is called, and where clients find this machine.
+# What clients call this server, as in \"ssh home\", and where clients find this machine.
 name = \"{name}\"
 host = \"{host}\"
 # The UDP port that clients knock on. A router in front must pass it on; where it does
@@ -306,13 +306,13 @@ server_id = \"{id}\"
 listen = [{listen}]
 # How far a client's clock may be off, 1s to 10min.
 skew = \"{skew}\"
-# How long oneknockctl history looks back.
+# How long the history of grants looks back.
 history = \"{history}\"
 # Once a key's new secret is used, its old one works for no longer than this.
 rotation_grace = \"{grace}\"
-# \"owned\": while the daemon runs, no other program can change or flush the guard (Linux
-# 6.9 and later; before, as \"watched\"). \"watched\": what others change is put right
-# within a second. One that is up as \"watched\" stays so until it is taken down.
+# \"exclusive\": while the daemon runs, the kernel keeps other programs off the guard (Linux
+# 6.9 and later; before, as \"monitored\"). \"monitored\": the daemon repairs what other
+# programs change. A guard that was made as \"monitored\" stays so until it is removed.
 guard = \"{guard}\"
 # The group whose members may ask the daemon by oneknockctl, besides root; they can also end
 # grants, and take the guard down.
@@ -320,7 +320,7 @@ guard = \"{guard}\"
 # A router that rewrites the sources of what it passes on shows every visitor under
 # its own address; admitting that one, by a knock or a port sequence, would admit
 # everybody. Leave this false then.
-admit_gateway = {gateway}
+allow_gateway = {gateway}
 ",
         name = config.name,
         host = config.host,
@@ -335,7 +335,7 @@ admit_gateway = {gateway}
             Some(group) => format!("control_group = \"{group}\""),
             None => "#control_group = \"adm\"".into(),
         },
-        gateway = config.admit_gateway,
+        gateway = config.allow_gateway,
     );
     text.push_str(&trusted::text(&config.trusted));
     config
@@ -362,7 +362,7 @@ impl Config {
             history: HISTORY,
             rotation_grace: ROTATION_GRACE,
             guard: Guard::default(),
-            admit_gateway: false,
+            allow_gateway: false,
             trusted: Vec::new(),
             services: Vec::new(),
             sequence: None,

@@ -12,7 +12,7 @@ impl Config {
         Rules {
             skew: self.skew,
             rotation_grace: self.rotation_grace,
-            allow_gateway: self.admit_gateway,
+            allow_gateway: self.allow_gateway,
             services: self.services.iter().map(service_rules).collect(),
             keys: keys
                 .iter()
@@ -25,8 +25,8 @@ impl Config {
 fn service_rules(service: &Service) -> ServiceRules {
     ServiceRules {
         name: service.name,
-        default_time: service.open_for,
-        max_time: service.max_open_for,
+        default_time: service.default_duration,
+        max_time: service.max_duration,
     }
 }
 
@@ -40,10 +40,10 @@ fn key_rules(key: &Key, server_id: &ServerId) -> KeyRules {
     KeyRules {
         name: Arc::new(key.name.clone()),
         services: key.policy.services.clone(),
-        max_time: key.policy.max_open_for,
-        require_signed_address: key.policy.signed_address,
-        allow_other_address: key.policy.admit_others,
-        max_grants: key.policy.grants,
+        max_time: key.policy.max_duration,
+        require_signed_address: key.policy.require_signed_address,
+        allow_other_address: key.policy.allow_other_addresses,
+        max_grants: key.policy.max_grants,
         knocks_per_minute: key.policy.knocks_per_minute,
         generations: generations.collect(),
     }

@@ -6,7 +6,6 @@ use super::service::Service;
 use super::steps::{Taken, faults};
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::Ports;
-use oneknock_shared::rolling;
 use std::time::Duration;
 
 /// How long the next step may take where the configuration does not say.
@@ -18,8 +17,6 @@ const MAX_STEP: Duration = Duration::from_secs(60);
 const OPEN_FOR: Duration = Duration::from_secs(20);
 const MAX_OPEN_FOR: Duration = Duration::from_secs(300);
 
-/// The only time for which rolling steps hold.
-const PERIOD: Duration = Duration::from_secs(rolling::PERIOD_SECONDS as u64);
 /// How many keys may have a rolling sequence: each has so many ports at all times that the
 /// steps of more would often be in each other's way.
 pub const ROLLING_KEYS: usize = 16;
@@ -63,8 +60,8 @@ impl Sequence {
     /// what a key may open that is to sign its address, or for less.
     #[must_use]
     pub fn is_for(&self, policy: &Policy) -> bool {
-        let is_long_enough = policy.max_open_for.is_none_or(|most| most >= self.open_for);
-        policy.services.contains(&self.service) && !policy.signed_address && is_long_enough
+        let is_long_enough = policy.max_duration.is_none_or(|most| most >= self.open_for);
+        policy.services.contains(&self.service) && !policy.require_signed_address && is_long_enough
     }
 
     /// How long an address whose last packet was a misstep cannot do anything: longer than
@@ -83,16 +80,16 @@ pub fn read(
     knock: &[u16],
 ) -> Option<Sequence> {
     let service: Option<ServiceName> = section.text("service", "\"ssh\"");
-    let rolling = section.duration_if("rolling", PERIOD..=PERIOD);
-    let is_rolling = rolling.is_none_or(|rolling| rolling.is_some());
+    let rolling = section.flag("rolling");
+    let is_rolling = rolling.unwrap_or(true);
     let ports: Option<Vec<Ports>> = if is_rolling {
         section.list_or_none("ports")
     } else {
         section.list("ports", "[\"tcp/…\", \"udp/…\", …]")
     };
     let step_time = section.duration_or("step_time", MIN_STEP..=MAX_STEP, STEP);
-    let open_for = section.duration_or("open_for", MIN_STEP..=MAX_OPEN_FOR, OPEN_FOR);
-    let public: Option<Vec<Ports>> = section.list_or_none("public");
+    let open_for = section.duration_or("duration", MIN_STEP..=MAX_OPEN_FOR, OPEN_FOR);
+    let public: Option<Vec<Ports>> = section.list_or_none("ignored_ports");
     if let (Some(ports), Some(services), Some(public)) = (&ports, services, &public) {
         let taken = Taken {
             services,
@@ -113,23 +110,24 @@ pub fn read(
         && open_for < step_time
     {
         // Until a step has ended it comes again, and opens nothing anew.
-        section.note("open_for", "must not be shorter than step_time");
+        section.note("duration", "must not be shorter than step_time");
     }
     if let (Some(name), Some(services)) = (service, services) {
         match services.iter().find(|s| s.name == name) {
             None => section.note("service", format!("{name} is no [[service]] here")),
-            Some(of) if open_for.is_some_and(|open_for| open_for >= of.max_open_for) => {
-                let what = format!("must be shorter than max_open_for of service {name}");
-                section.note("open_for", what);
+            Some(of) if open_for.is_some_and(|open_for| open_for >= of.max_duration) => {
+                let what = format!("must be shorter than max_duration of service {name}");
+                section.note("duration", what);
             }
             Some(_) => {}
         }
     }
     Some(Sequence {
         service: service?,
-        steps: match rolling? {
-            Some(_) => Steps::Rolling,
-            None => Steps::Fixed(ports?),
+        steps: if rolling? {
+            Steps::Rolling
+        } else {
+            Steps::Fixed(ports?)
         },
         step_time: step_time?,
         open_for: open_for?,
@@ -151,19 +149,19 @@ pub fn text(sequence: Option<&Sequence>) -> String {
 # The fallback for networks that swallow UDP and for the day when the daemon is dead:
 # connection attempts to these ports in this order open the service; the kernel alone
 # watches. Weak: whoever is on the path can do it again. \"oneknockctl check\" proposes ports.
-# A key that is to sign its address, or may open for less than open_for, does not have it.
+# A key that is to sign its address, or may open for less than `duration`, does not have it.
 #[sequence]
 #service = \"ssh\"
 #ports = []
 # Instead of ports: they follow from each key's secret and the minute, so that a recorded
 # sequence is worthless two minutes later. Needs the daemon; forward tcp/10000-19999.
-#rolling = \"1m\"
+#rolling = true
 # How long each step may take, and how long it opens.
 #step_time = \"10s\"
-#open_for = \"20s\"
+#duration = \"20s\"
 # Ports that anybody may use. A connection attempt to any other port of this machine costs
 # its address a while in which no sequence opens.
-#public = [\"tcp/443\"]
+#ignored_ports = [\"tcp/443\"]
 "
         .into();
     };
@@ -175,7 +173,7 @@ pub fn text(sequence: Option<&Sequence>) -> String {
         Steps::Rolling => (
             "# The fallback for networks that swallow UDP; it needs the daemon, and without it is shut
 # for good within three minutes. Weak: whoever is on the path can do it again at once.",
-            "rolling = \"1m\"".into(),
+            "rolling = true".into(),
         ),
     };
     format!(
@@ -185,8 +183,8 @@ pub fn text(sequence: Option<&Sequence>) -> String {
 service = \"{}\"
 {steps}
 step_time = \"{}\"
-open_for = \"{}\"
-public = {}
+duration = \"{}\"
+ignored_ports = {}
 ",
         of.service,
         humantime::format_duration(of.step_time),
@@ -224,14 +222,14 @@ mod tests {
         let sequence = shortest();
         let policy = || Policy::new(vec!["web".parse().unwrap(), "ssh".parse().unwrap()]);
         let most = |time| Policy {
-            max_open_for: Some(time),
+            max_duration: Some(time),
             ..policy()
         };
         let is_for = |policy| sequence.is_for(&policy);
         assert!(is_for(policy()) && is_for(most(MIN_STEP)));
         assert!(!is_for(most(Duration::from_secs(4))));
         assert!(!is_for(Policy {
-            signed_address: true,
+            require_signed_address: true,
             ..policy()
         }));
         assert!(!is_for(Policy::new(vec!["web".parse().unwrap()])));

@@ -26,9 +26,9 @@ pub struct Service {
     /// Its ports; at least one.
     pub ports: Vec<Ports>,
     /// How long a knock that asks for no time opens it: whole seconds, at least one.
-    pub open_for: Duration,
+    pub default_duration: Duration,
     /// The longest time that a knock can open it.
-    pub max_open_for: Duration,
+    pub max_duration: Duration,
 }
 
 impl Service {
@@ -38,8 +38,8 @@ impl Service {
         Self {
             name,
             ports,
-            open_for: OPEN_FOR,
-            max_open_for: MAX_OPEN_FOR,
+            default_duration: OPEN_FOR,
+            max_duration: MAX_OPEN_FOR,
         }
     }
 }
@@ -48,24 +48,24 @@ impl Service {
 pub fn read(section: &mut Section<'_, '_>) -> Option<Service> {
     let name: Option<ServiceName> = section.text("name", "\"ssh\"");
     let ports = section.list("ports", "[\"tcp/22\"]");
-    let open_for = section.duration_or("open_for", SECOND..=LONGEST, OPEN_FOR);
-    let max = section.duration_or("max_open_for", SECOND..=LONGEST, MAX_OPEN_FOR);
+    let default_duration = section.duration_or("default_duration", SECOND..=LONGEST, OPEN_FOR);
+    let max = section.duration_or("max_duration", SECOND..=LONGEST, MAX_OPEN_FOR);
     if let Some(reserved) = name.filter(|n| RESERVED.contains(&n.as_str())) {
         section.note(
             "name",
             format!("{reserved} is taken by nft; choose another"),
         );
     }
-    if let (Some(open_for), Some(max)) = (open_for, max)
-        && open_for > max
+    if let (Some(default_duration), Some(max)) = (default_duration, max)
+        && default_duration > max
     {
-        section.note("open_for", "must not be longer than max_open_for");
+        section.note("default_duration", "must not be longer than max_duration");
     }
     Some(Service {
         name: name?,
         ports: ports?,
-        open_for: open_for?,
-        max_open_for: max?,
+        default_duration: default_duration?,
+        max_duration: max?,
     })
 }
 
@@ -101,12 +101,12 @@ pub fn text(service: &Service) -> String {
 name = \"{}\"
 ports = [{}]
 # How long a knock opens it, and the longest time that a knock may ask for.
-open_for = \"{}\"
-max_open_for = \"{}\"
+default_duration = \"{}\"
+max_duration = \"{}\"
 ",
         service.name,
         ports.join(", "),
-        humantime::format_duration(service.open_for),
-        humantime::format_duration(service.max_open_for),
+        humantime::format_duration(service.default_duration),
+        humantime::format_duration(service.max_duration),
     )
 }

@@ -1,4 +1,4 @@
-//! Trusted networks, which never need to knock: `[always]` of the main file.
+//! Trusted networks, which never need to knock: `trusted_networks` of the main file.
 
 use super::reader::Section;
 use ipnet::{IpNet, Ipv6Net};
@@ -35,19 +35,19 @@ impl FromStr for Entry {
     }
 }
 
-/// Reads the table.
+/// Reads the setting.
 pub fn read(section: &mut Section<'_, '_>) -> Option<Vec<IpNet>> {
-    let entries: Vec<Entry> = section.list_or_none("networks")?;
+    let entries: Vec<Entry> = section.list_or_none("trusted_networks")?;
     let networks: Vec<IpNet> = entries.into_iter().map(|entry| entry.0).collect();
     for (at, network) in networks.iter().enumerate() {
         let overlaps = |other: &&IpNet| other.contains(network) || network.contains(*other);
         if let Some(other) = networks[..at].iter().find(overlaps) {
-            section.note("networks", format!("{network} and {other} overlap"));
+            section.note("trusted_networks", format!("{network} and {other} overlap"));
         }
     }
     if are_everybody(&networks) {
         let what = "half of all addresses or more is everybody: then there is nothing to guard";
-        section.note("networks", what);
+        section.note("trusted_networks", what);
     }
     Some(networks)
 }
@@ -73,15 +73,15 @@ fn are_everybody(networks: &[IpNet]) -> bool {
     v4 >= 1 << 31 || v6 >= 1 << 124
 }
 
-/// The table's text, or how it would be written.
+/// The setting's text, or how it would be written.
 pub fn text(networks: &[IpNet]) -> String {
-    let about = "\n# Networks that never need to knock, such as the console's or a VPN's. Whoever can send\n# from there reaches every guarded port.\n";
+    let about = "# Networks that never need to knock, such as the console's or a VPN's. Everybody who can send\n# from there reaches every guarded port.\n";
     if networks.is_empty() {
-        return format!("{about}#[always]\n#networks = {EXAMPLE}\n");
+        return format!("{about}#trusted_networks = {EXAMPLE}\n");
     }
     let networks = networks.iter().map(|network| format!("\"{network}\""));
     let networks = networks.collect::<Vec<_>>().join(", ");
-    format!("{about}[always]\nnetworks = [{networks}]\n")
+    format!("{about}trusted_networks = [{networks}]\n")
 }
 
 #[cfg(test)]

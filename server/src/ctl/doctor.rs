@@ -80,7 +80,7 @@ fn daemon(paths: &Paths, is_down: bool) -> Vec<Finding> {
             }));
             findings.extend(status.exclusive_pending.then(|| {
                 Finding::trouble(
-                    "the guard is watched, and not owned as configured: it was put up so, and stays so until it is taken down; another program's \"flush ruleset\" takes it down for a moment",
+                    "the guard is monitored, and not exclusive as configured: it was put up so, and stays so until it is taken down; another program's \"flush ruleset\" takes it down for a moment",
                     "when its ports may be open for a moment: oneknockctl teardown; systemctl start oneknockd",
                 )
             }));

@@ -99,7 +99,7 @@ enum Command {
         /// One JSON object.
         ///
         /// Its members: version, pid, `up_seconds`, `clock_ms`, `skew_seconds`, port, listen, guard
-        /// (owned or watched), `exclusive_pending` (whether it is to be owned and has to be
+        /// (exclusive or monitored), `exclusive_pending` (whether it is to be exclusive and has to be
         /// taken down for it), enforcing (whether the guarded ports are shut for good), trial
         /// (`left_seconds`, or null where none goes on), `sync_error` (why the kernel does not
         /// hold every grant, or null), services (name, ports, grants), keys, grants,

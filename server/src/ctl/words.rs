@@ -40,7 +40,7 @@ pub fn skipped(files: &[String]) -> String {
 }
 
 /// What to know and do about a guard that was monitored before it was to be exclusive.
-pub const EXCLUSIVE_PENDING: &str = "warning: guard = \"owned\" takes effect when the table is made again; when its ports may be open for a moment: oneknockctl teardown, then start oneknockd";
+pub const EXCLUSIVE_PENDING: &str = "warning: guard = \"exclusive\" takes effect when the table is made again; when its ports may be open for a moment: oneknockctl teardown, then start oneknockd";
 
 /// Several lines, without the last one's end.
 #[must_use]
@@ -423,7 +423,7 @@ mod tests {
             skew_seconds: 30,
             port: 45123,
             listen: vec![],
-            guard: "owned".into(),
+            guard: "exclusive".into(),
             exclusive_pending: false,
             sync_error: None,
             enforcing: true,

@@ -77,16 +77,16 @@ impl Daemon {
     /// How the guard is kept from other programs, as the configuration calls it.
     pub(super) fn guard_mode(&self) -> &'static str {
         if self.server.kernel.is_exclusive() {
-            "owned"
+            "exclusive"
         } else {
-            "watched"
+            "monitored"
         }
     }
 
     /// Whether the guard is monitored although it is to be exclusive, and could be: a table
-    /// becomes one that can be owned only when it is made.
+    /// becomes one that can be exclusive only when it is made.
     pub(super) fn exclusive_pending(&self) -> bool {
-        let is_wanted = self.server.settings.config.guard == Mode::Owned;
+        let is_wanted = self.server.settings.config.guard == Mode::Exclusive;
         is_wanted && !self.server.kernel.is_exclusive() && can_be_exclusive()
     }
 

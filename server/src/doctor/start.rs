@@ -37,11 +37,11 @@ fn enabled(config: &Config) -> io::Result<Vec<Finding>> {
         is_enabled("oneknockd.service")?,
         flushes,
     );
-    let is_watched = config.guard == Guard::Watched || !versions::can_own();
+    let is_watched = config.guard == Guard::Monitored || !versions::can_own();
     findings.extend((flushes && is_watched).then(|| {
         Finding::note(
-            "nftables.service flushes every ruleset when it is reloaded, and the guard is only watched: it is back within a second, and till then there is none",
-            format!("let {NFTABLES_CONF} delete its own tables in place of \"flush ruleset\", or use guard = \"owned\" and Linux 6.9 or later"),
+            "nftables.service flushes every ruleset when it is reloaded, and the guard is only monitored: it is back within a second, and till then there is none",
+            format!("let {NFTABLES_CONF} delete its own tables in place of \"flush ruleset\", or use guard = \"exclusive\" and Linux 6.9 or later"),
         )
     }));
     Ok(findings)

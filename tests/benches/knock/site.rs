@@ -53,7 +53,7 @@ impl Measured {
         near.ip_batch(&lines.collect::<String>());
         let key = site.key("laptop", &["ssh", "bulk"]);
         let file = site.key_file("laptop");
-        site.set(&file, "grants", "1000000");
+        site.set(&file, "max_grants", "1000000");
         site.set(&file, "knocks_per_minute", "10000000");
         site.set(&site.config(), "skew", "\"10min\"");
         let text = fs::read_to_string(&file).unwrap();

@@ -55,7 +55,7 @@ fn main() {
     }
     let generation = format!("[[generation]]\nnumber = 1\nsecret = \"{SECRET}\"\n");
     let policy = "services = [\"ssh\"]\n";
-    let more = "max_open_for = \"8h\"\nsigned_address = true\nadmit_others = false\ngrants = 16\n\
+    let more = "max_duration = \"8h\"\nrequire_signed_address = true\nallow_other_addresses = false\nmax_grants = 16\n\
                 knocks_per_minute = 60\n";
     let times = "not_before = 2026-01-01T00:00:00Z\nnot_after = 2027-01-01T00:00:00Z\n";
     write("key", 0, format!("{policy}{generation}").as_bytes());

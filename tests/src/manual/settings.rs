@@ -30,7 +30,7 @@ pub fn page() -> String {
         secret of the key.";
     paragraphs(&mut page, about);
     let policy = Policy {
-        max_open_for: Some(Duration::from_secs(8 * 3600)),
+        max_duration: Some(Duration::from_secs(8 * 3600)),
         ..Policy::new(vec!["ssh".parse().unwrap()])
     };
     settings(&mut page, &key_text(&policy, &[]));

@@ -60,7 +60,7 @@ fn a_machine_whose_start_locks_out_or_leaves_open_is_found_and_mended() {
     let said = home.doctor();
     assert!(!said.out.contains(watched), "{said}");
     let text = fs::read_to_string(home.machine.file(CONFIG)).unwrap();
-    let text = text.replace("guard = \"owned\"", "guard = \"watched\"");
+    let text = text.replace("guard = \"exclusive\"", "guard = \"monitored\"");
     home.machine.write(CONFIG, text, 0o640);
     let said = home.doctor();
     assert!(said.out.contains(watched), "{said}");

@@ -47,7 +47,7 @@ fn installed_enabled_knocked_at_reloaded_and_stopped() {
     assert!(done.err.contains("a daemon runs"), "{done}");
     machine.run(&["mv", &aside, &socket]).ok();
     let more = format!(
-        "{right}\n[[service]]\nname = \"more\"\nports = [\"tcp/{UNGUARDED}\"]\nopen_for = \"30s\"\nmax_open_for = \"8h\"\n"
+        "{right}\n[[service]]\nname = \"more\"\nports = [\"tcp/{UNGUARDED}\"]\ndefault_duration = \"30s\"\nmax_duration = \"8h\"\n"
     );
     let v4 = lab.server.v4.into();
     for (text, probe) in [(&more, Probe::Silent), (&right, Probe::Open)] {

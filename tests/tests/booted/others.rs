@@ -63,7 +63,7 @@ fn a_watched_guard_is_back_after_nftables_service_has_reloaded() {
     let home = Home::new(&lab);
     home.systemctl(&["enable", "--now", "nftables"]);
     let text = fs::read_to_string(home.machine.file(CONFIG)).unwrap();
-    let watched = text.replace("guard = \"owned\"", "guard = \"watched\"");
+    let watched = text.replace("guard = \"exclusive\"", "guard = \"monitored\"");
     assert_ne!(text, watched);
     home.machine.write(CONFIG, watched, 0o640);
     home.enable();

@@ -177,7 +177,11 @@ fn an_upgrade_under_a_running_server_loses_no_grant_and_no_session() {
     let home = Home::new(&lab);
     let machine = &home.machine;
     // Longer than any upgrade takes.
-    let longer = ["sed", "-i", "s/^open_for = \"30s\"/open_for = \"30m\"/"];
+    let longer = [
+        "sed",
+        "-i",
+        "s/^default_duration = \"30s\"/default_duration = \"30m\"/",
+    ];
     machine.run(&[&longer[..], &[CONFIG]].concat()).ok();
     home.enable();
     home.gets_in();

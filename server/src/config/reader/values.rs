@@ -75,20 +75,6 @@ impl Section<'_, '_> {
         None
     }
 
-    /// A duration in a range, where the key is there.
-    #[expect(clippy::option_option, reason = "absent and wrong are two things here")]
-    pub fn duration_if(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<Duration>,
-    ) -> Option<Option<Duration>> {
-        if self.optional(key).is_none() {
-            return Some(None);
-        }
-        let any = *range.start();
-        self.duration_or(key, range, any).map(Some)
-    }
-
     /// A point in time, UTC, where the key is there: `2026-01-31T12:00:00Z`, unquoted.
     #[expect(clippy::option_option, reason = "absent and wrong are two things here")]
     pub fn time(&mut self, key: &'static str) -> Option<Option<Timestamp>> {

@@ -49,9 +49,9 @@ fn a_key_whose_time_or_overlap_is_over_is_none() {
 #[test]
 fn everything_that_a_key_file_can_say_is_written_and_read_back() {
     let mut policy = Policy::new(vec!["ssh".parse().unwrap(), "web".parse().unwrap()]);
-    policy.max_open_for = Some(std::time::Duration::from_secs(5400));
-    (policy.signed_address, policy.admit_others) = (true, true);
-    (policy.grants, policy.knocks_per_minute) = (3, 7);
+    policy.max_duration = Some(std::time::Duration::from_secs(5400));
+    (policy.require_signed_address, policy.allow_other_addresses) = (true, true);
+    (policy.max_grants, policy.knocks_per_minute) = (3, 7);
     let generation = |number, from: Option<u64>, to: Option<u64>| Generation {
         number,
         secret: Secret::generate().unwrap(),
@@ -122,7 +122,7 @@ fn of_files_with_one_secret_a_mere_copy_is_skipped_alone() {
     );
     let path = paths(&dir).key_file("phone");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("grants = 16", "grants = 17")).unwrap();
+    fs::write(&path, text.replace("max_grants = 16", "max_grants = 17")).unwrap();
     let (loaded, skipped) = sorted(&dir, UnknownNames::Refuse);
     assert_eq!((loaded.len(), skipped.len()), (0, 2));
 }
@@ -137,7 +137,7 @@ fn a_keys_fingerprint_changes_with_its_policy_alone() {
     fs::remove_file(&path).unwrap();
     add(&dir, "laptop", &secret, "ssh");
     assert_eq!(fingerprint(), before);
-    fs::write(&path, text.replace("grants = 16", "grants = 17")).unwrap();
+    fs::write(&path, text.replace("max_grants = 16", "max_grants = 17")).unwrap();
     assert_ne!(fingerprint(), before);
 }
 

@@ -81,7 +81,7 @@ fn an_unknown_name_is_no_error_to_a_lenient_reader() {
 #[test]
 fn an_unknown_key_is_a_mistake() {
     assert!(errors("skew =", "skwe =").contains("skwe: is unknown here"));
-    assert!(errors("open_for =", "openfor =").contains("openfor: is unknown here"));
+    assert!(errors("default_duration =", "openfor =").contains("openfor: is unknown here"));
 }
 
 #[test]
@@ -109,26 +109,27 @@ fn a_service_name_that_nft_takes_is_refused() {
 #[test]
 fn a_sequence_opens_for_a_step_at_least_and_for_less_than_its_service() {
     let mut config = sample();
-    config.services[0].max_open_for = std::time::Duration::from_secs(60);
+    config.services[0].max_duration = std::time::Duration::from_secs(60);
     let with = |times: &str| {
-        let section = format!("[sequence]\nservice = \"ssh\"\nrolling = \"1m\"\n{times}\n");
-        let text = main_text(&config).replace("open_for = \"30s\"", "open_for = \"10s\"");
+        let section = format!("[sequence]\nservice = \"ssh\"\nrolling = true\n{times}\n");
+        let text =
+            main_text(&config).replace("default_duration = \"30s\"", "default_duration = \"10s\"");
         let found = main_file::parse(Path::new("c"), &format!("{text}\n{section}"));
         let found = found.err().unwrap_or_default();
         let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
         lines.join("\n")
     };
-    assert_eq!(with("step_time = \"20s\"\nopen_for = \"59s\""), "");
+    assert_eq!(with("step_time = \"20s\"\nduration = \"59s\""), "");
     for (times, why) in [
         (
-            "open_for = \"1m\"",
-            "must be shorter than max_open_for of service ssh",
+            "duration = \"1m\"",
+            "must be shorter than max_duration of service ssh",
         ),
         (
-            "step_time = \"20s\"\nopen_for = \"19s\"",
+            "step_time = \"20s\"\nduration = \"19s\"",
             "must not be shorter than step_time",
         ),
-        ("open_for = \"4s\"", "must be from 5s to 5m"),
+        ("duration = \"4s\"", "must be from 5s to 5m"),
         ("step_time = \"4s\"", "must be from 5s to 1m"),
         ("step_time = \"61s\"", "must be from 5s to 1m"),
     ] {
@@ -139,7 +140,9 @@ fn a_sequence_opens_for_a_step_at_least_and_for_less_than_its_service() {
 
 #[test]
 fn open_for_is_not_longer_than_its_limit() {
-    assert!(errors("open_for = \"30s\"", "open_for = \"9h\"").contains("max_open_for"));
+    assert!(
+        errors("default_duration = \"30s\"", "default_duration = \"9h\"").contains("max_duration")
+    );
 }
 
 #[test]

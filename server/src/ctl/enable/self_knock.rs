@@ -36,8 +36,8 @@ pub fn knock(paths: &Paths, lock: &EditLock) -> Result<Duration, Failure> {
     let name: KeyName = OWN_KEY.parse().map_err(|e| Failure::new(OWN_KEY, e))?;
     let services = directory.config.services.iter().map(|s| s.name).collect();
     let mut policy = Policy::new(services);
-    policy.max_open_for = Some(OPEN_FOR);
-    policy.admit_others = true;
+    policy.max_duration = Some(OPEN_FOR);
+    policy.allow_other_addresses = true;
     let made = Generation::generate(1, KeyDirectory::now());
     let mut generation = made.map_err(|e| Failure::new("cannot make a key", e))?;
     let ends = u64::try_from(LIVES_FOR.as_millis()).unwrap_or(u64::MAX);

@@ -49,7 +49,7 @@ pub fn of_this_call(config: &Config, since: Duration) -> Result<Session, Failure
     let address = session.address;
     if config.never_knocks(address) {
         return refused(format!(
-            "the session from {address} needed no knock: it is in [always]"
+            "the session from {address} needed no knock: it is in trusted_networks"
         ));
     }
     if session.age > since {

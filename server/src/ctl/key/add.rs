@@ -25,18 +25,18 @@ pub struct Add {
     /// It opens nothing after then, written as for --not-before.
     #[arg(long, value_name = "TIME")]
     not_after: Option<Moment>,
-    /// The longest time that one knock of it opens a service, such as 1h, at most 30d.
-    #[arg(long, value_name = "TIME", value_parser = max_open)]
-    max_open: Option<Duration>,
-    /// Admit only an address that is signed into the packet: not from behind NAT.
+    /// The longest time for which one knock opens a service, such as 1h, at most 30d.
+    #[arg(long, value_name = "TIME", value_parser = max_duration)]
+    max_duration: Option<Duration>,
+    /// Require that the packet signs its address: not from behind NAT.
     #[arg(long)]
-    signed_address: bool,
-    /// Let it admit another address than the one that it knocks from.
+    require_signed_address: bool,
+    /// Allow grants for addresses other than the one that the knock comes from.
     #[arg(long)]
-    admit_others: bool,
+    allow_other_addresses: bool,
 }
 
-fn max_open(text: &str) -> Result<Duration, String> {
+fn max_duration(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(30 * 24 * 3600);
     let time = span_of_time(text)?;
     if time.subsec_nanos() != 0 || time.is_zero() || time > longest {
@@ -57,9 +57,9 @@ impl Add {
         }
         let now = KeyDirectory::now();
         let mut policy = Policy::new(self.known_services(&directory)?);
-        policy.max_open_for = self.max_open;
-        policy.signed_address = self.signed_address;
-        policy.admit_others = self.admit_others;
+        policy.max_duration = self.max_duration;
+        policy.require_signed_address = self.require_signed_address;
+        policy.allow_other_addresses = self.allow_other_addresses;
         let made = Generation::generate(1, now);
         let mut generation = made.map_err(|e| Failure::new("cannot make a key", e))?;
         generation.not_before = self.not_before.map(|moment| moment.after(now));

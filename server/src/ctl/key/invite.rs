@@ -69,7 +69,7 @@ pub fn line(config: &Config, key: &Key) -> Result<Zeroizing<String>, Failure> {
         key: key.name.clone(),
         generation: newest.number,
         secret: newest.secret.clone(),
-        address: if key.policy.signed_address {
+        address: if key.policy.require_signed_address {
             AddressRule::Signed
         } else {
             AddressRule::Any

@@ -194,10 +194,10 @@ fn describe(directory: &KeyDirectory<'_>, key: &Key, uses: &Uses, now: Timestamp
     json!({
         "key": key.name.as_str(),
         "services": services(key),
-        "max_open_for": policy.max_open_for.map(|max| max.as_secs()),
-        "signed_address": policy.signed_address,
-        "admit_others": policy.admit_others,
-        "grants": policy.grants,
+        "max_duration": policy.max_duration.map(|max| max.as_secs()),
+        "require_signed_address": policy.require_signed_address,
+        "allow_other_addresses": policy.allow_other_addresses,
+        "max_grants": policy.max_grants,
         "knocks_per_minute": policy.knocks_per_minute,
         "generations": generations.collect::<Vec<_>>(),
     })
@@ -212,19 +212,19 @@ pub fn show(paths: &Paths, name: &KeyName, as_json: bool) -> Result<(), Failure>
     }
     let policy = &key.policy;
     let word = |is: bool| if is { "yes" } else { "no" };
-    let longest = match policy.max_open_for {
+    let longest = match policy.max_duration {
         Some(max) => format_duration(max).to_string(),
         None => "as long as the service allows".into(),
     };
     print(&format!(
         "key {name}: services {}\n\
          opens for at most: {longest}\n\
-         address must be signed: {}; may admit others: {}\n\
+         address must be signed: {}; other addresses allowed: {}\n\
          live grants at most {}, knocks a minute at most {}",
         services(&key).join(", "),
-        word(policy.signed_address),
-        word(policy.admit_others),
-        policy.grants,
+        word(policy.require_signed_address),
+        word(policy.allow_other_addresses),
+        policy.max_grants,
         policy.knocks_per_minute,
     ))?;
     let generations = Generations::of(&key, &directory.config.server_id, &uses);

@@ -44,8 +44,8 @@ pub enum Command {
         name: KeyName,
         /// One JSON object.
         ///
-        /// Its members: key, services, `max_open_for` (seconds), `signed_address`, `admit_others`,
-        /// grants, `knocks_per_minute`, and generations, a list of number, state
+        /// Its members: key, services, `max_duration` (seconds), `require_signed_address`,
+        /// `allow_other_addresses`, `max_grants`, `knocks_per_minute`, and generations, a list of number, state
         /// (not-yet-valid, active, retiring, expired), made, `not_before`, until, used and
         /// `used_from`. Times are dates in UTC.
         #[arg(long)]
