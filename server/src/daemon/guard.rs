@@ -92,7 +92,7 @@ impl Daemon {
 
     /// Looks which default gateways there are: an interface or a route may have come since.
     pub(super) fn see_routes(&mut self) {
-        match self.routes.changed() {
+        match self.routes.take() {
             None => {}
             Some(Ok(gateways)) => self.server.set_gateways(gateways),
             // An error comes once; the gateways that were known stay.

@@ -6,6 +6,18 @@ use oneknock_shared::secret::ServerId;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// How long connections that are older than the guard may show themselves. They are TCP's.
+pub const GRACE_TIME: Duration = Duration::from_secs(60);
+
+/// A part of the ruleset that the guard can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OptionalPart {
+    /// What drops junk before connection tracking.
+    Prefilter,
+    /// The port sequence.
+    Sequence,
+}
+
 /// How the table is kept from other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuardMode {

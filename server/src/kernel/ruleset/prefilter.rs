@@ -5,10 +5,13 @@
 //! What begins with a current selector passes, and is not tracked either: a flood of it
 //! fills no table. The running daemon keeps the set filled a minute ahead.
 
-use super::super::OptionalPart;
-use super::super::names::{AddressFamily, PREFILTER, PREFILTER_VERDICT, SELECTORS};
-use super::{AddressType, Chain, Compare, DataType, Field, HookPoint, Rule, Ruleset};
-use super::{Set, Statement};
+use super::super::address::AddressFamily;
+use super::super::guard::OptionalPart;
+use super::super::names::{PREFILTER, PREFILTER_VERDICT, SELECTORS};
+use super::field::{Field, Value};
+use super::statement::{Rule, Statement, accept, count, discard, is, is_between, is_in, is_not};
+use super::statement::{jump, limit, no_track, of_family};
+use super::{Chain, HookPoint, Ruleset, Set};
 use oneknock_shared::port::Transport;
 use std::net::SocketAddr;
 
@@ -20,17 +23,12 @@ const UDP_HEADER: u16 = 8;
 const PACKET: (u16, u16) = (112, 512);
 
 /// Adds it to the guard's ruleset, for where the daemon listens.
-pub(super) fn add(ruleset: &mut Ruleset, listen: &[SocketAddr]) {
-    let mut set = Set::timed(SELECTORS, &[DataType::Selector]);
-    set.part = Some(OptionalPart::Prefilter);
-    ruleset.sets.push(set);
+pub fn add(ruleset: &mut Ruleset, listen: &[SocketAddr]) {
+    let set = Set::timed(SELECTORS, &[Field::SELECTOR]);
     let verdict = Chain::new(PREFILTER_VERDICT, verdict().into());
     let to_verdict = listen.iter().map(|address| to(*address)).collect();
     let base = Chain::base(PREFILTER, HookPoint::Prerouting, PRIORITY, to_verdict);
-    ruleset.chains.extend([verdict, base].map(|chain| Chain {
-        part: Some(OptionalPart::Prefilter),
-        ..chain
-    }));
+    ruleset.extend(OptionalPart::Prefilter, vec![set], vec![verdict, base]);
 }
 
 /// Where to. Another program may have the port at another address. Broadcast and multicast
@@ -38,36 +36,28 @@ pub(super) fn add(ruleset: &mut Ruleset, listen: &[SocketAddr]) {
 fn to(address: SocketAddr) -> Rule {
     let (ip, family) = (address.ip(), AddressFamily::of(address.ip()));
     let here = if ip.is_unspecified() {
-        Statement::is(Field::NetworkFamily, family)
+        of_family(family)
     } else {
-        Statement::is(Field::Destination(family), ip)
+        is(Field::destination(family), ip)
     };
     vec![
         here,
-        Statement::is(Field::Port(Transport::Udp), address.port()),
-        Statement::is_not(Field::DestinationType, AddressType::Unicast),
-        Statement::Jump(PREFILTER_VERDICT.into()),
+        is(Field::port(Transport::Udp), address.port()),
+        is_not(Field::DESTINATION_TYPE, Value::unicast()),
+        jump(PREFILTER_VERDICT),
     ]
 }
 
-/// What becomes of a datagram.
+/// What becomes of a datagram. The daemon can tell a clock that is hours wrong from the few
+/// that pass without a current selector, and nobody is shut out where the set is not what it
+/// should be.
 fn verdict() -> [Rule; 3] {
-    let is_current = Statement::In(vec![Field::Selector], SELECTORS.into());
-    // The daemon can tell a clock that is hours wrong from these few packets, and nobody is
-    // shut out where the set is not what it should be.
-    let few = Statement::Limit {
-        per_second: 10,
-        burst: 20,
-    };
+    let is_current = is_in(&[Field::SELECTOR], SELECTORS);
+    let few = limit(10, 20);
     [
-        vec![
-            is_current,
-            of_length(),
-            Statement::Notrack,
-            Statement::Accept,
-        ],
-        vec![of_length(), few, Statement::Notrack, Statement::Accept],
-        vec![Statement::Counter, Statement::Drop],
+        vec![is_current, of_length(), no_track(), accept()],
+        vec![of_length(), few, no_track(), accept()],
+        vec![count(), discard()],
     ]
 }
 
@@ -76,13 +66,12 @@ fn verdict() -> [Rule; 3] {
 #[must_use]
 pub fn open_verdict() -> [Rule; 2] {
     [
-        vec![of_length(), Statement::Notrack, Statement::Accept],
-        vec![Statement::Counter, Statement::Drop],
+        vec![of_length(), no_track(), accept()],
+        vec![count(), discard()],
     ]
 }
 
 fn of_length() -> Statement {
     let (least, most) = PACKET;
-    let between = Compare::Between(UDP_HEADER + least, UDP_HEADER + most);
-    Statement::If(Field::UdpLength, between)
+    is_between(Field::UDP_LENGTH, UDP_HEADER + least, UDP_HEADER + most)
 }

@@ -18,18 +18,21 @@
 //!
 //! Behind a default gateway that rewrites sources is everybody: no step of it counts.
 
-use super::super::OptionalPart;
-use super::super::guard::{Guard, SequenceGuard, SequenceSteps};
-use super::super::names::{self, AddressFamily, PENALTY_OVERFLOW, ROLLING, SEQUENCE};
-use super::guard::{ACK, FIN, RST, SYN, address_type, established, from_loopback, to};
-use super::{AddressType, Chain, Compare, CtState, DataType, ElementKey, Field, InitialElement};
-use super::{HookPoint, Rule, Ruleset, Set, Statement, step};
+use super::super::address::AddressFamily;
+use super::super::guard::{Guard, OptionalPart, SequenceGuard, SequenceSteps};
+use super::super::names::{self, DONE, GATEWAY, PENALTY, PENALTY_OVERFLOW, ROLLING, SEQUENCE};
+use super::field::{Field, Value};
+use super::rules::{self, ACK, FIN, RST, SYN, established, from_loopback, to};
+use super::statement::{Rule, accept, count, discard, flags_are_not, go_back, goto, is_between};
+use super::statement::{is_in, is_new, is_not, is_not_new, jump, update};
+use super::step::{self, CHECK, NOT_DUE};
+use super::{Chain, HookPoint, Ruleset, Set};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::rolling;
 use std::fmt::Write;
 
 /// Behind the guard, which has dropped what is not for everybody.
-const PRIORITY: i32 = super::guard::PRIORITY + 1;
+const PRIORITY: i32 = rules::PRIORITY + 1;
 /// Sources that may have a penalty at a time, in each family.
 const MAX_PENALTIES: u32 = 65_536;
 /// Steps that were done and are known, in each family. Of more, a copy is out of order.
@@ -42,41 +45,23 @@ const FAMILIES: u32 = 16;
 const PENALIZE: &str = "sequence-penalize";
 /// The chain that gives a penalty and drops.
 const PENALIZE_DROP: &str = "sequence-penalize-drop";
-/// The chain for a step that is not due.
-pub(super) const NOT_DUE: &str = "sequence-not-due";
-/// The chain that every packet to a step goes through first.
-pub(super) const CHECK: &str = "sequence-check";
 
 /// The sets of the sources that a sequence has admitted to its service: the guard reads them.
-pub(super) fn grant_sets(sequence: &SequenceGuard) -> [Set; 2] {
+pub fn grant_sets(sequence: &SequenceGuard) -> [Set; 2] {
     AddressFamily::BOTH.map(|family| {
         let name = names::sequence_set(sequence.service, family);
-        Set::dynamic(name, &[address_type(family)], MAX_GRANTS)
+        Set::dynamic(name, &[Field::source(family)], MAX_GRANTS)
     })
 }
 
 /// Adds the sequence to a ruleset.
-pub(super) fn add(ruleset: &mut Ruleset, guard: &Guard, sequence: &SequenceGuard) {
+pub fn add(ruleset: &mut Ruleset, guard: &Guard, sequence: &SequenceGuard) {
     let (mut sets, mut chains) = (sets(guard), penalty_chains(sequence));
-    match &sequence.steps {
-        SequenceSteps::Fixed(steps) => {
-            for at in 1..=steps.len() {
-                step::add_fixed(&mut sets, &mut chains, sequence, at);
-            }
-        }
-        SequenceSteps::Rolling => step::add_rolling(&mut sets, &mut chains, sequence),
-    }
+    step::add(&mut sets, &mut chains, sequence);
     chains.push(base(guard, sequence));
     // An empty chain: the steps of another sequence must not count for this one.
     chains.push(Chain::new(tag(sequence), Vec::new()));
-    for set in &mut sets {
-        set.part = Some(OptionalPart::Sequence);
-    }
-    for chain in &mut chains {
-        chain.part = Some(OptionalPart::Sequence);
-    }
-    ruleset.sets.append(&mut sets);
-    ruleset.chains.append(&mut chains);
+    ruleset.extend(OptionalPart::Sequence, sets, chains);
 }
 
 /// What tells one sequence from another, as a chain's name.
@@ -106,78 +91,54 @@ pub fn tag(sequence: &SequenceGuard) -> String {
 fn sets(guard: &Guard) -> Vec<Set> {
     let mut sets = Vec::new();
     for family in AddressFamily::BOTH {
+        let source = Field::source(family);
         let gateways = guard.blocked_gateways.iter();
         let gateways = gateways.filter(|address| AddressFamily::of(**address) == family);
-        let element = |address: &_| InitialElement {
-            key: ElementKey::Address(*address),
-            timeout: None,
-        };
-        let address = address_type(family);
         sets.push(Set {
             has_timeouts: false,
-            elements: gateways.map(element).collect(),
-            ..Set::timed(names::gateway_set(family), &[address])
+            elements: gateways.map(|of| (Value::from(*of), None)).collect(),
+            ..Set::timed(names::set_of(GATEWAY, family), &[source])
         });
-        let key = [address, DataType::Protocol, DataType::Port];
-        sets.push(Set::dynamic(names::done_set(family), &key, MAX_DONE));
-        let name = names::penalty_set(family);
-        sets.push(Set::dynamic(name, &[address], MAX_PENALTIES));
+        let name = names::set_of(DONE, family);
+        sets.push(Set::dynamic(name, &step::packet(family), MAX_DONE));
+        let name = names::set_of(PENALTY, family);
+        sets.push(Set::dynamic(name, &[source], MAX_PENALTIES));
     }
-    sets.push(Set::dynamic(
-        PENALTY_OVERFLOW,
-        &[DataType::Family],
-        FAMILIES,
-    ));
+    sets.push(Set::dynamic(PENALTY_OVERFLOW, &[Field::FAMILY], FAMILIES));
     sets
 }
 
 fn penalty_chains(sequence: &SequenceGuard) -> Vec<Chain> {
     let timeout = sequence.penalty();
-    let to_penalty = || Statement::Goto(PENALIZE_DROP.into());
+    let to_penalty = || goto(PENALIZE_DROP);
     let mut penalize: Vec<Rule> = Vec::new();
     // Header after header is a way to hide one; a flag besides SYN begins nothing.
+    let next_is_not = |transport: Transport| is_not(Field::NEXT_HEADER, transport);
     let mut check = vec![
-        vec![Statement::State(CtState::NotNew), Statement::Drop],
+        vec![is_not_new(), discard()],
         vec![
-            Statement::is_not(Field::NextHeader, Transport::Tcp),
-            Statement::is_not(Field::NextHeader, Transport::Udp),
+            next_is_not(Transport::Tcp),
+            next_is_not(Transport::Udp),
             to_penalty(),
         ],
-        vec![
-            Statement::If(
-                Field::TcpFlags,
-                Compare::FlagsUnequal(FIN | SYN | RST | ACK, SYN),
-            ),
-            to_penalty(),
-        ],
+        vec![flags_are_not(FIN | SYN | RST | ACK, SYN), to_penalty()],
     ];
     let mut not_due: Vec<Rule> = Vec::new();
     for family in AddressFamily::BOTH {
-        let gateway = Statement::In(vec![Field::Source(family)], names::gateway_set(family));
-        check.push(vec![gateway, Statement::Counter, Statement::Drop]);
-        let (key, set) = (vec![Field::penalized(family)], names::penalty_set(family));
-        check.push(vec![Statement::In(key.clone(), set.clone()), to_penalty()]);
-        let done = Statement::In(step::packet(family), names::done_set(family));
-        not_due.push(vec![done, Statement::Drop]);
-        let update = Statement::Update { set, key, timeout };
-        penalize.push(vec![update, Statement::Return]);
+        let set = |sets| names::set_of(sets, family);
+        let gateway = is_in(&[Field::source(family)], &set(GATEWAY));
+        check.push(vec![gateway, count(), discard()]);
+        let key = [Field::penalized(family)];
+        check.push(vec![is_in(&key, &set(PENALTY)), to_penalty()]);
+        let done = is_in(&step::packet(family), &set(DONE));
+        not_due.push(vec![done, discard()]);
+        penalize.push(vec![update(&set(PENALTY), &key, timeout), go_back()]);
     }
-    let of_family = vec![Field::NetworkFamily];
-    check.push(vec![
-        Statement::In(of_family.clone(), PENALTY_OVERFLOW.into()),
-        Statement::Drop,
-    ]);
+    check.push(vec![is_in(&[Field::FAMILY], PENALTY_OVERFLOW), discard()]);
     // Only what found no room comes here.
-    penalize.push(vec![Statement::Update {
-        set: PENALTY_OVERFLOW.into(),
-        key: of_family,
-        timeout,
-    }]);
+    penalize.push(vec![update(PENALTY_OVERFLOW, &[Field::FAMILY], timeout)]);
     not_due.push(vec![to_penalty()]);
-    let penalize_drop = vec![
-        vec![Statement::Jump(PENALIZE.into())],
-        vec![Statement::Counter, Statement::Drop],
-    ];
+    let penalize_drop = vec![vec![jump(PENALIZE)], vec![count(), discard()]];
     vec![
         Chain::new(PENALIZE, penalize),
         Chain::new(PENALIZE_DROP, penalize_drop),
@@ -189,14 +150,13 @@ fn penalty_chains(sequence: &SequenceGuard) -> Vec<Chain> {
 fn base(guard: &Guard, sequence: &SequenceGuard) -> Chain {
     let mut rules = vec![from_loopback()];
     rules.extend(established());
+    let not_here = is_not(Field::DESTINATION_TYPE, Value::local());
+    rules.push(vec![not_here, accept()]);
+    let is_not_of = |transport: Transport| is_not(Field::PROTOCOL, transport);
     rules.push(vec![
-        Statement::is_not(Field::DestinationType, AddressType::Local),
-        Statement::Accept,
-    ]);
-    rules.push(vec![
-        Statement::is_not(Field::TransportProtocol, Transport::Tcp),
-        Statement::is_not(Field::TransportProtocol, Transport::Udp),
-        Statement::Accept,
+        is_not_of(Transport::Tcp),
+        is_not_of(Transport::Udp),
+        accept(),
     ]);
     let guarded = guard.services.iter().flat_map(|service| &service.ports);
     let ignored = guarded.chain(&sequence.ignored).copied();
@@ -208,20 +168,14 @@ fn base(guard: &Guard, sequence: &SequenceGuard) -> Chain {
             open.push(ports);
         }
     }
-    rules.extend(open.iter().map(|ports| vec![to(*ports), Statement::Accept]));
+    rules.extend(open.iter().map(|ports| vec![to(*ports), accept()]));
     let steps = sequence.fixed().iter().zip(1..);
-    rules.extend(steps.map(|(ports, at)| {
-        let step = Statement::Goto(names::step_chain(at));
-        vec![to(*ports), step]
-    }));
+    rules.extend(steps.map(|(ports, at)| vec![to(*ports), goto(&names::step_chain(at))]));
     if sequence.steps == SequenceSteps::Rolling {
         let (first, last) = rolling::PORTS.into_inner();
-        let is_in = Statement::If(Field::Port(Transport::Tcp), Compare::Between(first, last));
-        rules.push(vec![is_in, Statement::Jump(ROLLING.into())]);
+        let is_step = is_between(Field::port(Transport::Tcp), first, last);
+        rules.push(vec![is_step, jump(ROLLING)]);
     }
-    rules.push(vec![
-        Statement::State(CtState::New),
-        Statement::Jump(PENALIZE.into()),
-    ]);
+    rules.push(vec![is_new(), jump(PENALIZE)]);
     Chain::base(SEQUENCE, HookPoint::Prerouting, PRIORITY, rules)
 }

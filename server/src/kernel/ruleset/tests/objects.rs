@@ -1,7 +1,11 @@
 //! Sets, chains and first elements as messages. The user data are nft 1.0.6's own.
 
+use super::super::field::{Field, Value};
 use super::super::*;
+use crate::kernel::address::AddressFamily::{V4, V6};
 use crate::kernel::netlink::{Batch, tests::messages};
+use oneknock_shared::port::Transport;
+use std::time::Duration;
 
 fn added(set: &Set) -> String {
     let mut batch = Batch::new();
@@ -11,25 +15,25 @@ fn added(set: &Set) -> String {
 
 #[test]
 fn sets_are_these_messages() {
-    let timed = Set::timed("ssh4", &[DataType::Ipv4Address]);
+    let timed = Set::timed("ssh4", &[Field::source(V4)]);
     let want = "9 0x405 1=7400 2=\"ssh4\" 3=00000010 4=00000007 5=00000004 10=00000000 \
                 13=000402000000";
     assert_eq!(added(&timed), want);
-    let key = [DataType::Ipv6Address, DataType::Protocol, DataType::Port];
+    let key = [Field::source(V6), Field::PROTOCOL, Field::ANY_PORT];
     let dynamic = Set::dynamic("done", &key, 65_536);
     let want = "9 0x405 1=7400 2=\"done\" 3=00000030 4=0000830d 5=00000018 10=00000000 \
                 9[1=00010000] 13=000400000000";
     assert_eq!(added(&dynamic), want);
     let map = Set {
-        data: Some(DataType::Mark),
-        size: Some(1_024),
-        ..Set::timed("port", &[DataType::Port])
+        data: Some(Field::MARK),
+        size: 1_024,
+        ..Set::timed("port", &[Field::ANY_PORT])
     };
     let want = "9 0x405 1=7400 2=\"port\" 3=00000018 4=0000000d 5=00000002 6=00000013 \
                 7=00000004 10=00000000 9[1=00000400] \
                 13=000402000000010401000000060400000000";
     assert_eq!(added(&map), want);
-    let raw = Set::timed("selectors", &[DataType::Selector]);
+    let raw = Set::timed("selectors", &[Field::SELECTOR]);
     let want = "9 0x405 1=7400 2=\"selectors\" 3=00000010 4=00000004 5=00000008 10=00000000 \
                 13=0004020000000326000407000000011e0004000000000104000000000204030000000304\
                 40000000040440000000";
@@ -50,16 +54,13 @@ fn chains_are_these_messages() {
 
 #[test]
 fn first_elements_are_these_messages() {
-    let element = |key, timeout| InitialElement { key, timeout };
+    let address: std::net::IpAddr = [192, 0, 2, 1].into();
     let set = Set {
         elements: vec![
-            element(ElementKey::Address([192, 0, 2, 1].into()), None),
-            element(
-                ElementKey::Protocol(Transport::Tcp),
-                Some(Duration::from_secs(60)),
-            ),
+            (address.into(), None),
+            (Value::from(Transport::Tcp), Some(Duration::from_secs(60))),
         ],
-        ..Set::timed("mixed", &[DataType::Ipv4Address])
+        ..Set::timed("mixed", &[Field::source(V4)])
     };
     let mut batch = Batch::new();
     set.add_elements(&mut batch, "one");

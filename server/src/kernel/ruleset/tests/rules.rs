@@ -1,9 +1,11 @@
 //! Rules as expressions.
 
-use super::super::*;
-use crate::kernel::names::AddressFamily;
+use super::super::field::{Field, Value};
+use super::super::statement::*;
+use crate::kernel::address::AddressFamily;
 use crate::kernel::netlink::{Batch, tests::messages};
 use oneknock_shared::port::Transport::{Tcp, Udp};
+use std::time::Duration;
 
 const TO_TCP: [&str; 2] = [
     r#""meta" 2[1=00000008 2=00000010]"#,
@@ -17,11 +19,11 @@ const OF_V4: [&str; 2] = [
 #[test]
 fn verdicts_are_immediate() {
     let verdicts = [
-        (Statement::Drop, "1=00000000"),
-        (Statement::Accept, "1=00000001"),
-        (Statement::Return, "1=fffffffb"),
-        (Statement::Jump("there".into()), "1=fffffffd 2=\"there\""),
-        (Statement::Goto("there".into()), "1=fffffffc 2=\"there\""),
+        (discard(), "1=00000000"),
+        (accept(), "1=00000001"),
+        (go_back(), "1=fffffffb"),
+        (jump("there"), "1=fffffffd 2=\"there\""),
+        (goto("there"), "1=fffffffc 2=\"there\""),
     ];
     for (verdict, code) in verdicts {
         let want = format!("\"immediate\" 2[1=00000000 2[2[{code}]]]");
@@ -31,16 +33,13 @@ fn verdicts_are_immediate() {
 
 #[test]
 fn statements_without_fields_are_one_expression() {
-    let limit = Statement::Limit {
-        per_second: 10,
-        burst: 20,
-    };
+    let limit = limit(10, 20);
     let statements = [
         (
-            Statement::Counter,
+            count(),
             r#""counter" 2[1=0000000000000000 2=0000000000000000]"#,
         ),
-        (Statement::Notrack, r#""notrack""#),
+        (no_track(), r#""notrack""#),
         (
             limit,
             r#""limit" 2[1=000000000000000a 2=0000000000000001 3=00000014 4=00000000 5=00000000]"#,
@@ -53,8 +52,8 @@ fn statements_without_fields_are_one_expression() {
 
 #[test]
 fn port_requires_its_transport_once() {
-    let port = |port: u16| Statement::is(Field::Port(Tcp), port);
-    let range = Statement::If(Field::Port(Tcp), Compare::Between(30, 40));
+    let port = |port: u16| is(Field::port(Tcp), port);
+    let range = is_between(Field::port(Tcp), 30, 40);
     let load = r#""payload" 2[1=00000008 2=00000002 3=00000002 4=00000002]"#;
     let want = [
         &TO_TCP[..],
@@ -63,21 +62,17 @@ fn port_requires_its_transport_once() {
         &[r#""cmp" 2[1=00000008 2=00000003 3[1=0028]]"#],
     ];
     assert_eq!(expressions(&[port(22), range]), want.concat());
-    let other = Statement::is(Field::Port(Udp), 53_u16);
+    let other = is(Field::port(Udp), 53_u16);
     assert_eq!(expressions(&[port(22), other]).len(), 8);
-    let said = Statement::is(Field::TransportProtocol, Tcp);
+    let said = of_transport(Tcp);
     assert_eq!(expressions(&[said, port(22)]).len(), 4);
-    let not = Statement::is_not(Field::TransportProtocol, Udp);
+    let not = is_not(Field::PROTOCOL, Udp);
     assert_eq!(expressions(&[not, port(22)]).len(), 6);
 }
 
 #[test]
 fn network_is_whole_bytes_or_mask() {
-    let network = |ip: &str, bits| {
-        let ip = ip.parse().unwrap();
-        let source = Field::Source(AddressFamily::of(ip));
-        expressions(&[Statement::If(source, Compare::Network(ip, bits))])[2..].to_vec()
-    };
+    let network = |ip: &str, bits| expressions(&[is_from(ip.parse().unwrap(), bits)])[2..].to_vec();
     let whole = [
         r#""payload" 2[1=00000008 2=00000001 3=0000000c 4=00000002]"#,
         r#""cmp" 2[1=00000008 2=00000000 3[1=c0a8]]"#,
@@ -96,7 +91,7 @@ fn network_is_whole_bytes_or_mask() {
 
 #[test]
 fn flags_and_states_are_masked() {
-    let flags = Statement::If(Field::TcpFlags, Compare::FlagsUnequal(0x12, 0x02));
+    let flags = flags_are_not(0x12, 0x02);
     let want = [
         r#""payload" 2[1=00000008 2=00000002 3=0000000d 4=00000001]"#,
         r#""bitwise" 2[1=00000008 2=00000008 3=00000001 4[1=12] 5[1=00]]"#,
@@ -109,23 +104,20 @@ fn flags_and_states_are_masked() {
         r#""bitwise" 2[1=00000008 2=00000008 3=00000004 4[1=02000000] 5[1=00000000]]"#,
         r#""cmp" 2[1=00000008 2=00000001 3[1=00000000]]"#,
     ];
-    assert_eq!(
-        expressions(&[Statement::State(CtState::Established)]),
-        established
-    );
+    assert_eq!(expressions(&[is_established()]), established);
     let not_new = [load, r#""cmp" 2[1=00000008 2=00000001 3[1=08000000]]"#];
-    assert_eq!(expressions(&[Statement::State(CtState::NotNew)]), not_new);
+    assert_eq!(expressions(&[is_not_new()]), not_new);
 }
 
 #[test]
 fn other_fields_load_from_where_they_are() {
-    let local = Statement::is_not(Field::DestinationType, AddressType::Local);
+    let local = is_not(Field::DESTINATION_TYPE, Value::local());
     let want = [
         r#""fib" 2[1=00000008 2=00000003 3=00000002]"#,
         r#""cmp" 2[1=00000008 2=00000001 3[1=02000000]]"#,
     ];
     assert_eq!(expressions(&[local]), want);
-    let lo = Statement::is(Field::InputInterface, Value::Interface("lo"));
+    let lo = is(Field::INPUT_INTERFACE, Value::loopback());
     let want = [
         r#""meta" 2[1=00000008 2=00000006]"#,
         r#""cmp" 2[1=00000008 2=00000000 3[1=6c6f0000000000000000000000000000]]"#,
@@ -137,10 +129,10 @@ fn other_fields_load_from_where_they_are() {
 fn key_of_several_fields_takes_registers_in_a_row() {
     let key = |family| {
         vec![
-            Field::Source(family),
-            Field::TransportProtocol,
-            Field::SourcePort,
-            Field::AnyPort,
+            Field::source(family),
+            Field::PROTOCOL,
+            Field::SOURCE_PORT,
+            Field::ANY_PORT,
         ]
     };
     let v4 = [
@@ -150,9 +142,9 @@ fn key_of_several_fields_takes_registers_in_a_row() {
         r#""payload" 2[1=0000000b 2=00000002 3=00000002 4=00000002]"#,
         r#""lookup" 2[1="set" 2=00000008]"#,
     ];
-    let found = expressions(&[Statement::In(key(AddressFamily::V4), "set".into())]);
+    let found = expressions(&[is_in(&key(AddressFamily::V4), "set")]);
     assert_eq!(found, [&OF_V4[..], &v4].concat());
-    let v6 = expressions(&[Statement::NotIn(key(AddressFamily::V6), "set".into())]);
+    let v6 = expressions(&[is_not_in(&key(AddressFamily::V6), "set")]);
     let registers: Vec<&str> = v6[2..6]
         .iter()
         .map(|e| e.split("2[1=").nth(1).unwrap())
@@ -165,17 +157,17 @@ fn key_of_several_fields_takes_registers_in_a_row() {
 
 #[test]
 fn updates_and_marks_use_their_sets() {
-    let update = Statement::Update {
-        set: "set".into(),
-        key: vec![Field::SourceNetwork64],
-        timeout: Duration::from_secs(40),
-    };
+    let update = update(
+        "set",
+        &[Field::penalized(AddressFamily::V6)],
+        Duration::from_secs(40),
+    );
     let found = expressions(&[update]);
     let mask = r#""bitwise" 2[1=00000008 2=00000008 3=00000010 4[1=ffffffffffffffff0000000000000000] 5[1=00000000000000000000000000000000]]"#;
     assert_eq!(found[3], mask);
     let dynset = r#""dynset" 2[1="set" 3=00000001 4=00000008 6=0000000000009c40]"#;
     assert_eq!(found[4], dynset);
-    let by_port = expressions(&[Statement::MarkByPort("map".into())]);
+    let by_port = expressions(&[mark_by_port("map")]);
     let want = [
         r#""lookup" 2[1="map" 2=00000008 3=00000008]"#,
         r#""meta" 2[2=00000003 3=00000008]"#,
