@@ -5,6 +5,7 @@ use super::always::{self, Network};
 use super::reader::{Reader, Section};
 use super::sequence::{self, Sequence};
 use super::service::{self, Service};
+use crate::kernel::GuardMode;
 use oneknock_shared::name::{Host, KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::secret::ServerId;
@@ -46,7 +47,7 @@ pub struct Config {
     /// 1 s to 366 days.
     pub rotation_grace: Duration,
     /// How the guard is kept from other programs.
-    pub guard: Guard,
+    pub guard: GuardMode,
     /// The group whose members may ask the daemon, besides root.
     pub control_group: Option<String>,
     /// Whether this machine's own default gateway may be admitted.
@@ -59,39 +60,28 @@ pub struct Config {
     pub sequence: Option<Sequence>,
 }
 
-/// How the guard is kept from other programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Guard {
-    /// The kernel lets nobody else change it while the daemon runs; where the kernel
-    /// cannot (before 6.9), as the other.
-    #[default]
-    Owned,
-    /// The daemon watches it, and puts it up again.
-    Watched,
-}
-
 /// What stands for a guard that nobody can read.
 #[derive(Debug, thiserror::Error)]
 #[error("must be \"owned\" or \"watched\"")]
 pub struct BadGuard;
 
-impl std::str::FromStr for Guard {
+impl std::str::FromStr for GuardMode {
     type Err = BadGuard;
 
     fn from_str(text: &str) -> Result<Self, BadGuard> {
         match text {
-            "owned" => Ok(Self::Owned),
-            "watched" => Ok(Self::Watched),
+            "owned" => Ok(Self::Exclusive),
+            "watched" => Ok(Self::Monitored),
             _ => Err(BadGuard),
         }
     }
 }
 
-impl std::fmt::Display for Guard {
+impl std::fmt::Display for GuardMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Owned => "owned",
-            Self::Watched => "watched",
+            Self::Exclusive => "owned",
+            Self::Monitored => "watched",
         })
     }
 }
@@ -166,7 +156,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
         let skew = file.duration_or("skew", SECOND..=MAX_SKEW, SKEW);
         let history = file.duration_or("history", DAY..=MAX_HISTORY, HISTORY);
         let grace = file.duration_or("rotation_grace", SECOND..=MAX_GRACE, ROTATION_GRACE);
-        let guard = file.text_or("guard", Guard::default());
+        let guard = file.text_or("guard", GuardMode::default());
         let control_group = file.text_if::<GroupName>("control_group");
         let admit_gateway = file.flag("admit_gateway");
         let always = file.table_if("always", "always.", always::read);
@@ -333,7 +323,7 @@ impl Config {
             control_group: None,
             history: HISTORY,
             rotation_grace: ROTATION_GRACE,
-            guard: Guard::default(),
+            guard: GuardMode::default(),
             admit_gateway: false,
             always: Vec::new(),
             services: Vec::new(),

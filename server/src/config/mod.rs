@@ -20,7 +20,7 @@ mod usable;
 pub use always::Network;
 pub use kept::{config as kept_config, forget as forget_kept, keep};
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
-pub use main_file::{Config, Guard, main_text, parse as parse_config};
+pub use main_file::{Config, main_text, parse as parse_config};
 pub use paths::Paths;
 pub use reach::unreachable;
 pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text};

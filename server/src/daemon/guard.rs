@@ -2,8 +2,7 @@
 //! it.
 
 use super::Daemon;
-use crate::config::Guard as Mode;
-use crate::kernel::{KernelError, Monitor, OptionalPart, can_be_exclusive};
+use crate::kernel::{GuardMode, KernelError, Monitor, OptionalPart, can_be_exclusive};
 use crate::observers::{self, Level};
 
 impl Daemon {
@@ -86,7 +85,7 @@ impl Daemon {
     /// Whether the guard is monitored although it is to be exclusive, and could be: a table
     /// becomes one that can be owned only when it is made.
     pub(super) fn exclusive_pending(&self) -> bool {
-        let is_wanted = self.server.settings.config.guard == Mode::Owned;
+        let is_wanted = self.server.settings.config.guard == GuardMode::Exclusive;
         is_wanted && !self.server.kernel.is_exclusive() && can_be_exclusive()
     }
 

@@ -26,6 +26,24 @@ impl AddressFamily {
         }
     }
 
+    /// As nft writes it before a header's field.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        }
+    }
+
+    /// nft's type of its addresses.
+    #[must_use]
+    pub const fn data_type(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4_addr",
+            Self::V6 => "ipv6_addr",
+        }
+    }
+
     /// The kernel's number: `AF_INET`, `AF_INET6`, and the same of netfilter's.
     #[must_use]
     pub const fn number(self) -> u8 {

@@ -19,9 +19,11 @@ pub enum OptionalPart {
 }
 
 /// How the table is kept from other programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GuardMode {
-    /// The kernel (6.9 and later) refuses every other program's change to the table.
+    /// The kernel (6.9 and later) refuses every other program's change to the table; an older
+    /// one is [`GuardMode::Monitored`].
+    #[default]
     Exclusive,
     /// Other programs can change the table; [`super::Kernel::check_tampering`] notices it.
     Monitored,

@@ -3,22 +3,22 @@
 
 mod field;
 mod guard;
+mod parts;
 mod prefilter;
-mod rules;
+mod rule;
 mod sequence;
 mod set;
 mod standalone;
-mod statement;
 mod step;
 #[cfg(test)]
 pub mod tests;
 
 pub use guard::ruleset;
 pub use prefilter::open_verdict;
+pub use rule::add_rule;
 pub use sequence::tag as sequence_tag;
 pub use set::{Set, SetKind, set_flag};
 pub use standalone::standalone_sequence_text;
-pub use statement::{Rule, add_rule};
 
 use super::guard::OptionalPart;
 use super::netlink::{Batch, CREATE, Writer, kind};
@@ -53,10 +53,10 @@ impl Ruleset {
 
     /// Removes a set, and the rules that look into it.
     fn remove_set(&mut self, name: &str) {
-        let looks = |rule: &Rule| rule.iter().any(|part| part.looks_into(name));
+        let looked_into = format!("@{name} ");
         self.sets.retain(|set| set.name != name);
         for chain in &mut self.chains {
-            chain.rules.retain(|rule| !looks(rule));
+            chain.rules.retain(|rule| !rule.contains(&looked_into));
         }
     }
 
@@ -89,23 +89,23 @@ pub struct Chain {
     pub name: String,
     /// Where it begins, if no rule leads to it.
     pub hook: Option<BaseHook>,
-    /// Its rules, in order.
-    pub rules: Vec<Rule>,
+    /// Its rules, in order, as nft writes them.
+    pub rules: Vec<String>,
     /// The part that it belongs to, where it is not the guard itself.
     pub part: Option<OptionalPart>,
 }
 
 impl Chain {
-    fn new(name: impl Into<String>, rules: Vec<Rule>) -> Self {
+    fn new<R: Into<String>>(name: &str, rules: impl IntoIterator<Item = R>) -> Self {
         Self {
             name: name.into(),
             hook: None,
-            rules,
+            rules: rules.into_iter().map(Into::into).collect(),
             part: None,
         }
     }
 
-    fn base(name: &str, at: HookPoint, priority: i32, rules: Vec<Rule>) -> Self {
+    fn base(name: &str, at: HookPoint, priority: i32, rules: Vec<String>) -> Self {
         Self {
             hook: Some(BaseHook { at, priority }),
             ..Self::new(name, rules)
@@ -141,8 +141,7 @@ impl fmt::Display for Chain {
             )?;
         }
         for rule in &self.rules {
-            let parts: Vec<&str> = rule.iter().map(|part| part.text.as_str()).collect();
-            writeln!(f, "\t\t{}", parts.join(" "))?;
+            writeln!(f, "\t\t{rule}")?;
         }
         writeln!(f, "\t}}")
     }

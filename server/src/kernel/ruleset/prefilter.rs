@@ -8,24 +8,27 @@
 use super::super::address::AddressFamily;
 use super::super::guard::OptionalPart;
 use super::super::names::{PREFILTER, PREFILTER_VERDICT, SELECTORS};
-use super::field::{Field, Value};
-use super::statement::{Rule, Statement, accept, count, discard, is, is_between, is_in, is_not};
-use super::statement::{jump, limit, no_track, of_family};
 use super::{Chain, HookPoint, Ruleset, Set};
-use oneknock_shared::port::Transport;
 use std::net::SocketAddr;
 
 /// Before connection tracking (-200), with what else is "raw".
 const PRIORITY: i32 = -300;
-/// UDP's header before a packet.
-const UDP_HEADER: u16 = 8;
-/// Lengths of a packet: from no padding to the longest.
-const PACKET: (u16, u16) = (112, 512);
+/// Lengths of a packet behind UDP's header of 8 bytes: 112, with no padding, to 512.
+const OF_LENGTH: &str = "udp length 120-520";
 
 /// Adds it to the guard's ruleset, for where the daemon listens.
 pub fn add(ruleset: &mut Ruleset, listen: &[SocketAddr]) {
-    let set = Set::timed(SELECTORS, &[Field::SELECTOR]);
-    let verdict = Chain::new(PREFILTER_VERDICT, verdict().into());
+    let set = Set::timed(SELECTORS, "@th,64,64");
+    let is_current = format!("@th,64,64 @{SELECTORS}");
+    // The daemon can tell a clock that is hours wrong from the few that pass without a
+    // current selector, and nobody is shut out where the set is not what it should be.
+    let few = "limit rate 10/second burst 20 packets";
+    let verdict = [
+        format!("{is_current} {OF_LENGTH} notrack accept"),
+        format!("{OF_LENGTH} {few} notrack accept"),
+        "counter drop".into(),
+    ];
+    let verdict = Chain::new(PREFILTER_VERDICT, verdict);
     let to_verdict = listen.iter().map(|address| to(*address)).collect();
     let base = Chain::base(PREFILTER, HookPoint::Prerouting, PRIORITY, to_verdict);
     ruleset.extend(OptionalPart::Prefilter, vec![set], vec![verdict, base]);
@@ -33,45 +36,21 @@ pub fn add(ruleset: &mut Ruleset, listen: &[SocketAddr]) {
 
 /// Where to. Another program may have the port at another address. Broadcast and multicast
 /// reach the socket too; what is on its way elsewhere is not this machine's.
-fn to(address: SocketAddr) -> Rule {
-    let (ip, family) = (address.ip(), AddressFamily::of(address.ip()));
-    let here = if ip.is_unspecified() {
-        of_family(family)
-    } else {
-        is(Field::destination(family), ip)
+fn to(address: SocketAddr) -> String {
+    let (ip, family) = (address.ip(), AddressFamily::of(address.ip()).text());
+    let here = match address {
+        _ if !ip.is_unspecified() => format!("{family} daddr {ip}"),
+        SocketAddr::V4(_) => "meta nfproto ipv4".into(),
+        SocketAddr::V6(_) => "meta nfproto ipv6".into(),
     };
-    vec![
-        here,
-        is(Field::port(Transport::Udp), address.port()),
-        is_not(Field::DESTINATION_TYPE, Value::unicast()),
-        jump(PREFILTER_VERDICT),
-    ]
-}
-
-/// What becomes of a datagram. The daemon can tell a clock that is hours wrong from the few
-/// that pass without a current selector, and nobody is shut out where the set is not what it
-/// should be.
-fn verdict() -> [Rule; 3] {
-    let is_current = is_in(&[Field::SELECTOR], SELECTORS);
-    let few = limit(10, 20);
-    [
-        vec![is_current, of_length(), no_track(), accept()],
-        vec![of_length(), few, no_track(), accept()],
-        vec![count(), discard()],
-    ]
+    let port = address.port();
+    let is_near = "fib daddr type != unicast";
+    format!("{here} udp dport {port} {is_near} jump {PREFILTER_VERDICT}")
 }
 
 /// What becomes of a datagram where the set of selectors cannot be filled: every one of a
 /// packet's length passes, and the engine does the work.
 #[must_use]
-pub fn open_verdict() -> [Rule; 2] {
-    [
-        vec![of_length(), no_track(), accept()],
-        vec![count(), discard()],
-    ]
-}
-
-fn of_length() -> Statement {
-    let (least, most) = PACKET;
-    is_between(Field::UDP_LENGTH, UDP_HEADER + least, UDP_HEADER + most)
+pub fn open_verdict() -> [String; 2] {
+    [format!("{OF_LENGTH} notrack accept"), "counter drop".into()]
 }

@@ -21,10 +21,7 @@
 use super::super::address::AddressFamily;
 use super::super::guard::{Guard, OptionalPart, SequenceGuard, SequenceSteps};
 use super::super::names::{self, DONE, GATEWAY, PENALTY, PENALTY_OVERFLOW, ROLLING, SEQUENCE};
-use super::field::{Field, Value};
-use super::rules::{self, ACK, FIN, RST, SYN, established, from_loopback, to};
-use super::statement::{Rule, accept, count, discard, flags_are_not, go_back, goto, is_between};
-use super::statement::{is_in, is_new, is_not, is_not_new, jump, update};
+use super::parts::{self, ESTABLISHED, FROM_LOOPBACK, to};
 use super::step::{self, CHECK, NOT_DUE};
 use super::{Chain, HookPoint, Ruleset, Set};
 use oneknock_shared::port::{Ports, Transport};
@@ -32,7 +29,7 @@ use oneknock_shared::rolling;
 use std::fmt::Write;
 
 /// Behind the guard, which has dropped what is not for everybody.
-const PRIORITY: i32 = rules::PRIORITY + 1;
+const PRIORITY: i32 = parts::PRIORITY + 1;
 /// Sources that may have a penalty at a time, in each family.
 const MAX_PENALTIES: u32 = 65_536;
 /// Steps that were done and are known, in each family. Of more, a copy is out of order.
@@ -50,7 +47,7 @@ const PENALIZE_DROP: &str = "sequence-penalize-drop";
 pub fn grant_sets(sequence: &SequenceGuard) -> [Set; 2] {
     AddressFamily::BOTH.map(|family| {
         let name = names::sequence_set(sequence.service, family);
-        Set::dynamic(name, &[Field::source(family)], MAX_GRANTS)
+        Set::dynamic(name, family.data_type(), MAX_GRANTS)
     })
 }
 
@@ -60,7 +57,7 @@ pub fn add(ruleset: &mut Ruleset, guard: &Guard, sequence: &SequenceGuard) {
     step::add(&mut sets, &mut chains, sequence);
     chains.push(base(guard, sequence));
     // An empty chain: the steps of another sequence must not count for this one.
-    chains.push(Chain::new(tag(sequence), Vec::new()));
+    chains.push(Chain::new::<&str>(&tag(sequence), []));
     ruleset.extend(OptionalPart::Sequence, sets, chains);
 }
 
@@ -91,54 +88,54 @@ pub fn tag(sequence: &SequenceGuard) -> String {
 fn sets(guard: &Guard) -> Vec<Set> {
     let mut sets = Vec::new();
     for family in AddressFamily::BOTH {
-        let source = Field::source(family);
+        let (source, name) = (family.data_type(), |sets| names::set_of(sets, family));
         let gateways = guard.blocked_gateways.iter();
         let gateways = gateways.filter(|address| AddressFamily::of(**address) == family);
         sets.push(Set {
             has_timeouts: false,
-            elements: gateways.map(|of| (Value::from(*of), None)).collect(),
-            ..Set::timed(names::set_of(GATEWAY, family), &[source])
+            elements: gateways.map(|of| (of.to_string(), None)).collect(),
+            ..Set::timed(name(GATEWAY), source)
         });
-        let name = names::set_of(DONE, family);
-        sets.push(Set::dynamic(name, &step::packet(family), MAX_DONE));
-        let name = names::set_of(PENALTY, family);
-        sets.push(Set::dynamic(name, &[source], MAX_PENALTIES));
+        let packet = format!("{source} . inet_proto . inet_service");
+        sets.push(Set::dynamic(name(DONE), &packet, MAX_DONE));
+        sets.push(Set::dynamic(name(PENALTY), source, MAX_PENALTIES));
     }
-    sets.push(Set::dynamic(PENALTY_OVERFLOW, &[Field::FAMILY], FAMILIES));
+    sets.push(Set::dynamic(PENALTY_OVERFLOW, "nf_proto", FAMILIES));
     sets
 }
 
 fn penalty_chains(sequence: &SequenceGuard) -> Vec<Chain> {
-    let timeout = sequence.penalty();
-    let to_penalty = || goto(PENALIZE_DROP);
-    let mut penalize: Vec<Rule> = Vec::new();
+    let seconds = sequence.penalty().as_secs();
+    let to_penalty = format!("goto {PENALIZE_DROP}");
     // Header after header is a way to hide one; a flag besides SYN begins nothing.
-    let next_is_not = |transport: Transport| is_not(Field::NEXT_HEADER, transport);
     let mut check = vec![
-        vec![is_not_new(), discard()],
-        vec![
-            next_is_not(Transport::Tcp),
-            next_is_not(Transport::Udp),
-            to_penalty(),
-        ],
-        vec![flags_are_not(FIN | SYN | RST | ACK, SYN), to_penalty()],
+        "ct state != new drop".to_owned(),
+        format!("ip6 nexthdr != tcp ip6 nexthdr != udp {to_penalty}"),
+        format!("tcp flags & (fin | syn | rst | ack) != syn {to_penalty}"),
     ];
-    let mut not_due: Vec<Rule> = Vec::new();
+    let (mut penalize, mut not_due) = (Vec::new(), Vec::new());
     for family in AddressFamily::BOTH {
-        let set = |sets| names::set_of(sets, family);
-        let gateway = is_in(&[Field::source(family)], &set(GATEWAY));
-        check.push(vec![gateway, count(), discard()]);
-        let key = [Field::penalized(family)];
-        check.push(vec![is_in(&key, &set(PENALTY)), to_penalty()]);
-        let done = is_in(&step::packet(family), &set(DONE));
-        not_due.push(vec![done, discard()]);
-        penalize.push(vec![update(&set(PENALTY), &key, timeout), go_back()]);
+        let (ip, set) = (family.text(), |sets| names::set_of(sets, family));
+        // Of IPv6 the /64.
+        let penalized = match family {
+            AddressFamily::V4 => "ip saddr",
+            AddressFamily::V6 => "ip6 saddr & ffff:ffff:ffff:ffff::",
+        };
+        let penalty = set(PENALTY);
+        check.push(format!("{ip} saddr @{} counter drop", set(GATEWAY)));
+        check.push(format!("{penalized} @{penalty} {to_penalty}"));
+        not_due.push(format!("{} @{} drop", step::packet(family), set(DONE)));
+        penalize.push(format!(
+            "update @{penalty} {{ {penalized} timeout {seconds}s }} return"
+        ));
     }
-    check.push(vec![is_in(&[Field::FAMILY], PENALTY_OVERFLOW), discard()]);
+    check.push(format!("meta nfproto @{PENALTY_OVERFLOW} drop"));
     // Only what found no room comes here.
-    penalize.push(vec![update(PENALTY_OVERFLOW, &[Field::FAMILY], timeout)]);
-    not_due.push(vec![to_penalty()]);
-    let penalize_drop = vec![vec![jump(PENALIZE)], vec![count(), discard()]];
+    penalize.push(format!(
+        "update @{PENALTY_OVERFLOW} {{ meta nfproto timeout {seconds}s }}"
+    ));
+    not_due.push(to_penalty);
+    let penalize_drop = [&format!("jump {PENALIZE}"), "counter drop"];
     vec![
         Chain::new(PENALIZE, penalize),
         Chain::new(PENALIZE_DROP, penalize_drop),
@@ -148,16 +145,10 @@ fn penalty_chains(sequence: &SequenceGuard) -> Vec<Chain> {
 }
 
 fn base(guard: &Guard, sequence: &SequenceGuard) -> Chain {
-    let mut rules = vec![from_loopback()];
-    rules.extend(established());
-    let not_here = is_not(Field::DESTINATION_TYPE, Value::local());
-    rules.push(vec![not_here, accept()]);
-    let is_not_of = |transport: Transport| is_not(Field::PROTOCOL, transport);
-    rules.push(vec![
-        is_not_of(Transport::Tcp),
-        is_not_of(Transport::Udp),
-        accept(),
-    ]);
+    let mut rules = vec![FROM_LOOPBACK.to_owned()];
+    rules.extend(ESTABLISHED.map(str::to_owned));
+    rules.push("fib daddr type != local accept".into());
+    rules.push("meta l4proto != tcp meta l4proto != udp accept".into());
     let guarded = guard.services.iter().flat_map(|service| &service.ports);
     let ignored = guarded.chain(&sequence.ignored).copied();
     let knock = guard.listen.iter().map(std::net::SocketAddr::port);
@@ -168,14 +159,14 @@ fn base(guard: &Guard, sequence: &SequenceGuard) -> Chain {
             open.push(ports);
         }
     }
-    rules.extend(open.iter().map(|ports| vec![to(*ports), accept()]));
-    let steps = sequence.fixed().iter().zip(1..);
-    rules.extend(steps.map(|(ports, at)| vec![to(*ports), goto(&names::step_chain(at))]));
+    rules.extend(open.iter().map(|ports| format!("{} accept", to(*ports))));
+    for (ports, at) in sequence.fixed().iter().zip(1..) {
+        rules.push(format!("{} goto {}", to(*ports), names::step_chain(at)));
+    }
     if sequence.steps == SequenceSteps::Rolling {
         let (first, last) = rolling::PORTS.into_inner();
-        let is_step = is_between(Field::port(Transport::Tcp), first, last);
-        rules.push(vec![is_step, jump(ROLLING)]);
+        rules.push(format!("tcp dport {first}-{last} jump {ROLLING}"));
     }
-    rules.push(vec![is_new(), jump(PENALIZE)]);
+    rules.push(format!("ct state new jump {PENALIZE}"));
     Chain::base(SEQUENCE, HookPoint::Prerouting, PRIORITY, rules)
 }

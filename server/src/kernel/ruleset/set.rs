@@ -6,10 +6,25 @@
 use super::super::elements::{self, Element};
 use super::super::guard::OptionalPart;
 use super::super::netlink::{Attributes, Batch, CREATE, Writer, kind};
-use super::field::{Field, Value};
+use super::field::value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
+
+/// nft's types: the name, the number, the bytes, and the number of the byte order, which is 0
+/// of a single byte, 1 of this machine's, 2 of the network's.
+const TYPES: [(&str, u32, u32, u32); 7] = [
+    ("nf_proto", 2, 1, 0),
+    // nft has no name for the type of raw payload.
+    (RAW, 4, 8, 2),
+    ("ipv4_addr", 7, 4, 2),
+    ("ipv6_addr", 8, 16, 2),
+    ("inet_proto", 12, 1, 0),
+    ("inet_service", 13, 2, 2),
+    ("mark", 19, 4, 1),
+];
+/// The first eight bytes of a datagram's payload.
+const RAW: &str = "@th,64,64";
 
 /// The flags of a set.
 pub mod set_flag {
@@ -25,19 +40,19 @@ pub mod set_flag {
 pub struct Set {
     /// Its name.
     pub name: String,
-    /// The fields whose values together are its keys.
-    pub key: Vec<Field>,
-    /// The field that its values are for.
-    pub data: Option<Field>,
+    /// The type of its keys, as nft writes it.
+    pub key: String,
+    /// The type of its values, in a map.
+    pub data: Option<&'static str>,
     /// Whether its elements have timeouts.
     pub has_timeouts: bool,
     /// Whether rules add elements to it.
     pub is_dynamic: bool,
     /// How many elements it may hold; 0 where that is not limited.
     pub size: u32,
-    /// Elements that it holds from the start, and how long each stays; for good where there
-    /// is no time.
-    pub elements: Vec<(Value, Option<Duration>)>,
+    /// Elements that it holds from the start, as nft writes them, and how long each stays;
+    /// for good where there is no time.
+    pub elements: Vec<(String, Option<Duration>)>,
     /// The part that it belongs to, where it is not the guard itself.
     pub part: Option<OptionalPart>,
 }
@@ -66,10 +81,10 @@ impl SetKind {
 
 impl Set {
     /// A set that the daemon fills, with timeouts.
-    pub fn timed(name: impl Into<String>, key: &[Field]) -> Self {
+    pub fn timed(name: impl Into<String>, key: &str) -> Self {
         Self {
             name: name.into(),
-            key: key.to_vec(),
+            key: key.into(),
             data: None,
             has_timeouts: true,
             is_dynamic: false,
@@ -80,7 +95,7 @@ impl Set {
     }
 
     /// A set that rules fill, with timeouts, up to a size.
-    pub fn dynamic(name: impl Into<String>, key: &[Field], size: u32) -> Self {
+    pub fn dynamic(name: impl Into<String>, key: &str, size: u32) -> Self {
         Self {
             is_dynamic: true,
             size,
@@ -112,67 +127,60 @@ impl Set {
         let flags = flag(self.data.is_some(), set_flag::MAP)
             | flag(self.has_timeouts, set_flag::TIMEOUT)
             | flag(self.is_dynamic, set_flag::DYNAMIC);
-        let (number, length) = self.key_type();
+        // Of several types, each takes six bits of the number, and a multiple of four bytes.
+        let parts: Vec<_> = self.key.split(" . ").map(type_of).collect();
+        let (number, length, order) = match parts[..] {
+            [(_, number, length, order)] => (number, length, order),
+            _ => parts.iter().fold((0, 0, 0), |(number, length, _), part| {
+                let padded = part.2.next_multiple_of(4);
+                (number << 6 | part.1, length + padded, 0)
+            }),
+        };
         message.number(3, flags);
         message.number(4, number);
         message.number(5, length);
-        if let Some(Field { data, .. }) = self.data {
-            message.number(6, data.number);
-            message.number(7, data.length);
+        let mut noted = record(0, &order.to_ne_bytes());
+        if let Some((_, number, length, order)) = self.data.map(type_of) {
+            message.number(6, number);
+            message.number(7, length);
+            noted.extend(record(1, &order.to_ne_bytes()));
+            noted.extend(record(6, &[0; 4]));
         }
         message.number(10, id);
         if self.size > 0 {
             message.nest(9, |description| description.number(1, self.size));
         }
-        message.bytes(13, &self.user_data());
-    }
-
-    /// Number and bytes. Of several, each takes six bits of the number, and a multiple of
-    /// four bytes.
-    fn key_type(&self) -> (u32, u32) {
-        if let [Field { data, .. }] = self.key[..] {
-            return (data.number, data.length);
+        if self.key == RAW {
+            noted.extend(raw());
         }
-        let parts = self.key.iter().map(|field| field.data);
-        parts.fold((0, 0), |(number, length), part| {
-            (
-                number << 6 | part.number,
-                length + part.length.next_multiple_of(4),
-            )
-        })
-    }
-
-    fn user_data(&self) -> Vec<u8> {
-        let number = |kind, number: u32| record(kind, &number.to_ne_bytes());
-        let order = match self.key[..] {
-            [Field { data, .. }] => data.byte_order,
-            _ => 0,
-        };
-        let mut noted = number(0, order);
-        if let Some(Field { data, .. }) = self.data {
-            noted.extend(number(1, data.byte_order));
-            noted.extend(number(6, 0));
-        }
-        if self.key == [Field::SELECTOR] {
-            // Payload (7) of no named protocol (0, 0), behind the transport header (3), from
-            // bit 64, 64 bits.
-            let fields = [(0, 0), (1, 0), (2, 3), (3, 64), (4, 64)];
-            let fields = fields.map(|(kind, value)| number(kind, value)).concat();
-            let of = [number(0, 7), record(1, &fields)].concat();
-            noted.extend(record(3, &of));
-        }
-        noted
+        message.bytes(13, &noted);
     }
 
     /// Appends messages that add the elements which it holds from the start.
     pub fn add_elements(&self, batch: &mut Batch, table: &str) {
         let elements = self.elements.iter().map(|(key, timeout)| Element {
             timeout: *timeout,
-            ..Element::permanent(key.bytes.clone())
+            // An empty key is refused.
+            ..Element::permanent(value(key).unwrap_or_default())
         });
         let elements: Vec<_> = elements.collect();
         elements::add(batch, CREATE, table, &self.name, &elements);
     }
+}
+
+/// Of none that is known: one of no bytes, which the kernel refuses.
+fn type_of(text: &str) -> (&str, u32, u32, u32) {
+    let known = TYPES.into_iter().find(|known| known.0 == text);
+    known.unwrap_or_default()
+}
+
+/// What nft notes of keys that are raw payload: payload (7) of no named protocol (0, 0),
+/// behind the transport header (3), from bit 64, 64 bits.
+fn raw() -> Vec<u8> {
+    let number = |kind, number: u32| record(kind, &number.to_ne_bytes());
+    let fields = [(0, 0), (1, 0), (2, 3), (3, 64), (4, 64)];
+    let fields = fields.map(|(kind, value)| number(kind, value)).concat();
+    record(3, &[number(0, 7), record(1, &fields)].concat())
 }
 
 /// Of nft's user data: kind, length, value.
@@ -185,12 +193,10 @@ impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.data.is_some() { "map" } else { "set" };
         writeln!(f, "\t{kind} {} {{", self.name)?;
-        let key: Vec<&str> = self.key.iter().map(|field| field.data.text).collect();
-        let is_raw = self.key == [Field::SELECTOR];
-        let word = if is_raw { "typeof" } else { "type" };
-        write!(f, "\t\t{word} {}", key.join(" . "))?;
-        if let Some(value) = self.data {
-            write!(f, " : {}", value.data.text)?;
+        let word = if self.key == RAW { "typeof" } else { "type" };
+        write!(f, "\t\t{word} {}", self.key)?;
+        if let Some(data) = self.data {
+            write!(f, " : {data}")?;
         }
         writeln!(f)?;
         if self.size > 0 {
@@ -202,9 +208,9 @@ impl fmt::Display for Set {
             (false, false) => {}
         }
         if !self.elements.is_empty() {
-            let element = |(key, timeout): &(Value, Option<Duration>)| match timeout {
-                Some(time) => format!("{} timeout {}s", key.text, time.as_secs()),
-                None => key.text.clone(),
+            let element = |(key, timeout): &(String, Option<Duration>)| match timeout {
+                Some(time) => format!("{key} timeout {}s", time.as_secs()),
+                None => key.clone(),
             };
             let elements: Vec<String> = self.elements.iter().map(element).collect();
             writeln!(f, "\t\telements = {{ {} }}", elements.join(", "))?;

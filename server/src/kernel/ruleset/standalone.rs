@@ -4,9 +4,7 @@
 use super::super::address::AddressFamily;
 use super::super::guard::{GRACE_TIME, Guard, OptionalPart, SequenceSteps};
 use super::super::names::{self, BLOCKED, GRACE, STANDALONE_TABLE};
-use super::field::Value;
 use super::ruleset;
-use oneknock_shared::port::Transport;
 
 /// The guard's port sequence and what it opens, as text for `nft -f`. `None` where there is
 /// no sequence, or one that only a daemon can set.
@@ -32,8 +30,7 @@ pub fn standalone_sequence_text(guard: &Guard) -> Option<String> {
         ruleset.remove_set(&names::allow_set(service, family));
     }
     for grace in ruleset.sets.iter_mut().filter(|set| set.name == GRACE) {
-        let tcp = Value::from(Transport::Tcp);
-        grace.elements.push((tcp, Some(GRACE_TIME)));
+        grace.elements.push(("tcp".into(), Some(GRACE_TIME)));
     }
     let gateways = if guard.blocked_gateways.is_empty() {
         ""

@@ -1,10 +1,7 @@
 //! Sets, chains and first elements as messages. The user data are nft 1.0.6's own.
 
-use super::super::field::{Field, Value};
 use super::super::*;
-use crate::kernel::address::AddressFamily::{V4, V6};
 use crate::kernel::netlink::{Batch, tests::messages};
-use oneknock_shared::port::Transport;
 use std::time::Duration;
 
 fn added(set: &Set) -> String {
@@ -15,25 +12,25 @@ fn added(set: &Set) -> String {
 
 #[test]
 fn sets_are_these_messages() {
-    let timed = Set::timed("ssh4", &[Field::source(V4)]);
+    let timed = Set::timed("ssh4", "ipv4_addr");
     let want = "9 0x405 1=7400 2=\"ssh4\" 3=00000010 4=00000007 5=00000004 10=00000000 \
                 13=000402000000";
     assert_eq!(added(&timed), want);
-    let key = [Field::source(V6), Field::PROTOCOL, Field::ANY_PORT];
-    let dynamic = Set::dynamic("done", &key, 65_536);
+    let key = "ipv6_addr . inet_proto . inet_service";
+    let dynamic = Set::dynamic("done", key, 65_536);
     let want = "9 0x405 1=7400 2=\"done\" 3=00000030 4=0000830d 5=00000018 10=00000000 \
                 9[1=00010000] 13=000400000000";
     assert_eq!(added(&dynamic), want);
     let map = Set {
-        data: Some(Field::MARK),
+        data: Some("mark"),
         size: 1_024,
-        ..Set::timed("port", &[Field::ANY_PORT])
+        ..Set::timed("port", "inet_service")
     };
     let want = "9 0x405 1=7400 2=\"port\" 3=00000018 4=0000000d 5=00000002 6=00000013 \
                 7=00000004 10=00000000 9[1=00000400] \
                 13=000402000000010401000000060400000000";
     assert_eq!(added(&map), want);
-    let raw = Set::timed("selectors", &[Field::SELECTOR]);
+    let raw = Set::timed("selectors", "@th,64,64");
     let want = "9 0x405 1=7400 2=\"selectors\" 3=00000010 4=00000004 5=00000008 10=00000000 \
                 13=0004020000000326000407000000011e0004000000000104000000000204030000000304\
                 40000000040440000000";
@@ -43,7 +40,7 @@ fn sets_are_these_messages() {
 #[test]
 fn chains_are_these_messages() {
     let mut batch = Batch::new();
-    Chain::new("inner", Vec::new()).add(&mut batch, "one");
+    Chain::new::<&str>("inner", []).add(&mut batch, "one");
     Chain::base("outer", HookPoint::Input, -150, Vec::new()).add(&mut batch, "one");
     let want = [
         "3 0x401 1=\"one\" 3=\"inner\"",
@@ -54,13 +51,12 @@ fn chains_are_these_messages() {
 
 #[test]
 fn first_elements_are_these_messages() {
-    let address: std::net::IpAddr = [192, 0, 2, 1].into();
     let set = Set {
         elements: vec![
-            (address.into(), None),
-            (Value::from(Transport::Tcp), Some(Duration::from_secs(60))),
+            ("192.0.2.1".into(), None),
+            ("tcp".into(), Some(Duration::from_secs(60))),
         ],
-        ..Set::timed("mixed", &[Field::source(V4)])
+        ..Set::timed("mixed", "ipv4_addr")
     };
     let mut batch = Batch::new();
     set.add_elements(&mut batch, "one");
