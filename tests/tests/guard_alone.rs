@@ -4,10 +4,12 @@
 use nix::sys::signal::Signal;
 use oneknock_tests::control::socket;
 use oneknock_tests::wire::Probe;
-use oneknock_tests::{Running, Site, binaries};
+use oneknock_tests::{Running, Site, binaries, figure};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
 #[test]
 fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
@@ -33,6 +35,50 @@ fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
     assert!(said.err.contains("was up"), "{said}");
     assert!(site.admits("ssh", site.lab.laptop.v4.into()));
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
+}
+
+/// How many processes and threads a command makes, itself among them: in a namespace of
+/// process ids that nothing else is in, the kernel counts them.
+fn tasks(site: &Site, command: &str) -> String {
+    let last = "/proc/sys/kernel/ns_last_pid";
+    let script = format!(
+        "read before < {last}; {command} || exit; read after < {last}; echo $((after - before))"
+    );
+    let alone = ["unshare", "--pid", "--fork", "--mount-proc"];
+    let alone = [&alone[..], &["sh", "-c", &script]].concat();
+    site.lab.server.run(&alone).ok().trim().to_owned()
+}
+
+#[test]
+fn guard_at_boot_is_one_process_and_no_thread() {
+    const RUNS: usize = 20;
+    let site = Site::new(binaries!());
+    site.laptop_key();
+    assert_eq!(tasks(&site, "sh -c 'true & wait'"), "2");
+    let guard = format!("oneknockctl guard --config {}", site.dir.display());
+    assert_eq!(tasks(&site, &guard), "1");
+    let server = &site.lab.server;
+    assert_eq!(
+        site.probe(&site.lab.stranger, server.v4.into()),
+        Probe::Silent
+    );
+    let mut times = server.enter(|| {
+        let time = |_| {
+            let delete = ["delete", "table", "inet", "oneknock"];
+            assert!(Command::new("nft").args(delete).status().unwrap().success());
+            let mut guard = Command::new(binaries!().oneknockctl);
+            guard.args(["guard", "--config"]).arg(&site.dir);
+            let start = Instant::now();
+            assert!(guard.output().unwrap().status.success());
+            start.elapsed()
+        };
+        (0..RUNS).map(time).collect::<Vec<_>>()
+    });
+    times.sort_unstable();
+    let (least, median) = (times[0], times[RUNS / 2]);
+    figure(format_args!(
+        "guard at boot, from its start to its end: min {least:?} median {median:?} of {RUNS}"
+    ));
 }
 
 #[test]

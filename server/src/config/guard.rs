@@ -1,7 +1,7 @@
 //! The configuration as the kernel room wants it: the guard.
 
-use super::{Config, Guard as Mode, Sequence, Service, Steps};
-use crate::kernel::{Guard, GuardMode, GuardedService, SequenceGuard, SequenceSteps};
+use super::{Config, Sequence, Service, Steps};
+use crate::kernel::{Guard, GuardedService, SequenceGuard, SequenceSteps};
 use oneknock_shared::port::{Ports, Transport};
 use std::net::IpAddr;
 
@@ -13,10 +13,7 @@ impl Config {
     pub fn guard(&self, enforcing: bool, gateways: &[IpAddr]) -> Guard {
         Guard {
             server: self.server_id,
-            mode: match self.guard {
-                Mode::Exclusive => GuardMode::Exclusive,
-                Mode::Monitored => GuardMode::Monitored,
-            },
+            mode: self.guard,
             enforcing,
             services: self.services.iter().map(guarded).collect(),
             trusted: self

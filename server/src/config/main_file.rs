@@ -6,6 +6,7 @@ use super::sequence::{self, Sequence};
 use super::service::{self, Service};
 use super::trusted;
 use ipnet::IpNet;
+use crate::kernel::GuardMode;
 use oneknock_shared::name::{Host, KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::secret::ServerId;
@@ -47,7 +48,7 @@ pub struct Config {
     /// 1 s to 366 days.
     pub rotation_grace: Duration,
     /// How the guard is kept from other programs.
-    pub guard: Guard,
+    pub guard: GuardMode,
     /// The group whose members may ask the daemon, besides root.
     pub control_group: Option<String>,
     /// Whether this machine's own default gateway may be admitted.
@@ -60,23 +61,12 @@ pub struct Config {
     pub sequence: Option<Sequence>,
 }
 
-/// How the guard is kept from other programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Guard {
-    /// The kernel lets nobody else change it while the daemon runs; where the kernel
-    /// cannot (before 6.9), as the other.
-    #[default]
-    Exclusive,
-    /// The daemon watches it, and puts it up again.
-    Monitored,
-}
-
 /// What stands for a guard that nobody can read.
 #[derive(Debug, thiserror::Error)]
 #[error("must be \"exclusive\" or \"monitored\"")]
 pub struct BadGuard;
 
-impl std::str::FromStr for Guard {
+impl std::str::FromStr for GuardMode {
     type Err = BadGuard;
 
     fn from_str(text: &str) -> Result<Self, BadGuard> {
@@ -88,7 +78,7 @@ impl std::str::FromStr for Guard {
     }
 }
 
-impl std::fmt::Display for Guard {
+impl std::fmt::Display for GuardMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Exclusive => "exclusive",
@@ -194,7 +184,7 @@ fn parsed(path: &Path, text: &str) -> Result<Parsed<Config>, Vec<ConfigError>> {
         let skew = file.duration_or("skew", SECOND..=MAX_SKEW, SKEW);
         let history = file.duration_or("history", DAY..=MAX_HISTORY, HISTORY);
         let grace = file.duration_or("rotation_grace", SECOND..=MAX_GRACE, ROTATION_GRACE);
-        let guard = file.text_or("guard", Guard::default());
+        let guard = file.text_or("guard", GuardMode::default());
         let control_group = file.text_if::<GroupName>("control_group");
         let allow_gateway = file.flag("allow_gateway");
         let trusted = trusted::read(file);
@@ -361,7 +351,7 @@ impl Config {
             control_group: None,
             history: HISTORY,
             rotation_grace: ROTATION_GRACE,
-            guard: Guard::default(),
+            guard: GuardMode::default(),
             allow_gateway: false,
             trusted: Vec::new(),
             services: Vec::new(),

@@ -23,7 +23,7 @@ mod trusted;
 pub use key::{Generation, Key, Policy, key_text, parse as parse_key};
 pub use key_files::{SkippedKey, check_beside, load_key, load_one};
 pub use load::{Loaded, load_main, main_or_last_good};
-pub use main_file::{Config, Guard, main_text, parse as parse_config};
+pub use main_file::{Config, main_text, parse as parse_config};
 pub use paths::Paths;
 pub use reach::unreachable;
 pub use sequence::{ROLLING_KEYS, Sequence, Steps, ports_text};

@@ -2,8 +2,7 @@
 //! it.
 
 use super::Daemon;
-use crate::config::Guard as Mode;
-use crate::kernel::{KernelError, Monitor, OptionalPart, can_be_exclusive};
+use crate::kernel::{GuardMode, KernelError, Monitor, OptionalPart, can_be_exclusive};
 use crate::observers::{self, Level};
 
 impl Daemon {
@@ -86,13 +85,13 @@ impl Daemon {
     /// Whether the guard is monitored although it is to be exclusive, and could be: a table
     /// becomes one that can be exclusive only when it is made.
     pub(super) fn exclusive_pending(&self) -> bool {
-        let is_wanted = self.server.settings.config.guard == Mode::Exclusive;
+        let is_wanted = self.server.settings.config.guard == GuardMode::Exclusive;
         is_wanted && !self.server.kernel.is_exclusive() && can_be_exclusive()
     }
 
     /// Looks which default gateways there are: an interface or a route may have come since.
     pub(super) fn see_routes(&mut self) {
-        match self.routes.changed() {
+        match self.routes.take() {
             None => {}
             Some(Ok(gateways)) => self.server.set_gateways(gateways),
             // An error comes once; the gateways that were known stay.

@@ -161,7 +161,7 @@ async fn run(paths: Paths, clock: Clock) -> Result<(), Stopped> {
 /// Waits until another program has changed the guard, or may have.
 async fn foreign_change(monitor: Option<&Monitor>) {
     match monitor {
-        Some(monitor) => drop(monitor.changed().await),
+        Some(monitor) => drop(monitor.wait().await),
         // Nobody else can.
         None => std::future::pending().await,
     }

@@ -5,8 +5,12 @@
 //! that a table that was flushed gets them back, and a source that is admitted again gets
 //! back what it may use again.
 
-use super::KernelError;
+use super::address::AddressFamily;
 use super::connection::ConnectionId;
+use super::elements::{self, Element};
+use super::names::{self, BLOCKED};
+use super::netlink::Batch;
+use super::{Kernel, KernelError};
 use crate::engine::Source;
 use oneknock_shared::port::Transport;
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,6 +143,52 @@ impl BlockedConnections {
         let state = entries.entry(id).or_insert(BlockedState { until, returns });
         state.until = state.until.max(until);
         state.returns &= returns;
+    }
+}
+
+impl Kernel {
+    /// The connections whose packets are dropped, each with the time that it has left.
+    pub fn blocked(&mut self) -> Result<Vec<(ConnectionId, Duration)>, KernelError> {
+        let mut blocked = Vec::new();
+        for family in AddressFamily::BOTH {
+            let listed = self.elements(&names::set_of(BLOCKED, family))?;
+            blocked.extend(listed.iter().filter_map(|one| {
+                let id = ConnectionId::from_set_key(&one.key)?;
+                Some((id, one.remaining.unwrap_or_default()))
+            }));
+        }
+        Ok(blocked)
+    }
+
+    /// Makes one batch of it, for both families.
+    fn change_blocked(
+        &mut self,
+        connections: &[(ConnectionId, Duration)],
+        append: fn(&mut Batch, &str, &[Element<'_>]),
+    ) -> Result<(), KernelError> {
+        if connections.is_empty() {
+            return Ok(());
+        }
+        self.commit_own(|batch| {
+            for family in AddressFamily::BOTH {
+                let of = connections.iter();
+                let of = of.filter(|(id, _)| AddressFamily::of(id.remote) == family);
+                let elements = of.map(|(id, time)| Element::timed(id.set_key(), *time));
+                let set = names::set_of(BLOCKED, family);
+                append(batch, &set, &elements.collect::<Vec<_>>());
+            }
+        })
+    }
+}
+
+impl BlockedSet for Kernel {
+    fn block(&mut self, connections: &[(ConnectionId, Duration)]) -> Result<(), KernelError> {
+        self.change_blocked(connections, elements::renew)
+    }
+
+    fn unblock(&mut self, connections: &[ConnectionId]) -> Result<(), KernelError> {
+        let connections: Vec<_> = connections.iter().map(|id| (*id, Duration::ZERO)).collect();
+        self.change_blocked(&connections, elements::remove)
     }
 }
 

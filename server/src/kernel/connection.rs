@@ -1,10 +1,8 @@
 //! What tells one connection from another, and how the guard's table writes it.
 
+use super::address::{address_of, octets, protocol_number, transport_of};
 use oneknock_shared::port::Transport;
 use std::net::IpAddr;
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 /// A connection to a guarded port, or an exchange of datagrams with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,25 +23,13 @@ impl ConnectionId {
     /// order, each field at a multiple of four.
     #[must_use]
     pub fn set_key(&self) -> Vec<u8> {
-        let ([a, b], [c, d]) = (self.remote_port.to_be_bytes(), self.port.to_be_bytes());
-        let rest = [
-            transport_number(self.transport),
-            0,
-            0,
-            0,
-            a,
-            b,
-            0,
-            0,
-            c,
-            d,
-            0,
-            0,
-        ];
-        match self.remote {
-            IpAddr::V4(v4) => [&v4.octets()[..], &rest].concat(),
-            IpAddr::V6(v6) => [&v6.octets()[..], &rest].concat(),
+        let mut key = octets(self.remote);
+        let ports = [self.remote_port, self.port].map(u16::to_be_bytes);
+        for field in [&[protocol_number(self.transport)][..], &ports[0], &ports[1]] {
+            key.extend(field);
+            key.resize(key.len().next_multiple_of(4), 0);
         }
+        key
     }
 
     /// The connection of such a key; none where it is not one.
@@ -54,7 +40,7 @@ impl ConnectionId {
             return None;
         };
         Some(Self {
-            transport: transport(protocol)?,
+            transport: transport_of(protocol)?,
             remote: address_of(address)?,
             remote_port: u16::from_be_bytes([a, b]),
             port: u16::from_be_bytes([c, d]),
@@ -62,65 +48,6 @@ impl ConnectionId {
     }
 }
 
-/// The transport's protocol number (IANA).
-pub fn transport_number(transport: Transport) -> u8 {
-    match transport {
-        Transport::Tcp => TCP,
-        Transport::Udp => UDP,
-    }
-}
-
-/// The transport of a protocol number.
-pub fn transport(number: u8) -> Option<Transport> {
-    match number {
-        TCP => Some(Transport::Tcp),
-        UDP => Some(Transport::Udp),
-        _ => None,
-    }
-}
-
-/// An address of four or sixteen octets in network order.
-pub fn address_of(octets: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
-        .ok()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn set_key_is_these_bytes() {
-        let connection = ConnectionId {
-            transport: Transport::Udp,
-            remote: [192, 0, 2, 7].into(),
-            remote_port: 8080,
-            port: 53,
-        };
-        let want = [192, 0, 2, 7, 17, 0, 0, 0, 0x1f, 0x90, 0, 0, 0, 53, 0, 0];
-        assert_eq!(connection.set_key(), want);
-    }
-
-    proptest! {
-        #[test]
-        fn set_key_is_read_back(
-            is_tcp: bool,
-            remote: IpAddr,
-            remote_port: u16,
-            port: u16,
-        ) {
-            let transport = if is_tcp { Transport::Tcp } else { Transport::Udp };
-            let connection = ConnectionId { transport, remote, remote_port, port };
-            let key = connection.set_key();
-            prop_assert_eq!(ConnectionId::from_set_key(&key), Some(connection));
-        }
-
-        #[test]
-        fn garbage_of_another_length_is_no_key(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let is_key = ConnectionId::from_set_key(&bytes).is_some();
-            prop_assert!(!is_key || [16, 28].contains(&bytes.len()));
-        }
-    }
-}
+#[path = "tests/connection.rs"]
+mod tests;

@@ -7,36 +7,13 @@
 
 use super::connection::ConnectionId;
 use super::ports::GuardedPorts;
-use super::present::{OwnAddresses, PresentConnection, PresentConnections, answering_here};
-use super::sockets::LocalSocket;
-use super::{flows, sockets};
+use super::present::{ConnectionError, PresentConnection, Snapshot};
+use super::sockets::{self, LocalSocket};
 use crate::engine::Source;
 use oneknock_shared::name::ServiceName;
-use oneknock_shared::port::Transport;
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-
-/// Why connections could not be listed or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectionError {
-    /// The list of this machine's addresses could not be read.
-    #[error("cannot list this machine's addresses: {0}")]
-    Addresses(io::Error),
-    /// The list of sockets could not be read.
-    #[error("cannot list the TCP sockets: {0}")]
-    Sockets(io::Error),
-    /// The list of connection tracking could not be read.
-    #[error("cannot list the tracked connections: {0}")]
-    Tracked(io::Error),
-    /// The sockets of this many connections could not be destroyed, and they are not tracked,
-    /// so they could not be blocked either.
-    #[error("cannot destroy the sockets of {0} connections: {1}")]
-    Destroy(usize, io::Error),
-    /// Connections that no socket of this machine's holds could not be blocked.
-    #[error("cannot block {0} connections: {1}")]
-    Block(usize, io::Error),
-}
+use std::net::IpAddr;
 
 /// What was ended.
 #[derive(Debug, Default)]
@@ -62,13 +39,6 @@ pub struct GuardContext<'g> {
     pub blocked: &'g BTreeSet<ConnectionId>,
 }
 
-impl std::fmt::Debug for GuardContext<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut all = f.debug_struct("GuardContext");
-        all.field("ports", self.ports).finish_non_exhaustive()
-    }
-}
-
 /// Which sources, besides trusted networks, may have connections when the guard was put
 /// back. A connection says nothing of its age: it is judged by its source.
 #[derive(Clone, Copy)]
@@ -77,12 +47,6 @@ pub struct GapRule<'r> {
     pub was_granted: &'r dyn Fn(Source) -> bool,
     /// Whether the port sequence has admitted a source to a service.
     pub is_in_by_sequence: &'r dyn Fn(ServiceName, Source) -> bool,
-}
-
-impl std::fmt::Debug for GapRule<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GapRule").finish_non_exhaustive()
-    }
 }
 
 /// Ends the connections that are meant: from a source, to a service. The sources are to be
@@ -100,7 +64,7 @@ pub fn disconnect(
             .iter()
             .any(|service| is_meant(*service, source))
     };
-    let present = PresentConnections::read(guard.ports);
+    let present = Snapshot::read(guard.ports);
     end(guard, present, is_meant, sockets::destroy, block)
 }
 
@@ -110,7 +74,7 @@ pub fn disconnect_all(
     block: impl FnOnce(&[ConnectionId]) -> io::Result<()>,
 ) -> Disconnected {
     let is_meant = |one: &PresentConnection| !(guard.is_trusted)(one.id.remote);
-    let present = PresentConnections::read(guard.ports);
+    let present = Snapshot::read(guard.ports);
     end(guard, present, is_meant, sockets::destroy, block)
 }
 
@@ -121,30 +85,12 @@ pub struct Connections {
     preexisting: BTreeSet<ConnectionId>,
 }
 
-/// The connections to guarded ports at one moment.
-#[derive(Debug)]
-pub struct Snapshot(PresentConnections);
-
-impl Snapshot {
-    /// Asks the kernel.
-    #[must_use]
-    pub fn read(ports: &GuardedPorts) -> Self {
-        Self(PresentConnections::read(ports))
-    }
-
-    /// What may be missing.
-    #[must_use]
-    pub fn failures(&self) -> &[ConnectionError] {
-        &self.0.failures
-    }
-}
-
 impl Connections {
     /// Adds the connections of a snapshot, and forgets those that have ended. For when a
     /// monitored guard is put up where none was, or with other ports, and was whole when the
     /// snapshot had been taken; never after a repair, before
     /// [`Connections::end_gap_connections`].
-    pub fn add(&mut self, Snapshot(present): &Snapshot) {
+    pub fn add(&mut self, present: &Snapshot) {
         self.forget_ended(present);
         self.preexisting
             .extend(present.all.iter().map(|one| one.id));
@@ -158,7 +104,7 @@ impl Connections {
         rule: &GapRule<'_>,
         block: impl FnOnce(&[ConnectionId]) -> io::Result<()>,
     ) -> Disconnected {
-        let present = PresentConnections::read(guard.ports);
+        let present = Snapshot::read(guard.ports);
         self.forget_ended(&present);
         let is_meant = |one: &PresentConnection| {
             !(guard.is_trusted)(one.id.remote) && self.is_of_gap(rule, one)
@@ -181,7 +127,7 @@ impl Connections {
     }
 
     /// Whatever is not in a whole list has ended.
-    fn forget_ended(&mut self, present: &PresentConnections) {
+    fn forget_ended(&mut self, present: &Snapshot) {
         if present.failures.is_empty() {
             let now: BTreeSet<_> = present.all.iter().map(|one| one.id).collect();
             self.preexisting.retain(|id| now.contains(id));
@@ -193,7 +139,7 @@ impl Connections {
 /// can be destroyed, is blocked. Whatever fails, the rest is done.
 fn end(
     guard: &GuardContext<'_>,
-    present: PresentConnections,
+    present: Snapshot,
     is_meant: impl Fn(&PresentConnection) -> bool,
     destroy: impl Fn(&LocalSocket) -> io::Result<()>,
     block: impl FnOnce(&[ConnectionId]) -> io::Result<()>,
@@ -237,14 +183,6 @@ fn end(
         remaining,
         failures,
     }
-}
-
-/// The connections to a guarded TCP port that a socket of this machine's answers at a port
-/// of its own, which another one is where a rule redirects: from where, and that port.
-pub fn redirected(guarded: &GuardedPorts) -> io::Result<BTreeSet<(SocketAddr, u16)>> {
-    let own = OwnAddresses::read()?;
-    let flows = flows::list(guarded, &[Transport::Tcp])?;
-    Ok(answering_here(&flows, &own).into_keys().collect())
 }
 
 #[cfg(test)]

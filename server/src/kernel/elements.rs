@@ -5,9 +5,8 @@
 //! everywhere and never leaves a moment without the element.
 
 use super::names::TABLE;
-use super::netlink::{Attributes, Batch, CREATE, MAX_BATCH_ELEMENTS, Netlink, Writer, kind};
+use super::netlink::{Attributes, Batch, CREATE, INET, MAX_BATCH_ELEMENTS, Netlink, Writer, kind};
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// Longer than anything lasts: the kernel refuses a timeout that its clock cannot hold.
@@ -16,15 +15,6 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// How often a list that is not whole is read again.
 const MAX_LISTS: usize = 16;
 
-/// How long an element stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifetime {
-    /// This long from now.
-    For(Duration),
-    /// Until it is removed: in a set without timeouts.
-    Permanent,
-}
-
 /// An element of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element<'e> {
@@ -32,10 +22,44 @@ pub struct Element<'e> {
     pub key: Vec<u8>,
     /// Its value, in a map.
     pub data: Option<[u8; 4]>,
-    /// How long it stays.
-    pub lifetime: Lifetime,
+    /// How long it stays from now. Where there is none: until it is removed, in a set without
+    /// timeouts.
+    pub timeout: Option<Duration>,
     /// The text beside it.
     pub comment: Option<&'e str>,
+}
+
+impl Element<'_> {
+    /// A key that stays this long.
+    pub fn timed(key: Vec<u8>, time: Duration) -> Self {
+        Self {
+            timeout: Some(time),
+            ..Self::permanent(key)
+        }
+    }
+
+    /// A key that stays until it is removed.
+    pub fn permanent(key: Vec<u8>) -> Self {
+        Self {
+            key,
+            data: None,
+            timeout: None,
+            comment: None,
+        }
+    }
+
+    /// Writes what there is besides the key.
+    fn write_rest(&self, one: &mut Writer) {
+        if let Some(data) = self.data {
+            one.nest(2, |value| value.bytes(1, &data));
+        }
+        if let Some(time) = self.timeout {
+            one.long(4, milliseconds(time));
+        }
+        if let Some(comment) = self.comment {
+            one.bytes(6, &user_data(comment));
+        }
+    }
 }
 
 /// Appends messages that add these elements. None are no message.
@@ -58,8 +82,7 @@ pub fn delete(batch: &mut Batch, set: &str, elements: &[Element]) {
 
 /// Appends messages that make these elements so, whether they are there or not.
 pub fn renew(batch: &mut Batch, set: &str, elements: &[Element]) {
-    add(batch, CREATE, TABLE, set, elements);
-    delete(batch, set, elements);
+    remove(batch, set, elements);
     add(batch, CREATE, TABLE, set, elements);
 }
 
@@ -69,15 +92,13 @@ pub fn remove(batch: &mut Batch, set: &str, elements: &[Element]) {
     delete(batch, set, elements);
 }
 
-/// Appends a message that removes every element of a set.
-pub fn flush(batch: &mut Batch, set: &str) {
-    batch.push(kind::DELETE_ELEMENT, 0, |message| {
-        message.text(1, TABLE);
-        message.text(2, set);
-    });
+/// Appends messages that make these, and no others, the elements of a set.
+pub fn replace(batch: &mut Batch, set: &str, elements: &[Element]) {
+    batch.push(kind::DELETE_ELEMENT, 0, |message| of_set(message, set));
+    add(batch, CREATE, TABLE, set, elements);
 }
 
-fn list(message: &mut Writer<'_>, table: &str, set: &str, elements: &[Element], is_whole: bool) {
+fn list(message: &mut Writer, table: &str, set: &str, elements: &[Element], is_whole: bool) {
     message.text(1, table);
     message.text(2, set);
     message.nest(3, |list| {
@@ -92,29 +113,9 @@ fn list(message: &mut Writer<'_>, table: &str, set: &str, elements: &[Element], 
     });
 }
 
-impl Element<'_> {
-    /// A key that stays this long.
-    pub fn timed(key: Vec<u8>, time: Duration) -> Self {
-        Self {
-            key,
-            data: None,
-            lifetime: Lifetime::For(time),
-            comment: None,
-        }
-    }
-
-    /// What there is besides the key.
-    fn write_rest(&self, one: &mut Writer<'_>) {
-        if let Some(data) = self.data {
-            one.nest(2, |value| value.bytes(1, &data));
-        }
-        if let Lifetime::For(time) = self.lifetime {
-            one.long(4, milliseconds(time));
-        }
-        if let Some(comment) = self.comment {
-            one.bytes(6, &user_data(comment));
-        }
-    }
+fn of_set(message: &mut Writer, set: &str) {
+    message.text(1, TABLE);
+    message.text(2, set);
 }
 
 /// For how long an element stays; never for ever, which zero would be.
@@ -145,8 +146,8 @@ pub struct ListedElement {
 
 impl ListedElement {
     /// What these attributes say; `None` where they are no element's.
-    pub fn read(one: Attributes<'_>) -> Option<Self> {
-        let time = |kind| one.long(kind).map(Duration::from_millis);
+    fn read(one: Attributes<'_>) -> Option<Self> {
+        let time = |number| one.long(number).map(Duration::from_millis);
         Some(Self {
             key: one.nested(1).get(1)?.to_vec(),
             timeout: time(4),
@@ -154,14 +155,6 @@ impl ListedElement {
             comment: one.get(6).and_then(comment),
         })
     }
-}
-
-/// The address that is a key, or a part of one.
-pub fn address(key: &[u8]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(key) {
-        return Some(v4.into());
-    }
-    Some(<[u8; 16]>::try_from(key).ok()?.into())
 }
 
 /// See [`user_data`].
@@ -178,19 +171,14 @@ fn comment(data: &[u8]) -> Option<String> {
 /// While a set grows the kernel moves its elements, and a list that is read meanwhile has as
 /// many of them twice as are missing in it: then it is read again.
 pub fn elements(netlink: &mut Netlink, set: &str) -> io::Result<Vec<ListedElement>> {
-    let of = |message: &mut Writer<'_>| {
-        message.text(1, TABLE);
-        message.text(2, set);
-    };
-    let read = |answer: Attributes<'_>| {
-        let list = answer.nested(3);
-        let elements = list
-            .each()
-            .filter_map(|(_, one)| ListedElement::read(Attributes::new(one)));
-        Some(elements.collect::<Vec<_>>())
-    };
+    let of = Writer::body(INET, |message| of_set(message, set));
     for _ in 0..MAX_LISTS {
-        let mut listed = netlink.dump(kind::GET_ELEMENT, of, read)?.concat();
+        let lists = netlink.dump(kind::GET_ELEMENT, &of, |answer| {
+            let each = answer.attributes().nested(3).each();
+            let elements = each.filter_map(|(_, one)| ListedElement::read(Attributes(one)));
+            Some(elements.collect::<Vec<_>>())
+        })?;
+        let mut listed = lists.concat();
         listed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         if listed.windows(2).all(|two| two[0].key != two[1].key) {
             return Ok(listed);

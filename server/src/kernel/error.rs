@@ -1,6 +1,6 @@
 //! Why the kernel did not do something.
 
-use super::netlink::RefusedBatch;
+use super::netlink::{RefusedBatch, kind};
 use nix::errno::Errno;
 use std::io;
 
@@ -50,7 +50,9 @@ impl From<RefusedBatch> for KernelError {
         match (errno, subject) {
             // Without the capability there would be no socket's owner.
             (Errno::EPERM, _) => Self::OwnedByAnother,
-            (Errno::ENOENT, Some(subject)) if subject.is_of_elements() => {
+            (Errno::ENOENT, Some(subject))
+                if [kind::NEW_ELEMENT, kind::DELETE_ELEMENT].contains(&subject.kind) =>
+            {
                 Self::Missing(format!("set {}", subject.name))
             }
             (_, Some(subject)) => Self::Refused {

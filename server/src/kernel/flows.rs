@@ -1,9 +1,9 @@
 //! What connection tracking knows: forwarded connections and exchanges of datagrams too.
 
-use super::connection::{ConnectionId, address_of, transport, transport_number};
-use super::message::{NESTED, attribute, push_attribute};
+use super::address::{AddressFamily, address_of, protocol_number, transport_of};
+use super::connection::ConnectionId;
+use super::netlink::{Attributes, Netlink, Writer};
 use super::ports::GuardedPorts;
-use super::query::QuerySocket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use oneknock_shared::port::Transport;
 use std::collections::BTreeSet;
@@ -25,8 +25,6 @@ pub struct Flow {
 
 /// Subsystem `ctnetlink`, message `IPCTNL_MSG_CT_GET`.
 const GET: u16 = 0x0101;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 
 // The kernel's numbers (linux/netfilter/nfnetlink_conntrack.h).
 const TUPLE_ORIG: u16 = 1;
@@ -54,16 +52,15 @@ const BY_DST_PORT: u32 = 1 << 5;
 /// these transports. There may be very many others: the kernel skips them where it can (5.8
 /// and later), and the rest is skipped before it is decoded.
 pub fn list(guarded: &GuardedPorts, transports: &[Transport]) -> io::Result<Vec<Flow>> {
-    let mut socket = QuerySocket::open(NETLINK_NETFILTER)?;
+    let mut socket = Netlink::open(NETLINK_NETFILTER)?;
     let mut found = Vec::new();
     for &transport in transports {
         let is_wanted = |of, port| of == transport && guarded.service(of, port).is_some();
         for port in guarded.queries(transport, &BTreeSet::new()) {
-            for family in [AF_INET, AF_INET6] {
-                found.extend(socket.dump(GET, &request(family, transport, port), |part| {
-                    // Behind the header of netfilter's own.
-                    read(part.body.get(4..)?, is_wanted)
-                })?);
+            for family in AddressFamily::BOTH {
+                let request = request(family, transport, port);
+                let flows = socket.dump(GET, &request, |one| read(one.attributes(), is_wanted));
+                found.extend(flows?);
             }
         }
     }
@@ -71,64 +68,57 @@ pub fn list(guarded: &GuardedPorts, transports: &[Transport]) -> io::Result<Vec<
 }
 
 /// Asks for the connections of a family and transport, and of a port where one is given.
-fn request(family: u8, transport: Transport, port: Option<u16>) -> Vec<u8> {
-    let mut protocol = Vec::new();
-    push_attribute(&mut protocol, PROTO_NUM, &[transport_number(transport)]);
-    let mut flags = BY_PROTO_NUM;
-    if let Some(port) = port {
-        push_attribute(&mut protocol, PROTO_DST_PORT, &port.to_be_bytes());
-        flags |= BY_DST_PORT;
-    }
-    let (mut tuple, mut filter) = (Vec::new(), Vec::new());
-    push_attribute(&mut tuple, NESTED | TUPLE_PROTO, &protocol);
-    push_attribute(&mut filter, FILTER_ORIG_FLAGS, &flags.to_ne_bytes());
-    let mut request = vec![family, 0, 0, 0];
-    push_attribute(&mut request, NESTED | TUPLE_ORIG, &tuple);
-    push_attribute(&mut request, NESTED | FILTER, &filter);
-    request
+fn request(family: AddressFamily, transport: Transport, port: Option<u16>) -> Vec<u8> {
+    Writer::body(family.number(), |message| {
+        message.nest(TUPLE_ORIG, |tuple| {
+            tuple.nest(TUPLE_PROTO, |protocol| {
+                protocol.bytes(PROTO_NUM, &[protocol_number(transport)]);
+                if let Some(port) = port {
+                    protocol.bytes(PROTO_DST_PORT, &port.to_be_bytes());
+                }
+            });
+        });
+        let by_port = port.map_or(0, |_| BY_DST_PORT);
+        message.nest(FILTER, |filter| {
+            filter.bytes(FILTER_ORIG_FLAGS, &(BY_PROTO_NUM | by_port).to_ne_bytes());
+        });
+    })
 }
 
 /// Decodes one, where its transport and port are wanted.
-fn read(entry: &[u8], is_wanted: impl Fn(Transport, u16) -> bool) -> Option<Flow> {
-    let original = attribute(entry, TUPLE_ORIG)?;
-    let protocol = attribute(original, TUPLE_PROTO)?;
-    let &[number] = attribute(protocol, PROTO_NUM)? else {
-        return None;
-    };
-    let transport = transport(number)?;
+fn read(entry: Attributes<'_>, is_wanted: impl Fn(Transport, u16) -> bool) -> Option<Flow> {
+    let (original, reply) = (entry.nested(TUPLE_ORIG), entry.nested(TUPLE_REPLY));
+    let protocol = original.nested(TUPLE_PROTO);
+    let [number] = protocol.array(PROTO_NUM)?;
+    let transport = transport_of(number)?;
     let port = read_port(protocol, PROTO_DST_PORT)?;
     if !is_wanted(transport, port) {
         return None;
     }
-    let addresses = attribute(original, TUPLE_IP)?;
-    let reply = attribute(entry, TUPLE_REPLY)?;
     let answering = SocketAddr::new(
-        read_address(attribute(reply, TUPLE_IP)?, IP_SRC)?,
-        read_port(attribute(reply, TUPLE_PROTO)?, PROTO_SRC_PORT)?,
+        read_address(reply.nested(TUPLE_IP), IP_SRC)?,
+        read_port(reply.nested(TUPLE_PROTO), PROTO_SRC_PORT)?,
     );
-    let state = attribute(entry, PROTOINFO)
-        .and_then(|info| attribute(info, PROTOINFO_TCP))
-        .and_then(|info| attribute(info, PROTOINFO_TCP_STATE));
+    let tcp = entry.nested(PROTOINFO).nested(PROTOINFO_TCP);
     Some(Flow {
         connection: ConnectionId {
             transport,
-            remote: read_address(addresses, IP_SRC)?,
+            remote: read_address(original.nested(TUPLE_IP), IP_SRC)?,
             remote_port: read_port(protocol, PROTO_SRC_PORT)?,
             port,
         },
-        to: read_address(addresses, IP_DST)?,
+        to: read_address(original.nested(TUPLE_IP), IP_DST)?,
         answering,
-        is_over: matches!(state, Some([TIME_WAIT | CLOSE])),
+        is_over: matches!(tcp.get(PROTOINFO_TCP_STATE), Some([TIME_WAIT | CLOSE])),
     })
 }
 
-fn read_port(protocol: &[u8], number: u16) -> Option<u16> {
-    let octets = attribute(protocol, number)?.try_into().ok()?;
-    Some(u16::from_be_bytes(octets))
+fn read_port(protocol: Attributes<'_>, number: u16) -> Option<u16> {
+    protocol.array(number).map(u16::from_be_bytes)
 }
 
-fn read_address(addresses: &[u8], [v4, v6]: [u16; 2]) -> Option<IpAddr> {
-    let octets = attribute(addresses, v4).or_else(|| attribute(addresses, v6))?;
+fn read_address(addresses: Attributes<'_>, [v4, v6]: [u16; 2]) -> Option<IpAddr> {
+    let octets = addresses.get(v4).or_else(|| addresses.get(v6))?;
     Some(address_of(octets)?.to_canonical())
 }
 

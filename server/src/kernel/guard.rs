@@ -6,10 +6,24 @@ use oneknock_shared::secret::ServerId;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// How long connections that are older than the guard may show themselves. They are TCP's.
+pub const GRACE_TIME: Duration = Duration::from_secs(60);
+
+/// A part of the ruleset that the guard can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OptionalPart {
+    /// What drops junk before connection tracking.
+    Prefilter,
+    /// The port sequence.
+    Sequence,
+}
+
 /// How the table is kept from other programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GuardMode {
-    /// The kernel (6.9 and later) refuses every other program's change to the table.
+    /// The kernel (6.9 and later) refuses every other program's change to the table; an older
+    /// one is [`GuardMode::Monitored`].
+    #[default]
     Exclusive,
     /// Other programs can change the table; [`super::Kernel::check_tampering`] notices it.
     Monitored,

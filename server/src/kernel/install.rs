@@ -1,13 +1,26 @@
 //! The guard is installed: in place of whatever is there, in one batch, keeping the sets
 //! that stay. Between the old ruleset and the new one there is no moment without either.
 
-use super::netlink::{Netlink, RefusedBatch, kind};
+use super::guard::{Guard, GuardMode, OptionalPart};
+use super::netlink::{RefusedBatch, kind};
 use super::plan::Plan;
-use super::ruleset::table_flag;
-use super::state::TableState;
-use super::{Guard, GuardMode, Installed, Kernel, KernelError, OptionalPart};
+use super::state::{InstalledTable, TableState, table_flag};
+use super::{Kernel, KernelError};
 use crate::engine::{Desired, Now};
 use nix::errno::Errno;
+
+/// What [`Kernel::install`] has done.
+#[derive(Debug)]
+pub struct Installed {
+    /// What was there before; `None` where there was no table.
+    pub before: Option<InstalledTable>,
+    /// Whether the kernel keeps other programs off the table from now on.
+    pub exclusive: bool,
+    /// Parts besides the guard itself that this kernel cannot have, each with the reason.
+    /// The guard holds without them: it costs more against floods without the prefilter,
+    /// and the port sequence opens nothing.
+    pub skipped: Vec<(OptionalPart, KernelError)>,
+}
 
 /// How often an install is tried when another program changes the table at the same moment.
 const MAX_RACES: usize = 3;
@@ -92,7 +105,7 @@ impl Kernel {
     /// Without a new socket it stays owned, until the next install.
     fn disown(&mut self) {
         if self.owned
-            && let Ok(netlink) = Netlink::open()
+            && let Ok(netlink) = Kernel::socket()
         {
             (self.netlink, self.owned) = (netlink, false);
         }
@@ -103,7 +116,7 @@ impl InstallAttempt {
     /// What to do otherwise in the next try; the error where there is nothing.
     pub fn learn(&mut self, plan: &Plan<'_>, refused: RefusedBatch) -> Result<(), KernelError> {
         let (subject, errno) = (refused.subject.as_ref(), refused.errno());
-        let is_of = |of: &[u8]| subject.is_some_and(|subject| of.contains(&subject.kind));
+        let is_of = |of: &[u16]| subject.is_some_and(|subject| of.contains(&subject.kind));
         let is_lacking = [Errno::EOPNOTSUPP, Errno::EINVAL, Errno::ENOENT].contains(&errno);
         let is_race = [Errno::ENOENT, Errno::EEXIST, Errno::EBUSY].contains(&errno);
         let adds = [kind::NEW_CHAIN, kind::NEW_RULE, kind::NEW_SET];

@@ -2,7 +2,7 @@
 //! installed as one netlink batch; the allow entries, made what they are to be. No program
 //! is started for any of it.
 
-mod blocked;
+mod address;
 mod blocking;
 mod connection;
 mod connections;
@@ -11,18 +11,13 @@ mod error;
 mod flows;
 mod guard;
 mod install;
-mod latest;
-mod message;
 mod monitor;
 mod names;
 mod netlink;
-mod notification;
-mod notification_socket;
 mod plan;
 mod ports;
 mod prefilter;
 mod present;
-mod query;
 mod route_monitor;
 mod routes;
 mod ruleset;
@@ -34,34 +29,35 @@ mod tampering;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod watcher;
 
 pub use blocking::{BLOCK_TIME, BlockReason, BlockedConnections, BlockedSet};
 pub use connection::ConnectionId;
-pub use connections::{
-    ConnectionError, Connections, Disconnected, GapRule, GuardContext, Snapshot,
-};
-pub use connections::{disconnect, disconnect_all, redirected};
-pub use monitor::Monitor;
-pub use notification::{ForeignChange, TableChange};
+pub use connections::{Connections, Disconnected, GapRule, GuardContext};
+pub use connections::{disconnect, disconnect_all};
+pub use error::KernelError;
+pub use guard::{Guard, GuardMode, GuardedService, OptionalPart, SequenceGuard, SequenceSteps};
+pub use install::Installed;
+pub use monitor::{ForeignChange, Monitor, TableChange};
+pub use names::{STANDALONE_TABLE, TABLE};
 pub use ports::GuardedPorts;
+pub use present::{ConnectionError, Snapshot, redirected};
 pub use route_monitor::RouteMonitor;
 pub use routes::{RouteError, default_gateways};
-
-pub use error::KernelError;
-pub use guard::{Guard, GuardMode, GuardedService, SequenceGuard, SequenceSteps};
-pub use names::{STANDALONE_TABLE, TABLE};
 pub use ruleset::standalone_sequence_text;
+pub use sequence::RollingStep;
+pub use state::{GuardForm, InstalledTable};
+pub use sync::ListedEntry;
+pub use trial::TrialState;
 
-use crate::engine::Target;
 use netlink::{Batch, Netlink, kind};
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
-use oneknock_shared::name::KeyName;
 use state::TableState;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 use tampering::KnownTable;
 
 /// How often a batch is sent when elements end within it.
@@ -81,86 +77,6 @@ pub struct Kernel {
     known: Option<KnownTable>,
 }
 
-/// What [`Kernel::install`] has done.
-#[derive(Debug)]
-pub struct Installed {
-    /// What was there before; `None` where there was no table.
-    pub before: Option<InstalledTable>,
-    /// Whether the kernel keeps other programs off the table from now on.
-    pub exclusive: bool,
-    /// Parts besides the guard itself that this kernel cannot have, each with the reason.
-    /// The guard holds without them: it costs more against floods without the prefilter,
-    /// and the port sequence opens nothing.
-    pub skipped: Vec<(OptionalPart, KernelError)>,
-}
-
-/// A part of the ruleset that the guard can do without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum OptionalPart {
-    /// What drops junk before connection tracking.
-    Prefilter,
-    /// The port sequence.
-    Sequence,
-}
-
-/// When an installed guard guards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GuardForm {
-    /// At all times.
-    Enforcing,
-    /// Only while a trial lasts.
-    Trial,
-}
-
-/// The table `inet oneknock` as the kernel has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InstalledTable {
-    /// The form of the guard in it; `None` where there is just a table.
-    pub form: Option<GuardForm>,
-    /// Whose guard it is: the id in 32 hexadecimal digits, as
-    /// [`oneknock_shared::secret::ServerId::to_hex`] gives it.
-    pub server: Option<String>,
-    /// Whether the table outlives the process that owns it.
-    pub is_persistent: bool,
-    /// Whether a process owns it.
-    pub is_owned: bool,
-    /// Whether a port sequence is watched for that needs no daemon: a fixed one.
-    pub has_fixed_sequence: bool,
-}
-
-/// An allow entry as the kernel lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedEntry {
-    /// The key in its comment.
-    pub key: KeyName,
-    /// The service, and the source that it is open for.
-    pub target: Target,
-    /// For how long still.
-    pub remaining: Duration,
-}
-
-/// A trial that goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TrialState {
-    /// For how long it was begun.
-    pub length: Duration,
-    /// What remains of that.
-    pub remaining: Duration,
-}
-
-/// A port that is a step of a rolling sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RollingStep {
-    /// Which step, from 1.
-    pub at: usize,
-    /// The TCP port; it is this step of no other sequence.
-    pub port: u16,
-    /// What tells its sequence from others.
-    pub id: u32,
-    /// For how long from now.
-    pub time: Duration,
-}
-
 /// The ruleset of this guard as nft text, one `table` block that `nft -f -` takes.
 #[must_use]
 pub fn ruleset_text(guard: &Guard) -> String {
@@ -175,12 +91,16 @@ impl Kernel {
             return Err(KernelError::Capability);
         }
         Ok(Self {
-            netlink: Netlink::open()?,
+            netlink: Self::socket()?,
             owned: false,
             sets: None,
             gateways: BTreeSet::new(),
             known: None,
         })
+    }
+
+    fn socket() -> io::Result<Netlink> {
+        Netlink::open(NETLINK_NETFILTER)
     }
 
     /// The netlink port of the socket: what a [`Monitor`] passes over.
@@ -203,9 +123,10 @@ impl Kernel {
 
     /// Removes the table. Returns whether there was one.
     pub fn teardown(&mut self) -> Result<bool, KernelError> {
-        let mut batch = Batch::new();
-        batch.push(kind::DELETE_TABLE, 0, |table| table.text(1, TABLE));
-        match self.netlink.commit(batch) {
+        let batch = |batch: &mut Batch| {
+            batch.push(kind::DELETE_TABLE, 0, |table| table.text(1, TABLE));
+        };
+        match self.netlink.commit(Batch::of(batch)) {
             Err(refused) if refused.errno() == Errno::ENOENT => return Ok(false),
             other => other?,
         }
@@ -233,18 +154,40 @@ impl Kernel {
 
     /// Commits a batch that changes something in any case. It is sent again where an element
     /// has ended within it.
-    fn commit_own(&mut self, batch: impl Fn() -> Batch) -> Result<(), KernelError> {
-        let mut result = self.netlink.commit(batch());
-        for _ in 1..MAX_COMMITS {
-            match &result {
-                Err(refused) if refused.errno() == Errno::ENOENT => {}
-                _ => break,
+    fn commit_own(&mut self, write: impl Fn(&mut Batch)) -> Result<(), KernelError> {
+        let mut tries = 1;
+        loop {
+            match self.netlink.commit(Batch::of(&write)) {
+                Err(refused) if refused.errno() == Errno::ENOENT && tries < MAX_COMMITS => {}
+                Err(refused) => return Err(refused.into()),
+                Ok(()) => break,
             }
-            result = self.netlink.commit(batch());
+            tries += 1;
         }
-        result?;
         self.note_own_change();
         Ok(())
+    }
+
+    /// Commits what does where all is new: most is, and then one message for each set does.
+    /// Where that is not to be tried, or something is there after all, commits what does in
+    /// any case: the kernel takes a thousand times as long to refuse a batch. Returns whether
+    /// all was new.
+    fn commit_new(
+        &mut self,
+        new: Option<Batch>,
+        otherwise: impl Fn(&mut Batch),
+    ) -> Result<bool, KernelError> {
+        if let Some(batch) = new {
+            match self.netlink.commit(batch) {
+                Ok(()) => {
+                    self.note_own_change();
+                    return Ok(true);
+                }
+                Err(refused) if refused.errno() == Errno::EEXIST => {}
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+        self.commit_own(otherwise).map(|()| false)
     }
 }
 

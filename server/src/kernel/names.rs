@@ -4,9 +4,9 @@
 //! underscore. Every other set has one in its name, or a name that ends in a letter: no
 //! service, whatever it is called, has another set's name.
 
+use super::address::AddressFamily;
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::secret::ServerId;
-use std::net::IpAddr;
 
 /// The table's name; its family is inet.
 pub const TABLE: &str = "oneknock";
@@ -35,79 +35,42 @@ pub const TRIAL: &str = "trial";
 /// The set of the families that no step counts for: a penalty found no room.
 pub const PENALTY_OVERFLOW: &str = "penalty_overflow";
 
-/// A family of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AddressFamily {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
+/// The sets of the connections whose packets are dropped.
+pub const BLOCKED: &str = "blocked_v";
+/// The sets of the sources that the port sequence never admits, since everybody may be
+/// behind them.
+pub const GATEWAY: &str = "gateway_v";
+/// The sets of the sources that have a penalty.
+pub const PENALTY: &str = "penalty_v";
+/// The sets of the steps that were done: they may come again.
+pub const DONE: &str = "done_v";
 
-impl AddressFamily {
-    /// Both.
-    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of this address.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv6() {
-            Self::V6
-        } else {
-            Self::V4
-        }
-    }
-
-    /// The digit in the names of a service's sets.
-    fn digit(self) -> char {
-        match self {
-            Self::V4 => '4',
-            Self::V6 => '6',
-        }
-    }
+/// That of these sets which is for this family.
+#[must_use]
+pub fn set_of(sets: &str, family: AddressFamily) -> String {
+    let digit = match family {
+        AddressFamily::V4 => '4',
+        AddressFamily::V6 => '6',
+    };
+    format!("{sets}{digit}")
 }
 
 /// The set of a service's allow entries of one family.
 #[must_use]
 pub fn allow_set(service: ServiceName, family: AddressFamily) -> String {
-    format!("{service}{}", family.digit())
+    set_of(service.as_str(), family)
 }
 
 /// The set of the addresses that a port sequence has admitted to a service.
 #[must_use]
 pub fn sequence_set(service: ServiceName, family: AddressFamily) -> String {
-    format!("seq_{service}{}", family.digit())
-}
-
-/// The set of connections whose packets are dropped.
-#[must_use]
-pub fn blocked_set(family: AddressFamily) -> String {
-    format!("blocked_v{}", family.digit())
-}
-
-/// The set of the sources that the port sequence never admits, since everybody may be
-/// behind them.
-#[must_use]
-pub fn gateway_set(family: AddressFamily) -> String {
-    format!("gateway_v{}", family.digit())
-}
-
-/// The set of the sources that have a penalty.
-#[must_use]
-pub fn penalty_set(family: AddressFamily) -> String {
-    format!("penalty_v{}", family.digit())
-}
-
-/// The set of the steps that were done: they may come again.
-#[must_use]
-pub fn done_set(family: AddressFamily) -> String {
-    format!("done_v{}", family.digit())
+    set_of(&format!("seq_{service}"), family)
 }
 
 /// The set of the sources that are at this step, from 1.
 #[must_use]
 pub fn step_set(at: usize, family: AddressFamily) -> String {
-    format!("step{at}_v{}", family.digit())
+    set_of(&format!("step{at}_v"), family)
 }
 
 /// The map of the ports that are this step of some rolling sequence, from 1.

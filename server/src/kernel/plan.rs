@@ -1,13 +1,14 @@
 //! What an install sends: first what is there goes, as far as it does not stay; then comes
 //! what is to be.
 
+use super::address::{AddressFamily, protocol_number};
 use super::elements::{self, Element};
-use super::names::{self, AddressFamily, GRACE, TABLE};
+use super::guard::{GRACE_TIME, Guard, OptionalPart};
+use super::names::{self, GRACE, TABLE};
 use super::netlink::{Batch, CREATE, kind};
-use super::ruleset::{self, Ruleset, Set, protocol_number};
+use super::ruleset::{self, Ruleset, Set};
 use super::state::TableState;
-use super::trial::GRACE_TIME;
-use super::{Guard, OptionalPart, sync};
+use super::sync::Changes;
 use crate::engine::{Desired, Now};
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::port::Transport;
@@ -63,11 +64,7 @@ impl<'p> Plan<'p> {
     /// them. `None` where it has them.
     pub fn flags_batch(&self) -> Option<Batch> {
         let before = self.before.as_ref()?;
-        (before.flags != self.flags).then(|| {
-            let mut batch = Batch::new();
-            self.add_table(&mut batch);
-            batch
-        })
+        (before.flags != self.flags).then(|| Batch::of(|batch| self.add_table(batch)))
     }
 
     fn add_table(&self, batch: &mut Batch) {
@@ -84,12 +81,8 @@ impl<'p> Plan<'p> {
         if let Some(before) = &self.before {
             self.clear(&mut batch, before);
         }
-        for set in self
-            .ruleset
-            .sets
-            .iter()
-            .filter(|set| !self.stays(&set.name))
-        {
+        let sets = &self.ruleset.sets;
+        for set in sets.iter().filter(|set| !self.stays(&set.name)) {
             set.add(&mut batch, TABLE);
         }
         for chain in &self.ruleset.chains {
@@ -100,7 +93,7 @@ impl<'p> Plan<'p> {
                 ruleset::add_rule(&mut batch, TABLE, &chain.name, rule);
             }
         }
-        for set in &self.ruleset.sets {
+        for set in sets {
             set.add_elements(&mut batch, TABLE);
         }
         if self.grace {
@@ -109,7 +102,10 @@ impl<'p> Plan<'p> {
             elements::add(&mut batch, CREATE, TABLE, GRACE, &[element]);
         }
         if let Some((desired, now)) = self.allow {
-            sync::add_all(&mut batch, desired, now, &self.services);
+            let all = desired.allow().iter();
+            let all = all.filter(|(target, _)| self.services.contains(&target.service));
+            let all = all.map(|(target, entry)| (target, Some(entry)));
+            Changes::new(all, now).add(&mut batch, CREATE);
         }
         batch
     }
@@ -136,7 +132,7 @@ impl<'p> Plan<'p> {
         }
         for set in &self.ruleset.sets {
             if self.stays(&set.name) && self.is_replaced(set) {
-                elements::flush(batch, &set.name);
+                elements::replace(batch, &set.name, &[]);
             }
         }
     }
@@ -145,9 +141,8 @@ impl<'p> Plan<'p> {
     fn stays(&self, name: &str) -> bool {
         let state = self.before.as_ref().and_then(|b| b.sets.get(name));
         let set = self.ruleset.sets.iter().find(|set| set.name == name);
-        state
-            .zip(set)
-            .is_some_and(|(state, set)| state.is(&set.kind()))
+        let both = state.zip(set);
+        both.is_some_and(|(state, set)| state.kind == set.kind())
     }
 
     /// Whether the elements of a set that stays are to be others: allow entries that are

@@ -2,10 +2,9 @@
 
 use super::elements::{self, Element};
 use super::names::{PREFILTER_VERDICT, SELECTORS, TABLE};
-use super::netlink::{Attributes, Batch, CREATE_NEW, Writer, kind};
+use super::netlink::{Attributes, Batch, CREATE_NEW, INET, Writer, kind};
 use super::ruleset;
 use super::{Kernel, KernelError};
-use nix::errno::Errno;
 use oneknock_shared::selector::Selector;
 use std::time::Duration;
 
@@ -29,23 +28,11 @@ impl Kernel {
             let elements = part.iter();
             let elements = elements.map(|selector| Element::timed(selector.0.into(), lifetime));
             let elements: Vec<Element> = elements.collect();
-            if are_new {
-                let mut batch = Batch::new();
-                elements::add(&mut batch, CREATE_NEW, TABLE, SELECTORS, &elements);
-                match self.netlink.commit(batch) {
-                    Ok(()) => {
-                        self.note_own_change();
-                        continue;
-                    }
-                    // A refusal takes the kernel long: it is asked for one only.
-                    Err(refused) if refused.errno() == Errno::EEXIST => are_new = false,
-                    Err(refused) => return Err(refused.into()),
-                }
-            }
-            self.commit_own(|| {
-                let mut batch = Batch::new();
-                elements::renew(&mut batch, SELECTORS, &elements);
-                batch
+            let new =
+                || Batch::of(|batch| elements::add(batch, CREATE_NEW, TABLE, SELECTORS, &elements));
+            // A refusal takes the kernel long: it is asked for one only.
+            are_new = self.commit_new(are_new.then(new), |batch| {
+                elements::renew(batch, SELECTORS, &elements);
             })?;
         }
         Ok(())
@@ -57,11 +44,12 @@ impl Kernel {
         if !self.sets()?.contains(SELECTORS) {
             return Ok(());
         }
-        let mut batch = Batch::new();
-        batch.push(kind::DELETE_RULE, 0, of_verdict);
-        for rule in ruleset::open_verdict() {
-            ruleset::add_rule(&mut batch, TABLE, PREFILTER_VERDICT, &rule);
-        }
+        let batch = Batch::of(|batch| {
+            batch.push(kind::DELETE_RULE, 0, of_verdict);
+            for rule in ruleset::open_verdict() {
+                ruleset::add_rule(batch, TABLE, PREFILTER_VERDICT, &rule);
+            }
+        });
         self.netlink.commit(batch)?;
         // Nothing else may have changed meanwhile.
         let before = self.known.take();
@@ -77,17 +65,18 @@ impl Kernel {
     pub fn prefilter_dropped(&mut self) -> Result<u64, KernelError> {
         // The kernel's numbers: expressions 4; in each, name 1 and data 2; in a counter's,
         // packets 2.
-        let counted = |rule: Attributes<'_>| {
-            let expressions = rule.nested(4).each().map(|(_, one)| Attributes::new(one));
+        let of = Writer::body(INET, of_verdict);
+        let counts = self.netlink.dump(kind::GET_RULE, &of, |rule| {
+            let expressions = rule.attributes().nested(4).each();
+            let expressions = expressions.map(|(_, one)| Attributes(one));
             let mut counters = expressions.filter(|one| one.text(1) == Some("counter"));
             counters.find_map(|one| one.nested(2).long(2))
-        };
-        let counts = self.netlink.dump(kind::GET_RULE, of_verdict, counted)?;
+        })?;
         Ok(counts.iter().sum())
     }
 }
 
-fn of_verdict(message: &mut Writer<'_>) {
+fn of_verdict(message: &mut Writer) {
     message.text(1, TABLE);
     message.text(2, PREFILTER_VERDICT);
 }

@@ -1,15 +1,12 @@
 //! The default gateways as events: a thread of its own reads the routing tables, and again
 //! when the kernel says that a default route may be another.
 
-use super::latest::Latest;
-use super::message::messages;
-use super::notification_socket::{NotificationSocket, StopOnDrop, StopSignal, ThreadEvent};
+use super::netlink::{Netlink, messages};
 use super::routes::{DELETE_ROUTE, NEW_ROUTE, RouteError, default_gateways, is_default};
+use super::watcher::{RETRY_AFTER, ThreadEvent, Watch, WatchThread, Watcher};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR`,
@@ -20,93 +17,48 @@ const REST: Duration = Duration::from_millis(100);
 /// Reading takes this share of the time at most: a router's tables may have a million
 /// routes.
 const SHARE: u32 = 20;
-/// How long after an error the tables are read again, although nothing is said of them.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Watches the default gateways. It ends when it is dropped.
-#[derive(Debug)]
-pub struct RouteMonitor {
-    latest: Arc<Latest<Result<Vec<IpAddr>, RouteError>>>,
-    _stop: StopOnDrop,
-}
+/// The gateways, or why they are not known.
+type Gateways = Result<Vec<IpAddr>, RouteError>;
+
+/// Watches the default gateways. They are told where they differ from what was told last. An
+/// error is told once, and then the gateways as soon as they are known.
+pub type RouteMonitor = Watcher<Gateways>;
 
 impl RouteMonitor {
     /// Starts to watch the routes of this thread's network namespace. The first answer comes
     /// when all routes were read.
     pub fn start() -> io::Result<Self> {
-        let socket = open()?;
-        let (stop_on_drop, stop) = StopSignal::new()?;
-        let latest = Arc::new(Latest::new());
-        let thread = RouteThread {
-            stop,
-            latest: Arc::clone(&latest),
-            last: None,
-        };
-        thread::Builder::new()
-            .name("routes".into())
-            .spawn(move || thread.run(socket))?;
-        Ok(Self {
-            latest,
-            _stop: stop_on_drop,
-        })
-    }
-
-    /// The gateways, where they differ from what was given last. An error is given once, and
-    /// then the gateways as soon as they are known.
-    #[must_use]
-    pub fn changed(&self) -> Option<Result<Vec<IpAddr>, RouteError>> {
-        self.latest.take()
-    }
-
-    /// Waits for what [`RouteMonitor::changed`] gives. A wait that is dropped loses nothing.
-    /// There may be one waiter at a time.
-    pub async fn wait(&self) -> Result<Vec<IpAddr>, RouteError> {
-        self.latest.wait().await
+        Self::spawn(RouteWatch { last: None })
     }
 }
 
-fn open() -> io::Result<NotificationSocket> {
-    NotificationSocket::open(NETLINK_ROUTE, &GROUPS, None)
-}
-
-struct RouteThread {
-    stop: StopSignal,
-    latest: Arc<Latest<Result<Vec<IpAddr>, RouteError>>>,
-    /// What was published last: the gateways, or the error in words.
+struct RouteWatch {
+    /// What was told last: the gateways, or the error in words.
     last: Option<Result<Vec<IpAddr>, String>>,
 }
 
-impl RouteThread {
-    /// Watches until the thread is to stop. After an error it goes on with a new socket.
-    fn run(mut self, socket: NotificationSocket) {
-        let mut socket = Ok(socket);
-        loop {
-            match socket.and_then(|socket| self.watch(socket)) {
-                Ok(()) => return,
-                Err(error) => self.publish(Err(error.into())),
-            }
-            if !matches!(self.stop.sleep(RETRY_AFTER), Ok(ThreadEvent::TimedOut)) {
-                return;
-            }
-            socket = open();
-        }
+impl Watch<Gateways> for RouteWatch {
+    const NAME: &'static str = "routes";
+
+    fn open(&self) -> io::Result<Netlink> {
+        Netlink::subscribe(NETLINK_ROUTE, &GROUPS, None)
     }
 
-    fn watch(&mut self, mut socket: NotificationSocket) -> io::Result<()> {
+    fn read(&mut self, mut socket: Netlink, thread: &WatchThread<Gateways>) -> io::Result<()> {
         loop {
             let started = Instant::now();
             let found = default_gateways();
-            let is_known = found.is_ok();
-            self.publish(found);
+            let retry = found.is_err().then_some(RETRY_AFTER);
+            self.tell(found, thread);
             let rest = REST.max(started.elapsed().saturating_mul(SHARE));
-            if self.stop.sleep(rest)? == ThreadEvent::Stop {
+            if thread.wait(None, Some(rest))? == ThreadEvent::Stop {
                 return Ok(());
             }
             loop {
-                let time = (!is_known).then_some(RETRY_AFTER);
-                match socket.wait(&self.stop, time)? {
+                match thread.wait(Some(&socket), retry)? {
                     ThreadEvent::Stop => return Ok(()),
-                    ThreadEvent::TimedOut if !is_known => break,
+                    ThreadEvent::TimedOut if retry.is_some() => break,
                     _ => {}
                 }
                 let mut may_differ = false;
@@ -118,14 +70,17 @@ impl RouteThread {
         }
     }
 
-    fn publish(&mut self, found: Result<Vec<IpAddr>, RouteError>) {
-        let told = match &found {
-            Ok(gateways) => Ok(gateways.clone()),
-            Err(error) => Err(error.to_string()),
-        };
+    fn fail(&mut self, error: io::Error, thread: &WatchThread<Gateways>) {
+        self.tell(Err(error.into()), thread);
+    }
+}
+
+impl RouteWatch {
+    fn tell(&mut self, found: Gateways, thread: &WatchThread<Gateways>) {
+        let told = found.as_ref().map_err(ToString::to_string).cloned();
         if self.last.as_ref() != Some(&told) {
             self.last = Some(told);
-            self.latest.update(|_| found);
+            thread.tell(|_| found);
         }
     }
 }

@@ -1,8 +1,7 @@
 //! This machine's default gateways, as the kernel's routing tables have them. A router that
 //! rewrites sources shows every visitor under such an address.
 
-use super::message::RawMessage;
-use super::query::QuerySocket;
+use super::netlink::{Netlink, RawMessage};
 use netlink_packet_core::{DecodeError, Emitable, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
@@ -41,7 +40,7 @@ pub enum RouteError {
 ///
 /// It goes through all routes, of which a router may have a million.
 pub fn default_gateways() -> Result<Vec<IpAddr>, RouteError> {
-    let mut socket = QuerySocket::open(NETLINK_ROUTE)?;
+    let mut socket = Netlink::open(NETLINK_ROUTE)?;
     let mut gateways = BTreeSet::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();

@@ -1,51 +1,47 @@
 //! The port sequence while it runs: blocked gateways, the steps of rolling sequences, and
 //! what it has opened.
 
-use super::elements::{self, Element, Lifetime};
-use super::names::{self, AddressFamily, STANDALONE_TABLE};
-use super::netlink::{Batch, CREATE, MAX_BATCH_ELEMENTS};
-use super::ruleset::octets;
-use super::{Kernel, KernelError, RollingStep, state};
+use super::address::{AddressFamily, address_of, octets};
+use super::elements::{self, Element};
+use super::names::{self, GATEWAY, STANDALONE_TABLE};
+use super::netlink::{Batch, MAX_BATCH_ELEMENTS};
+use super::{Kernel, KernelError, state};
 use nix::errno::Errno;
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::rolling;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
+use std::slice;
 use std::time::Duration;
+
+/// A port that is a step of a rolling sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RollingStep {
+    /// Which step, from 1.
+    pub at: usize,
+    /// The TCP port; it is this step of no other sequence.
+    pub port: u16,
+    /// What tells its sequence from others.
+    pub id: u32,
+    /// For how long from now.
+    pub time: Duration,
+}
 
 impl Kernel {
     /// Makes these, and no others, the sources that the port sequence never admits. Costs
     /// nothing where they are those that it was told last, or there is no sequence.
     pub fn block_gateways(&mut self, gateways: &[IpAddr]) -> Result<(), KernelError> {
         let gateways: BTreeSet<IpAddr> = gateways.iter().copied().collect();
-        if gateways == self.gateways
-            || !self
-                .sets()?
-                .contains(&names::gateway_set(AddressFamily::V4))
-        {
+        let set_of = |family| names::set_of(GATEWAY, family);
+        if gateways == self.gateways || !self.sets()?.contains(&set_of(AddressFamily::V4)) {
             return Ok(());
         }
-        let mut batch = Batch::new();
-        for family in AddressFamily::BOTH {
-            let set = names::gateway_set(family);
-            let of = gateways
-                .iter()
-                .filter(|ip| AddressFamily::of(**ip) == family);
-            let of = of.map(|ip| Element {
-                lifetime: Lifetime::Permanent,
-                ..Element::timed(octets(*ip), Duration::ZERO)
-            });
-            elements::flush(&mut batch, &set);
-            elements::add(
-                &mut batch,
-                CREATE,
-                names::TABLE,
-                &set,
-                &of.collect::<Vec<_>>(),
-            );
-        }
-        self.netlink.commit(batch)?;
+        self.netlink.commit(Batch::of(|batch| {
+            for family in AddressFamily::BOTH {
+                let of = of_family(&gateways, family).map(Element::permanent);
+                elements::replace(batch, &set_of(family), &of.collect::<Vec<_>>());
+            }
+        }))?;
         self.gateways = gateways;
         Ok(())
     }
@@ -54,21 +50,20 @@ impl Kernel {
     /// them are replaced keeps a port whose old element has not quite ended from standing in
     /// the way of the new one.
     pub fn roll(&mut self, steps: &[RollingStep]) -> Result<(), KernelError> {
-        let mut batch = Batch::new();
-        for at in 1..=rolling::STEPS {
-            let of = steps.iter().filter(|step| step.at == at);
-            // Of two sequences with the same port the one that is told last has it.
-            let ports: BTreeMap<u16, &RollingStep> = of.map(|step| (step.port, step)).collect();
-            let elements = ports.into_values().map(|step| Element {
-                // A mark is a number of this machine's own.
-                data: Some(step.id.to_ne_bytes()),
-                ..Element::timed(step.port.to_be_bytes().to_vec(), step.time)
-            });
-            let map = names::step_ports(at);
-            elements::flush(&mut batch, &map);
-            let elements: Vec<Element> = elements.collect();
-            elements::add(&mut batch, CREATE, names::TABLE, &map, &elements);
-        }
+        let batch = Batch::of(|batch| {
+            for at in 1..=rolling::STEPS {
+                let of = steps.iter().filter(|step| step.at == at);
+                // Of two sequences with the same port the one that is told last has it.
+                let ports: BTreeMap<u16, &RollingStep> = of.map(|step| (step.port, step)).collect();
+                let elements = ports.into_values().map(|step| Element {
+                    // A mark is a number of this machine's own.
+                    data: Some(step.id.to_ne_bytes()),
+                    ..Element::timed(step.port.to_be_bytes().to_vec(), step.time)
+                });
+                let elements: Vec<Element> = elements.collect();
+                elements::replace(batch, &names::step_ports(at), &elements);
+            }
+        });
         Ok(self.netlink.commit(batch)?)
     }
 
@@ -81,9 +76,8 @@ impl Kernel {
         let mut grants = Vec::new();
         for family in AddressFamily::BOTH {
             let listed = self.elements(&names::sequence_set(service, family))?;
-            grants.extend(listed.into_iter().filter_map(|element| {
-                Some((elements::address(&element.key)?, element.remaining?))
-            }));
+            let read = listed.iter();
+            grants.extend(read.filter_map(|one| Some((address_of(&one.key)?, one.remaining?))));
         }
         Ok(grants)
     }
@@ -98,16 +92,16 @@ impl Kernel {
         for family in AddressFamily::BOTH {
             let set = names::sequence_set(service, family);
             let Some(sources) = sources else {
-                let mut batch = Batch::new();
-                elements::flush(&mut batch, &set);
+                let batch = Batch::of(|batch| elements::replace(batch, &set, &[]));
                 self.netlink.commit(batch)?;
                 continue;
             };
-            let of = sources
-                .iter()
-                .filter(|ip| AddressFamily::of(**ip) == family);
-            let keys = of.map(|ip| Element::timed(octets(*ip), Duration::from_secs(1)));
-            self.remove_grants(&set, &keys.collect::<Vec<_>>())?;
+            let keys = of_family(sources, family);
+            let grants = keys.map(|key| Element::timed(key, Duration::from_secs(1)));
+            let grants: Vec<Element> = grants.collect();
+            for part in grants.chunks(MAX_BATCH_ELEMENTS) {
+                self.remove_grants(&set, part)?;
+            }
         }
         Ok(())
     }
@@ -118,27 +112,14 @@ impl Kernel {
     }
 
     fn remove_grants(&mut self, set: &str, grants: &[Element<'_>]) -> Result<(), KernelError> {
-        for part in grants.chunks(MAX_BATCH_ELEMENTS) {
-            let all = self.commit_own(|| {
-                let mut batch = Batch::new();
-                elements::remove(&mut batch, set, part);
-                batch
-            });
-            match all {
-                // It is full, and takes none that it lacks. Those that it has go one by one.
-                Err(KernelError::Refused { source, .. }) if is_full(&source) => {
-                    self.delete_each(set, part)?;
-                }
-                other => other?,
-            }
+        match self.commit_own(|batch| elements::remove(batch, set, grants)) {
+            Err(KernelError::Refused { source, .. })
+                if source.raw_os_error() == Some(Errno::ENFILE as i32) => {}
+            other => return other,
         }
-        Ok(())
-    }
-
-    fn delete_each(&mut self, set: &str, elements: &[Element<'_>]) -> Result<(), KernelError> {
-        for one in elements {
-            let mut batch = Batch::new();
-            elements::delete(&mut batch, set, std::slice::from_ref(one));
+        // It is full, and takes none that it lacks. Those that it has go one by one.
+        for one in grants.iter().map(slice::from_ref) {
+            let batch = Batch::of(|batch| elements::delete(batch, set, one));
             match self.netlink.commit(batch) {
                 Err(refused) if refused.errno() == Errno::ENOENT => {}
                 other => other?,
@@ -148,6 +129,13 @@ impl Kernel {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::ENFILE as i32)
+/// The keys of the addresses of a family.
+fn of_family<'a>(
+    all: impl IntoIterator<Item = &'a IpAddr>,
+    family: AddressFamily,
+) -> impl Iterator<Item = Vec<u8>> {
+    let of = all
+        .into_iter()
+        .filter(move |ip| AddressFamily::of(**ip) == family);
+    of.map(|ip| octets(*ip))
 }

@@ -1,6 +1,6 @@
 //! This machine's own TCP connections, as the kernel's `sock_diag` knows them.
 
-use super::query::QuerySocket;
+use super::netlink::Netlink;
 use netlink_packet_core::{Emitable, Parseable};
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::constants::{SOCK_DESTROY, SOCK_DIAG_BY_FAMILY};
@@ -28,7 +28,7 @@ pub fn list(
     ports: &[Option<u16>],
     is_wanted: impl Fn(u16) -> bool,
 ) -> io::Result<Vec<LocalSocket>> {
-    let mut socket = QuerySocket::open(NETLINK_SOCK_DIAG)?;
+    let mut socket = Netlink::open(NETLINK_SOCK_DIAG)?;
     let mut found = Vec::new();
     let states = StateFlags::all()
         .difference(StateFlags::LISTEN | StateFlags::CLOSE | StateFlags::TIME_WAIT);
@@ -50,10 +50,10 @@ pub fn list(
 /// Ends a connection, as a RST from its other side would. One that is over is no error.
 pub fn destroy(socket: &LocalSocket) -> io::Result<()> {
     let request = encoded(socket.family, StateFlags::all(), socket.id.clone());
-    let mut netlink = QuerySocket::open(NETLINK_SOCK_DIAG)?;
-    match netlink.request(SOCK_DESTROY, &request) {
+    let mut netlink = Netlink::open(NETLINK_SOCK_DIAG)?;
+    match netlink.get(SOCK_DESTROY, &request, |_| Some(())) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        other => other.map(drop),
     }
 }
 
@@ -83,58 +83,5 @@ fn read(body: &[u8]) -> Option<LocalSocket> {
 }
 
 #[cfg(test)]
-pub mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::net::IpAddr;
-
-    /// A socket with this other end, at this port.
-    pub fn socket(remote: (IpAddr, u16), port: u16) -> LocalSocket {
-        LocalSocket {
-            remote: remote.into(),
-            port,
-            family: AF_INET,
-            id: SocketId::new_v4(),
-        }
-    }
-
-    /// What the kernel lists of a connection from 127.0.0.7:40000 to port 2222 of a socket of
-    /// IPv6.
-    fn listed() -> Vec<u8> {
-        let mapped = |last: u8| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 127, 0, 0, last];
-        let parts = [
-            &[10, 1, 0, 0, 0x08, 0xae, 0x9c, 0x40][..],
-            &mapped(1),
-            &mapped(7),
-            &[0, 0, 0, 0, 0x3c, 0, 0, 0, 1, 2, 3, 4],
-            &[0; 20],
-            &[5, 0, 8, 0, 0, 0, 0, 0],
-        ];
-        parts.concat()
-    }
-
-    #[test]
-    fn socket_is_read_with_the_kernels_name_for_it() {
-        let socket = read(&listed()).unwrap();
-        assert_eq!(socket.remote, ([127, 0, 0, 7], 40_000).into());
-        assert_eq!((socket.port, socket.family), (2222, AF_INET6));
-        assert_eq!(socket.id.cookie, [0x3c, 0, 0, 0, 1, 2, 3, 4]);
-        // It is destroyed by the same name.
-        let request = encoded(socket.family, StateFlags::all(), socket.id);
-        assert_eq!(request[8..56], listed()[4..52]);
-    }
-
-    #[test]
-    fn socket_that_is_cut_short_is_none() {
-        for end in 0..72 {
-            assert_eq!(read(&listed()[..end]), None, "{end}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn garbage_is_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            read(&bytes);
-        }
-    }
-}
+#[path = "tests/sockets.rs"]
+pub mod tests;

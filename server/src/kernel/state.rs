@@ -2,9 +2,8 @@
 //! handles, what tells that another program has changed it since.
 
 use super::names::{self, GUARD, ROLLING, SEQUENCE, TABLE, TRIAL};
-use super::netlink::{Attributes, Netlink, Writer, kind};
-use super::ruleset::{ACCEPT, BaseHook, Ruleset, SetKind, chain_flag, set_flag, table_flag};
-use super::{GuardForm, InstalledTable};
+use super::netlink::{Attributes, INET, Netlink, RawMessage, Writer, kind};
+use super::ruleset::{ACCEPT, BaseHook, Chain, Ruleset, SetKind, set_flag};
 use oneknock_shared::secret::ServerId;
 use std::collections::BTreeMap;
 use std::io;
@@ -12,8 +11,48 @@ use std::io;
 /// How often a picture is begun again when something changes while it is read.
 const MAX_READS: usize = 5;
 
-/// The table, its chains, rules and sets. Counters and elements come and go, and are not in
-/// it.
+/// The flags of a table.
+pub mod table_flag {
+    /// Nothing in it is applied.
+    pub const DORMANT: u32 = 1;
+    /// A socket owns it: nothing else can change it.
+    pub const OWNER: u32 = 2;
+    /// It outlives the socket that owns it.
+    pub const PERSIST: u32 = 4;
+}
+
+/// A chain's flag: network cards are to do its work.
+const OFFLOAD: u32 = 2;
+/// A chain's flag: it is a part of the rule that jumps to it.
+const BINDING: u32 = 4;
+
+/// When an installed guard guards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuardForm {
+    /// At all times.
+    Enforcing,
+    /// Only while a trial lasts.
+    Trial,
+}
+
+/// The table `inet oneknock` as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledTable {
+    /// The form of the guard in it; `None` where there is just a table.
+    pub form: Option<GuardForm>,
+    /// Whose guard it is: the id in 32 hexadecimal digits, as
+    /// [`oneknock_shared::secret::ServerId::to_hex`] gives it.
+    pub server: Option<String>,
+    /// Whether the table outlives the process that owns it.
+    pub is_persistent: bool,
+    /// Whether a process owns it.
+    pub is_owned: bool,
+    /// Whether a port sequence is watched for that needs no daemon: a fixed one.
+    pub has_fixed_sequence: bool,
+}
+
+/// The table, its chains with their rules, and its sets. Counters and elements come and go,
+/// and are not in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableState {
     /// Its flags.
@@ -23,19 +62,19 @@ pub struct TableState {
     pub chains: BTreeMap<String, ChainState>,
     /// Its sets, by name; those that are a part of a rule are not among them.
     pub sets: BTreeMap<String, SetState>,
-    /// The handles of each chain's rules, in order.
-    rules: BTreeMap<String, Vec<u64>>,
 }
 
 /// A chain in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainState {
     handle: u64,
-    /// Its hook's number and priority, where it has one.
-    hook: Option<(u32, u32)>,
+    /// The attributes of its hook; empty where it has none.
+    hook: Vec<u8>,
     policy: u32,
-    kind: String,
+    is_filter: bool,
     flags: u32,
+    /// The handles of its rules, in order.
+    rules: Vec<u64>,
 }
 
 /// A set in the table.
@@ -44,8 +83,6 @@ pub struct SetState {
     handle: u64,
     /// The kind of set that it is.
     pub kind: SetKind,
-    /// The timeout of elements that are added without one, in milliseconds.
-    timeout: u64,
 }
 
 impl TableState {
@@ -58,43 +95,42 @@ impl TableState {
     }
 
     fn try_read(netlink: &mut Netlink) -> io::Result<Option<Self>> {
-        let of = |message: &mut Writer<'_>| message.text(1, TABLE);
-        let table = netlink.get(kind::GET_TABLE, of, |table| {
+        let of = Writer::body(INET, |message| message.text(1, TABLE));
+        let table = netlink.get(kind::GET_TABLE, &of, |table| {
+            let table = table.attributes();
             Some((table.number(2).unwrap_or_default(), handle(table, 4)))
         })?;
         let Some((flags, of_table)) = table else {
             return Ok(None);
         };
-        // The kernel gives every table's chains.
-        let ours = |chain: &Attributes<'_>| chain.text(1) == Some(TABLE);
-        let chains = netlink.dump(
-            kind::GET_CHAIN,
-            |_| {},
-            |chain| {
-                let own = ours(&chain).then_some(chain)?;
-                Some((own.text(3)?.to_owned(), ChainState::read(own)))
-            },
-        )?;
-        let rules = netlink.dump(kind::GET_RULE, of, |rule| {
-            let own = ours(&rule).then_some(rule)?;
-            Some((own.text(2)?.to_owned(), handle(own, 3)))
-        })?;
-        let sets = netlink.dump(kind::GET_SET, of, |set| {
-            let own = ours(&set).then_some(set)?;
-            Some((own.text(2)?.to_owned(), SetState::read(own)))
-        })?;
-        let mut by_chain: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for (chain, rule) in rules {
-            by_chain.entry(chain).or_default().push(rule);
-        }
-        let sets = sets.into_iter().filter(|(_, set)| !set.is_anonymous());
-        Ok(Some(Self {
+        let mut state = Self {
             flags,
             handle: of_table,
-            chains: chains.into_iter().collect(),
-            sets: sets.collect(),
-            rules: by_chain,
-        }))
+            chains: BTreeMap::new(),
+            sets: BTreeMap::new(),
+        };
+        let every = Writer::body(INET, |_| {});
+        let chains = netlink.dump(kind::GET_CHAIN, &every, |chain| {
+            let chain = ours(chain)?;
+            Some((chain.text(3)?.to_owned(), ChainState::read(chain)))
+        })?;
+        state.chains.extend(chains);
+        let rules = netlink.dump(kind::GET_RULE, &of, |rule| {
+            let rule = ours(rule)?;
+            Some((rule.text(2)?.to_owned(), handle(rule, 3)))
+        })?;
+        for (chain, rule) in rules {
+            if let Some(chain) = state.chains.get_mut(&chain) {
+                chain.rules.push(rule);
+            }
+        }
+        let sets = netlink.dump(kind::GET_SET, &of, |set| {
+            let set = ours(set)?;
+            let is_anonymous = set.number(3).unwrap_or_default() & set_flag::ANONYMOUS != 0;
+            (!is_anonymous).then_some((set.text(2)?.to_owned(), SetState::read(set)))
+        })?;
+        state.sets.extend(sets);
+        Ok(Some(state))
     }
 
     /// As [`TableState::read`], with the number of the ruleset's change after which it was
@@ -116,20 +152,23 @@ impl TableState {
         self.chains.contains_key(GUARD)
     }
 
+    /// The ids of the servers whose guard it is, as its chains say.
+    fn servers(&self) -> impl Iterator<Item = &str> {
+        let chains = self.chains.keys();
+        chains.filter_map(|name| names::marked_server(name))
+    }
+
     /// What is told of it outside this room.
     pub fn summary(&self) -> InstalledTable {
         let has = |name: &str| self.chains.contains_key(name);
-        let form = self.is_guard().then(|| {
-            if self.sets.contains_key(TRIAL) {
-                GuardForm::Trial
-            } else {
-                GuardForm::Enforcing
-            }
-        });
-        let mut marks = self.chains.keys();
+        let form = if self.sets.contains_key(TRIAL) {
+            GuardForm::Trial
+        } else {
+            GuardForm::Enforcing
+        };
         InstalledTable {
-            form,
-            server: marks.find_map(|name| names::marked_server(name).map(str::to_owned)),
+            form: self.is_guard().then_some(form),
+            server: self.servers().next().map(str::to_owned),
             is_persistent: self.flags & table_flag::PERSIST != 0,
             is_owned: self.flags & table_flag::OWNER != 0,
             has_fixed_sequence: has(SEQUENCE) && !has(ROLLING),
@@ -138,29 +177,28 @@ impl TableState {
 
     /// Whether this is the guard of a server other than this one.
     pub fn is_foreign(&self, server: ServerId) -> bool {
-        let mut marks = self
-            .chains
-            .keys()
-            .filter_map(|name| names::marked_server(name));
-        marks.any(|id| id != server.to_hex())
+        self.servers().any(|id| id != server.to_hex())
     }
 
     /// Whether the table is what the ruleset describes, as far as can be told without what
     /// the rules say.
     pub fn is_whole(&self, ruleset: &Ruleset) -> bool {
-        let chains_match = self.chains.len() == ruleset.chains.len()
-            && ruleset.chains.iter().all(|chain| {
-                let state = self.chains.get(&chain.name);
-                let rules = self.rules.get(&chain.name).map_or(0, Vec::len);
-                rules == chain.rules.len()
-                    && state.is_some_and(|state| state.has_hook(chain.hook) && state.accepts())
-            });
-        let sets_match = self.sets.len() == ruleset.sets.len()
+        let is_chain = |chain: &Chain| {
+            let state = self.chains.get(&chain.name);
+            state.is_some_and(|state| {
+                state.has_hook(chain.hook)
+                    && state.policy == ACCEPT
+                    && state.rules.len() == chain.rules.len()
+            })
+        };
+        self.flags & table_flag::DORMANT == 0
+            && self.chains.len() == ruleset.chains.len()
+            && ruleset.chains.iter().all(is_chain)
+            && self.sets.len() == ruleset.sets.len()
             && ruleset.sets.iter().all(|set| {
                 let state = self.sets.get(&set.name);
                 state.is_some_and(|state| state.kind == set.kind())
-            });
-        self.flags & table_flag::DORMANT == 0 && chains_match && sets_match
+            })
     }
 
     /// What is different in a later picture, in words; `None` where nothing is. That a
@@ -169,24 +207,18 @@ impl TableState {
         let Some(later) = later else {
             return Some("the table is gone".into());
         };
-        let gone = |what: &str, name: &str| Some(format!("{what} {name} is gone"));
-        if let Some(name) = self
-            .chains
-            .keys()
-            .find(|name| !later.chains.contains_key(*name))
-        {
-            return gone("chain", name);
+        for (name, chain) in &self.chains {
+            match later.chains.get(name) {
+                None => return Some(format!("chain {name} is gone")),
+                Some(now) if now.rules != chain.rules => {
+                    return Some(format!("the rules of chain {name} were changed"));
+                }
+                Some(_) => {}
+            }
         }
-        if let Some(name) = self
-            .sets
-            .keys()
-            .find(|name| !later.sets.contains_key(*name))
-        {
-            return gone("set", name);
-        }
-        let differs = |name: &&String| self.rules.get(*name) != later.rules.get(*name);
-        if let Some(name) = self.chains.keys().find(differs) {
-            return Some(format!("the rules of chain {name} were changed"));
+        let mut sets = self.sets.keys();
+        if let Some(name) = sets.find(|name| !later.sets.contains_key(*name)) {
+            return Some(format!("set {name} is gone"));
         }
         let as_now = Self {
             flags: self.flags & !table_flag::OWNER | later.flags & table_flag::OWNER,
@@ -197,20 +229,22 @@ impl TableState {
 
     /// Forgets the rules of a chain.
     pub fn without_rules(mut self, chain: &str) -> Self {
-        self.rules.remove(chain);
+        if let Some(chain) = self.chains.get_mut(chain) {
+            chain.rules.clear();
+        }
         self
     }
 }
 
 impl ChainState {
     fn read(chain: Attributes<'_>) -> Self {
-        let hook = chain.get(4).map(Attributes::new);
         Self {
             handle: handle(chain, 2),
-            hook: hook.and_then(|hook| Some((hook.number(1)?, hook.number(2)?))),
+            hook: chain.get(4).unwrap_or_default().to_vec(),
             policy: chain.number(5).unwrap_or(ACCEPT),
-            kind: chain.text(7).unwrap_or_default().to_owned(),
+            is_filter: chain.text(7) == Some("filter"),
             flags: chain.number(10).unwrap_or_default(),
+            rules: Vec::new(),
         }
     }
 
@@ -218,102 +252,54 @@ impl ChainState {
     /// one beside it would have no rules for packets that are on their way between the two
     /// while the batch is applied.
     pub fn has_hook(&self, hook: Option<BaseHook>) -> bool {
-        match (self.hook, hook) {
-            (None, None) => true,
-            (Some((number, priority)), Some(hook)) => {
-                number == hook.at.number()
-                    && priority.to_be_bytes() == hook.priority.to_be_bytes()
-                    && self.kind == "filter"
-                    && self.flags & chain_flag::OFFLOAD == 0
-            }
-            _ => false,
+        let mut wanted = Writer::default();
+        if let Some(hook) = hook {
+            hook.write(&mut wanted);
         }
+        self.hook == wanted.0 && (hook.is_none() || self.is_filter && self.flags & OFFLOAD == 0)
     }
 
     /// Whether it is a part of the rule that jumps to it, and goes with it.
     pub fn is_bound(&self) -> bool {
-        self.flags & chain_flag::BINDING != 0
-    }
-
-    fn accepts(&self) -> bool {
-        self.policy == ACCEPT
+        self.flags & BINDING != 0
     }
 }
 
 impl SetState {
     fn read(set: Attributes<'_>) -> Self {
-        let number = |kind| set.number(kind).unwrap_or_default();
         Self {
             handle: handle(set, 16),
-            kind: SetKind {
-                flags: number(3),
-                key: (number(4), number(5)),
-                data: (number(6), number(7)),
-                size: set.nested(9).number(1).unwrap_or_default(),
-                user_data: set.get(13).unwrap_or_default().to_vec(),
-            },
-            timeout: set.long(11).unwrap_or_default(),
+            kind: SetKind::of(set),
         }
     }
+}
 
-    /// Whether it is a part of its rule, and goes with it.
-    fn is_anonymous(&self) -> bool {
-        self.kind.flags & set_flag::ANONYMOUS != 0
-    }
-
-    /// Whether it can stay as this kind of set.
-    pub fn is(&self, kind: &SetKind) -> bool {
-        self.timeout == 0 && self.kind == *kind
-    }
+/// The attributes of a part of the guard's table: of chains the kernel gives every table's.
+fn ours<'b>(part: &RawMessage<'b>) -> Option<Attributes<'b>> {
+    let part = part.attributes();
+    (part.text(1) == Some(TABLE)).then_some(part)
 }
 
 /// The number of the ruleset's last change, of all tables.
 pub fn generation(netlink: &mut Netlink) -> io::Result<u32> {
-    let number = netlink.get(kind::GET_GENERATION, |_| {}, |answer| answer.number(1))?;
+    let of = Writer::body(INET, |_| {});
+    let number = netlink.get(kind::GET_GENERATION, &of, |a| a.attributes().number(1))?;
     number.ok_or_else(|| io::Error::other("the kernel does not say which ruleset this is"))
 }
 
 /// Whether there is a table of family inet with this name.
 pub fn has_table(netlink: &mut Netlink, name: &str) -> io::Result<bool> {
-    match netlink.get(kind::GET_TABLE, |table| table.text(1, name), |_| Some(())) {
+    let of = Writer::body(INET, |message| message.text(1, name));
+    match netlink.get(kind::GET_TABLE, &of, |_| Some(())) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         other => other.map(|found| found.is_some()),
     }
 }
 
-fn handle(attributes: Attributes<'_>, kind: u16) -> u64 {
-    attributes.long(kind).unwrap_or_default()
+fn handle(attributes: Attributes<'_>, number: u16) -> u64 {
+    attributes.long(number).unwrap_or_default()
 }
 
 #[cfg(test)]
-impl TableState {
-    /// A table with these flags, base chains and sets.
-    pub fn of(flags: u32, chains: &[(&str, Option<BaseHook>)], sets: &[(&str, SetKind)]) -> Self {
-        let chain = |(name, hook): &(&str, Option<BaseHook>)| {
-            let hook = hook.map(|hook| (hook.at.number(), hook.priority.cast_unsigned()));
-            let state = ChainState {
-                handle: 1,
-                hook,
-                policy: ACCEPT,
-                kind: "filter".into(),
-                flags: 0,
-            };
-            ((*name).to_owned(), state)
-        };
-        let set = |(name, kind): &(&str, SetKind)| {
-            let state = SetState {
-                handle: 1,
-                kind: kind.clone(),
-                timeout: 0,
-            };
-            ((*name).to_owned(), state)
-        };
-        Self {
-            flags,
-            handle: 1,
-            chains: chains.iter().map(chain).collect(),
-            sets: sets.iter().map(set).collect(),
-            rules: BTreeMap::new(),
-        }
-    }
-}
+#[path = "tests/state.rs"]
+mod tests;

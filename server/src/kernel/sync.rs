@@ -4,19 +4,38 @@
 //! What was not written stays dirty, so that nothing is admitted for long that no grant
 //! claims, and no grant lacks its entry, whatever failed before.
 
-use super::elements::{self, Element, Lifetime};
-use super::names::{AddressFamily, TABLE, allow_set};
+use super::address::{AddressFamily, address_of, octets};
+use super::elements::{self, Element};
+use super::names::{TABLE, allow_set};
 use super::netlink::{Batch, CREATE, CREATE_NEW, MAX_BATCH_ELEMENTS};
-use super::ruleset::octets;
-use super::{Kernel, KernelError, ListedEntry};
+use super::{Kernel, KernelError};
 use crate::engine::{AllowEntry, Desired, Now, Source, Target};
-use nix::errno::Errno;
-use oneknock_shared::name::ServiceName;
+use oneknock_shared::name::{KeyName, ServiceName};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What a target is to have: an entry, or none.
-pub(super) type WantedEntry<'d> = (Target, Option<Element<'d>>);
+/// An allow entry as the kernel lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedEntry {
+    /// The key in its comment.
+    pub key: KeyName,
+    /// The service, and the source that it is open for.
+    pub target: Target,
+    /// For how long still.
+    pub remaining: Duration,
+}
+
+/// What is to become of targets of one set.
+#[derive(Debug, Default)]
+pub(super) struct SetChange<'d> {
+    /// All of them, each with a time that nothing is to last.
+    targets: Vec<Element<'static>>,
+    /// The entries of those that are to have one.
+    entries: Vec<Element<'d>>,
+}
+
+/// What is to become of targets, by the name of the set.
+pub(super) struct Changes<'d>(BTreeMap<String, SetChange<'d>>);
 
 impl Kernel {
     /// Makes the dirty targets' allow entries what they are to be. What was written is
@@ -52,29 +71,13 @@ impl Kernel {
         result
     }
 
-    fn write(
-        &mut self,
-        desired: &Desired,
-        targets: &[Target],
-        now: Now,
-    ) -> Result<(), KernelError> {
-        let allow = desired.allow();
-        let all = targets.iter();
-        let sets = by_set(all.map(|target| wanted(target, allow.get(target), now)));
-        // Most are new, and then one message does. It is tried only where it should succeed:
-        // the kernel takes a thousand times as long to refuse a batch.
-        let is_new = targets.iter().all(|target| desired.is_new(target));
-        if let Some(batch) = new_entries(&sets).filter(|_| is_new) {
-            match self.netlink.commit(batch) {
-                Ok(()) => {
-                    self.note_own_change();
-                    return Ok(());
-                }
-                Err(refused) if refused.errno() == Errno::EEXIST => {}
-                Err(refused) => return Err(refused.into()),
-            }
-        }
-        self.commit_own(|| any_entries(&sets))
+    fn write(&mut self, desired: &Desired, part: &[Target], now: Now) -> Result<(), KernelError> {
+        let entries = part.iter().map(|of| (of, desired.allow().get(of)));
+        let changes = Changes::new(entries, now);
+        let is_new = part.iter().all(|target| desired.is_new(target));
+        let new = changes.new_entries().filter(|_| is_new);
+        self.commit_new(new, |batch| changes.any_entries(batch))
+            .map(drop)
     }
 
     /// The allow entries of these services, as the kernel lists them.
@@ -89,7 +92,7 @@ impl Kernel {
                 entries.extend(listed.into_iter().filter_map(|element| {
                     let target = Target {
                         service: *service,
-                        source: Source::of(elements::address(&element.key)?),
+                        source: Source::of(address_of(&element.key)?),
                     };
                     Some(ListedEntry {
                         key: element.comment?.parse().ok()?,
@@ -103,79 +106,53 @@ impl Kernel {
     }
 }
 
-/// Appends messages that add every allow entry of these services to sets that have none.
-pub(super) fn add_all(batch: &mut Batch, desired: &Desired, now: Now, services: &[ServiceName]) {
-    let entries = desired.allow().iter();
-    let entries = entries.filter(|(target, _)| services.contains(&target.service));
-    let sets = by_set(entries.map(|(target, entry)| wanted(target, Some(entry), now)));
-    for (set, wanted) in &sets {
-        elements::add(batch, CREATE, TABLE, set, &present(wanted));
+impl<'d> Changes<'d> {
+    /// Those that give these targets these entries, or none, where there is none or its time
+    /// is over.
+    pub fn new<'t>(
+        all: impl Iterator<Item = (&'t Target, Option<&'d AllowEntry>)>,
+        now: Now,
+    ) -> Self {
+        let mut sets: BTreeMap<String, SetChange<'d>> = BTreeMap::new();
+        for (target, entry) in all {
+            let change = sets.entry(set_of(target)).or_default();
+            let key = octets(target.source.address());
+            change.entries.extend(entry.and_then(|entry| {
+                let time = entry.until.checked_sub(now.mono)?;
+                (!time.is_zero()).then(|| Element {
+                    comment: Some(entry.key.as_str()),
+                    ..Element::timed(key.clone(), time)
+                })
+            }));
+            let targets = &mut change.targets;
+            targets.push(Element::timed(key, Duration::from_secs(1)));
+        }
+        Self(sets)
+    }
+
+    /// What adds the entries, where none is there yet and none is to be removed.
+    pub fn new_entries(&self) -> Option<Batch> {
+        let mut sets = self.0.values();
+        let are_all = sets.all(|change| change.entries.len() == change.targets.len());
+        are_all.then(|| Batch::of(|batch| self.add(batch, CREATE_NEW)))
+    }
+
+    /// Appends what makes them so, whichever of them are there.
+    pub fn any_entries(&self, batch: &mut Batch) {
+        for (set, change) in &self.0 {
+            elements::remove(batch, set, &change.targets);
+        }
+        self.add(batch, CREATE);
+    }
+
+    /// Appends messages that add the entries.
+    pub fn add(&self, batch: &mut Batch, flags: u16) {
+        for (set, change) in &self.0 {
+            elements::add(batch, flags, TABLE, set, &change.entries);
+        }
     }
 }
 
 fn set_of(target: &Target) -> String {
     allow_set(target.service, AddressFamily::of(target.source.address()))
-}
-
-/// What a target is to have; nothing where the entry's time is over.
-pub(super) fn wanted<'d>(
-    target: &Target,
-    entry: Option<&'d AllowEntry>,
-    now: Now,
-) -> WantedEntry<'d> {
-    (*target, entry.and_then(|entry| element(target, entry, now)))
-}
-
-fn element<'d>(target: &Target, entry: &'d AllowEntry, now: Now) -> Option<Element<'d>> {
-    let time = entry.until.checked_sub(now.mono).filter(|t| !t.is_zero())?;
-    Some(Element {
-        lifetime: Lifetime::For(time),
-        comment: Some(entry.key.as_str()),
-        ..key(target)
-    })
-}
-
-/// A target's key, with a time that nothing is to last.
-fn key(target: &Target) -> Element<'static> {
-    Element::timed(octets(target.source.address()), Duration::from_secs(1))
-}
-
-pub(super) fn by_set<'d>(
-    wanted: impl Iterator<Item = WantedEntry<'d>>,
-) -> BTreeMap<String, Vec<WantedEntry<'d>>> {
-    let mut sets: BTreeMap<String, Vec<WantedEntry<'d>>> = BTreeMap::new();
-    for one in wanted {
-        sets.entry(set_of(&one.0)).or_default().push(one);
-    }
-    sets
-}
-
-fn present<'d>(wanted: &[WantedEntry<'d>]) -> Vec<Element<'d>> {
-    wanted
-        .iter()
-        .filter_map(|(_, element)| element.clone())
-        .collect()
-}
-
-/// What adds these entries, of which none is there yet. `None` where one is to be removed.
-pub(super) fn new_entries(sets: &BTreeMap<String, Vec<WantedEntry<'_>>>) -> Option<Batch> {
-    let mut batch = Batch::new();
-    for (set, wanted) in sets {
-        if wanted.iter().any(|(_, element)| element.is_none()) {
-            return None;
-        }
-        elements::add(&mut batch, CREATE_NEW, TABLE, set, &present(wanted));
-    }
-    Some(batch)
-}
-
-/// What makes these entries so, whichever of them are there.
-pub(super) fn any_entries(sets: &BTreeMap<String, Vec<WantedEntry<'_>>>) -> Batch {
-    let mut batch = Batch::new();
-    for (set, wanted) in sets {
-        let keys: Vec<Element> = wanted.iter().map(|(target, _)| key(target)).collect();
-        elements::remove(&mut batch, set, &keys);
-        elements::add(&mut batch, CREATE, TABLE, set, &present(wanted));
-    }
-    batch
 }

@@ -1,16 +1,23 @@
 //! The guard on trial: its services are guarded only while an element of a set has time
 //! left. When that ends the kernel has opened them again, and needs no process for it.
 
+use super::address::protocol_number;
 use super::elements::{self, Element};
+use super::guard::GRACE_TIME;
 use super::names::{GRACE, TRIAL};
 use super::netlink::Batch;
-use super::ruleset::protocol_number;
-use super::{Kernel, KernelError, TrialState};
+use super::{Kernel, KernelError};
 use oneknock_shared::port::Transport;
 use std::time::Duration;
 
-/// How long connections that are older than the guard may show themselves. They are TCP's.
-pub(super) const GRACE_TIME: Duration = Duration::from_secs(60);
+/// A trial that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrialState {
+    /// For how long it was begun.
+    pub length: Duration,
+    /// What remains of that.
+    pub remaining: Duration,
+}
 
 impl Kernel {
     /// Guards the service ports for this long, where the guard has the form of a trial.
@@ -19,11 +26,9 @@ impl Kernel {
         let of = |transport, time| Element::timed(vec![protocol_number(transport)], time);
         let trial = [Transport::Tcp, Transport::Udp].map(|transport| of(transport, time));
         let grace = [of(Transport::Tcp, GRACE_TIME)];
-        self.commit_own(|| {
-            let mut batch = Batch::new();
-            elements::renew(&mut batch, TRIAL, &trial);
-            elements::renew(&mut batch, GRACE, &grace);
-            batch
+        self.commit_own(|batch| {
+            elements::renew(batch, TRIAL, &trial);
+            elements::renew(batch, GRACE, &grace);
         })
     }
 
@@ -43,8 +48,7 @@ impl Kernel {
 
     /// Ends a trial: the service ports are not guarded any more.
     pub fn end_trial(&mut self) -> Result<(), KernelError> {
-        let mut batch = Batch::new();
-        elements::flush(&mut batch, TRIAL);
+        let batch = Batch::of(|batch| elements::replace(batch, TRIAL, &[]));
         Ok(self.netlink.commit(batch)?)
     }
 }

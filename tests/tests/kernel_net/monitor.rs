@@ -24,7 +24,7 @@ fn watched(host: &Host) -> (NftSocket, Monitor) {
 }
 
 fn next(monitor: &Monitor) -> ForeignChange {
-    wait::until("a change", || monitor.take_changed())
+    wait::until("a change", || monitor.take())
 }
 
 /// Many elements in another program's table.
@@ -90,7 +90,7 @@ fn own_changes_and_other_tables_do_not_wake_the_daemon() {
     // Everything before would be worse, and come first.
     server.nft("add element inet oneknock ssh4 { 192.0.2.9 timeout 1m }\n");
     assert_eq!(next(&monitor).change, TableChange::Elements);
-    assert_eq!(monitor.take_changed(), None);
+    assert_eq!(monitor.take(), None);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn storm_in_another_table_neither_stalls_nor_hides_a_change() {
         server.nft(&rules);
         assert!(next(&monitor).change >= TableChange::Deleted);
         // What is told twice is told for good.
-        while monitor.take_changed().is_some() {}
+        while monitor.take().is_some() {}
         server.nft("delete table ip other\n");
         socket.install();
         server.nft("delete table inet oneknock\n");
@@ -118,7 +118,7 @@ fn storm_in_another_table_neither_stalls_nor_hides_a_change() {
     server.nft("delete table inet oneknock\n");
     wait::until_true("the deletion is seen", || {
         let table = ["nft", "list", "table", "inet", "oneknock"];
-        monitor.take_changed().is_some() && server.run(&table).code != Some(0)
+        monitor.take().is_some() && server.run(&table).code != Some(0)
     });
 }
 
@@ -201,7 +201,7 @@ fn gap_after_a_flush_is_measured() {
         for _ in 0..100 {
             std::thread::scope(|scope| {
                 let flush = scope.spawn(|| server.run(&["nft", "flush", "ruleset"]).ok());
-                assert_eq!(block_on(monitor.changed()).change, TableChange::Deleted);
+                assert_eq!(block_on(monitor.wait()).change, TableChange::Deleted);
                 let at = start.elapsed();
                 socket.install();
                 let done = start.elapsed();

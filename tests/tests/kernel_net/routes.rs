@@ -74,7 +74,7 @@ fn monitor_tells_each_change_of_a_default_route() {
     let until = |want: &[&str]| {
         let want = addresses(want);
         wait::until(&format!("{want:?}"), || {
-            (monitor.changed()?.unwrap() == want).then_some(())
+            (monitor.take()?.unwrap() == want).then_some(())
         });
     };
     until(&[LAB4, LAB6]);
@@ -106,7 +106,7 @@ fn monitor_tells_each_change_of_a_default_route() {
             until(want);
         }
     }
-    assert!(monitor.changed().is_none());
+    assert!(monitor.take().is_none());
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn monitor_finds_the_last_state_after_a_storm() {
     let lab = Lab::new(binaries!());
     let server = &lab.server;
     let monitor = server.enter(RouteMonitor::start).unwrap();
-    wait::until("the first", || monitor.changed()).unwrap();
+    wait::until("the first", || monitor.take()).unwrap();
     // More than its socket can hold.
     let line = |n: u32| {
         let [_, _, c, d] = n.to_be_bytes();
@@ -125,6 +125,6 @@ fn monitor_finds_the_last_state_after_a_storm() {
     server.ip_batch(&lines);
     let want = addresses(&[LAB4, "192.0.2.20", LAB6]);
     wait::until("the new gateway", || {
-        (monitor.changed()?.unwrap() == want).then_some(())
+        (monitor.take()?.unwrap() == want).then_some(())
     });
 }

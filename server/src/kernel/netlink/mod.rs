@@ -1,107 +1,64 @@
-//! The socket to the kernel's nftables: batches of changes, each entirely or not at all,
-//! and answers to questions. No process is started.
+//! The one kind of netlink socket: batches of changes, each entirely or not at all, answers
+//! to questions, and notifications. No process is started.
 //!
-//! A table may be owned by this socket: then only what is sent here can change it.
+//! A table may be owned by such a socket: then only what is sent here can change it.
 //!
 //! The messages are written by one small writer. `netlink-packet-netfilter` 0.4 encodes
 //! tables, chains, sets and elements well, at twice the time, but lacks six of the twelve
 //! expressions that the rules are made of (ct, fib, counter, limit, notrack, dynset), and its
 //! parser takes 0.5 s for a dump of 1,000 elements.
 
-mod answers;
-mod read;
+mod batch;
+mod message;
 #[cfg(test)]
 pub mod tests;
-mod write;
 
-pub use read::Attributes;
-pub use write::{Batch, CREATE, CREATE_NEW, Writer};
+#[cfg(test)]
+pub use batch::Subject;
+pub use batch::{Batch, CREATE, CREATE_NEW, RefusedBatch};
+pub use message::{Attributes, RawMessage, Writer, messages};
 
-use answers::{BatchAnswers, ListAnswers};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use batch::BatchAnswers;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockFilter, SockRef};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
-/// The kinds of nftables' messages.
+/// The kinds of nftables' messages: its subsystem, and a number.
 pub mod kind {
-    pub const NEW_TABLE: u8 = 0;
-    pub const GET_TABLE: u8 = 1;
-    pub const DELETE_TABLE: u8 = 2;
-    pub const NEW_CHAIN: u8 = 3;
-    pub const GET_CHAIN: u8 = 4;
-    pub const DELETE_CHAIN: u8 = 5;
-    pub const NEW_RULE: u8 = 6;
-    pub const GET_RULE: u8 = 7;
-    pub const DELETE_RULE: u8 = 8;
-    pub const NEW_SET: u8 = 9;
-    pub const GET_SET: u8 = 10;
-    pub const DELETE_SET: u8 = 11;
-    pub const NEW_ELEMENT: u8 = 12;
-    pub const GET_ELEMENT: u8 = 13;
-    pub const DELETE_ELEMENT: u8 = 14;
-    pub const GET_GENERATION: u8 = 16;
+    pub const NEW_TABLE: u16 = 0xa00;
+    pub const GET_TABLE: u16 = 0xa01;
+    pub const DELETE_TABLE: u16 = 0xa02;
+    pub const NEW_CHAIN: u16 = 0xa03;
+    pub const GET_CHAIN: u16 = 0xa04;
+    pub const DELETE_CHAIN: u16 = 0xa05;
+    pub const NEW_RULE: u16 = 0xa06;
+    pub const GET_RULE: u16 = 0xa07;
+    pub const DELETE_RULE: u16 = 0xa08;
+    pub const NEW_SET: u16 = 0xa09;
+    pub const GET_SET: u16 = 0xa0a;
+    pub const DELETE_SET: u16 = 0xa0b;
+    pub const NEW_ELEMENT: u16 = 0xa0c;
+    pub const GET_ELEMENT: u16 = 0xa0d;
+    pub const DELETE_ELEMENT: u16 = 0xa0e;
+    pub const NEW_GENERATION: u16 = 0xa0f;
+    pub const GET_GENERATION: u16 = 0xa10;
 }
 
+/// `NFPROTO_INET`, the family of the guard's table.
+pub const INET: u8 = 1;
 /// Elements in one message: so many stay below what its length field can say, with the
 /// longest names too.
 pub const MAX_BATCH_ELEMENTS: usize = 256;
-/// How often an interrupted dump is begun again.
+/// How often a dump is begun again that has changed while it was read.
 const MAX_DUMPS: usize = 16;
-/// Larger than any datagram of a dump.
+/// Larger than any datagram: the kernel bounds those of a dump at 32 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 /// What a batch may be without asking for more room: below every default.
 const SEND_BUFFER: usize = 100 * 1024;
-
-/// Why a batch was refused. Nothing of it was applied.
-#[derive(Debug)]
-pub struct RefusedBatch {
-    /// The message that the kernel refused first; `None` where it was none of them.
-    pub subject: Option<Subject>,
-    /// The kernel's error.
-    pub error: io::Error,
-}
-
-/// What a message of a batch is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    /// Its kind, of [`kind`].
-    pub kind: u8,
-    /// The chain's or set's name; the table's, where it is about the table as a whole.
-    pub name: String,
-    /// Which of the batch's rules for that chain it is, from 1.
-    pub rule: usize,
-}
-
-impl Subject {
-    /// Whether it is elements of a set.
-    pub fn is_of_elements(&self) -> bool {
-        [kind::NEW_ELEMENT, kind::DELETE_ELEMENT].contains(&self.kind)
-    }
-}
-
-impl std::fmt::Display for Subject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, rule, .. } = self;
-        match self.kind {
-            kind::NEW_CHAIN => write!(f, "chain {name}"),
-            kind::DELETE_CHAIN => write!(f, "the removal of chain {name}"),
-            kind::NEW_RULE => write!(f, "rule {rule} of chain {name}"),
-            kind::DELETE_RULE => write!(f, "the removal of the rules of {name}"),
-            kind::NEW_SET => write!(f, "set {name}"),
-            kind::DELETE_SET => write!(f, "the removal of set {name}"),
-            kind::NEW_ELEMENT => write!(f, "elements of set {name}"),
-            kind::DELETE_ELEMENT => write!(f, "the removal of elements of set {name}"),
-            _ => write!(f, "table {name}"),
-        }
-    }
-}
-
-impl From<io::Error> for RefusedBatch {
-    fn from(error: io::Error) -> Self {
-        let subject = None;
-        Self { subject, error }
-    }
-}
 
 /// An open netlink socket.
 #[derive(Debug)]
@@ -115,9 +72,9 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens the socket.
-    pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    /// Opens a socket of this netlink protocol.
+    pub fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         let address = socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         // The kernel answers before a send returns: there is never anything to wait for.
@@ -134,6 +91,19 @@ impl Netlink {
         })
     }
 
+    /// Opens a socket for the notifications of these groups. The kernel does not queue here
+    /// what the socket with the netlink port `except` causes.
+    pub fn subscribe(protocol: isize, groups: &[u32], except: Option<u32>) -> io::Result<Self> {
+        let netlink = Self::open(protocol)?;
+        if let Some(port) = except {
+            SockRef::from(&netlink.socket).attach_filter(&caused_by_others(port))?;
+        }
+        for group in groups {
+            netlink.socket.add_membership(*group)?;
+        }
+        Ok(netlink)
+    }
+
     /// The socket's port, which tells it from others.
     #[must_use]
     pub fn port(&self) -> u32 {
@@ -142,16 +112,17 @@ impl Netlink {
 
     /// Sends a batch. Where it fails, nothing of it was done. An empty one is no change.
     pub fn commit(&mut self, mut batch: Batch) -> Result<(), RefusedBatch> {
-        if batch.is_empty() {
+        let count = batch.len();
+        if count == 0 {
             return Ok(());
         }
-        let (first, count) = (self.sequence.wrapping_add(1), batch.len());
-        let length = batch.finish(first);
+        let first = self.sequence.wrapping_add(1);
         let number = u32::try_from(count).map_err(io::Error::other)?;
         // The batch's begin and end have numbers too.
         self.sequence = first.wrapping_add(number).wrapping_add(1);
-        self.make_room(length)?;
-        if self.socket.send(batch.bytes(), 0)? != length {
+        let bytes = batch.finish(first);
+        self.make_room(bytes.len())?;
+        if self.socket.send(bytes, 0)? != bytes.len() {
             return Err(io::Error::other("the kernel took a part of a batch").into());
         }
         self.outcome(first, count)
@@ -184,15 +155,15 @@ impl Netlink {
         answers.outcome()
     }
 
-    /// Asks for one thing; gives what `read` makes of the answer. `NotFound` where there is
-    /// no such thing.
+    /// Asks for one thing, or for one thing to be done; gives what `read` makes of the
+    /// answer. `NotFound` where there is no such thing.
     pub fn get<T>(
         &mut self,
-        kind: u8,
-        write: impl Fn(&mut Writer<'_>),
-        read: impl FnMut(Attributes<'_>) -> Option<T>,
+        kind: u16,
+        body: &[u8],
+        mut read: impl FnMut(&RawMessage<'_>) -> Option<T>,
     ) -> io::Result<Option<T>> {
-        let (found, _) = self.ask(kind, write::ACK, &write, read)?;
+        let (found, _) = self.ask(kind, NLM_F_ACK, body, &mut read)?;
         Ok(found.into_iter().next())
     }
 
@@ -200,34 +171,33 @@ impl Netlink {
     /// it was read is read again, so that nothing is missing.
     pub fn dump<T>(
         &mut self,
-        kind: u8,
-        write: impl Fn(&mut Writer<'_>),
-        mut read: impl FnMut(Attributes<'_>) -> Option<T>,
+        kind: u16,
+        body: &[u8],
+        mut read: impl FnMut(&RawMessage<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         for _ in 0..MAX_DUMPS {
-            let (found, is_whole) = self.ask(kind, write::DUMP, &write, &mut read)?;
+            let (found, is_whole) = self.ask(kind, NLM_F_DUMP, body, &mut read)?;
             if is_whole {
                 return Ok(found);
             }
         }
         Err(io::Error::new(
             io::ErrorKind::Interrupted,
-            "other programs change the ruleset as fast as it is listed",
+            "other programs change the kernel's list as fast as it is read",
         ))
     }
 
     fn ask<T>(
         &mut self,
-        kind: u8,
+        kind: u16,
         flags: u16,
-        write: impl Fn(&mut Writer<'_>),
-        mut read: impl FnMut(Attributes<'_>) -> Option<T>,
+        body: &[u8],
+        read: &mut impl FnMut(&RawMessage<'_>) -> Option<T>,
     ) -> io::Result<(Vec<T>, bool)> {
         self.sequence = self.sequence.wrapping_add(1);
-        let number = self.sequence;
-        let bytes = write::question(kind, flags, number, write);
-        self.socket.send(&bytes, 0)?;
-        let (mut found, mut answers) = (Vec::new(), ListAnswers::new(number));
+        self.socket
+            .send(&question(kind, flags, self.sequence, body), 0)?;
+        let (mut found, mut answers) = (Vec::new(), ListAnswers::new(self.sequence));
         // A dump goes on as its parts are read; the last says that it is.
         while self.receive()? {
             let ended = answers.read(&self.buffer, |one| found.extend(read(one)));
@@ -236,6 +206,24 @@ impl Netlink {
             }
         }
         Err(io::Error::other("the kernel's answer has no end"))
+    }
+
+    /// Reads all notifications that are queued. Returns whether some were lost because they
+    /// came faster than they were read.
+    ///
+    /// The kernel says once that the queue is full, and drops what comes until it is empty
+    /// again. So the caller looks for what it has missed after this has returned, not before.
+    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+        let mut is_lost = false;
+        loop {
+            match self.receive() {
+                Ok(true) => each(&self.buffer),
+                Ok(false) => return Ok(is_lost),
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => is_lost = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Takes the next datagram into the buffer. Returns whether there was one.
@@ -247,4 +235,73 @@ impl Netlink {
             Err(error) => Err(error),
         }
     }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A question, numbered.
+fn question(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let mut question = Writer::default();
+    question.message(kind, flags, |message| message.0.extend_from_slice(body));
+    question.number_message(0, sequence);
+    question.0
+}
+
+/// The answers to a question.
+#[derive(Debug)]
+struct ListAnswers {
+    number: u32,
+    is_whole: bool,
+}
+
+impl ListAnswers {
+    /// None yet, to the question with this number.
+    fn new(number: u32) -> Self {
+        let is_whole = true;
+        Self { number, is_whole }
+    }
+
+    /// Takes the answers in a datagram. At their end: whether they are whole, or what they
+    /// tell of has changed meanwhile.
+    fn read(
+        &mut self,
+        datagram: &[u8],
+        mut each: impl FnMut(&RawMessage<'_>),
+    ) -> Option<io::Result<bool>> {
+        for part in messages(datagram).filter(|part| part.sequence == self.number) {
+            self.is_whole &= part.flags & NLM_F_DUMP_INTR == 0;
+            if ![NLMSG_DONE, NLMSG_ERROR].contains(&part.kind) {
+                each(&part);
+                continue;
+            }
+            // The end of a dump has a code too: it may have stopped half-way.
+            return Some(match part.code().saturating_neg() {
+                0 => Ok(self.is_whole),
+                code if code == Errno::EINTR as i32 => Ok(false),
+                code => Err(io::Error::from_raw_os_error(code)),
+            });
+        }
+        None
+    }
+}
+
+/// Passes what another socket than that with this port has caused: the port is the fourth
+/// word of the first message's header, and the messages of a datagram have one cause.
+fn caused_by_others(port: u32) -> [SockFilter; 4] {
+    // linux/bpf_common.h. A loaded word is read in network order, a port is written in the
+    // machine's.
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let port = u32::from_be_bytes(port.to_ne_bytes());
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, 12),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, port),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
 }

@@ -1,13 +1,15 @@
-use super::answers::{BatchAnswers, ListAnswers};
-use super::write::{HEADERS, question};
+use super::batch::BatchAnswers;
 use super::*;
+use proptest::prelude::*;
 use std::fmt::Write;
+
+/// Bytes of the headers of netlink and of netfilter.
+const HEADERS: usize = 20;
 
 /// The messages of a batch without its begin and end, each as text: kind, flags, and the
 /// attributes by number, bytes in hexadecimal.
 pub fn messages(mut batch: Batch) -> Vec<String> {
-    batch.finish(7);
-    let all = whole_messages(batch.bytes());
+    let all = whole_messages(batch.finish(7));
     let inner = &all[1..all.len() - 1];
     inner.iter().map(|message| message_text(message)).collect()
 }
@@ -75,7 +77,7 @@ mod bytes {
             element.long(4, 30_000);
             element.number(5, 7);
         });
-        batch.finish(7);
+        let sent = batch.finish(7);
         let want = [
             "14 00 00 00 10 00 01 00 07 00 00 00 00 00 00 00 00 00 00 0a",
             "1c 00 00 00 00 0a 01 04 08 00 00 00 00 00 00 00 01 00 00 00 \
@@ -85,16 +87,17 @@ mod bytes {
              0c 00 04 00 00 00 00 00 00 00 75 30 08 00 05 00 00 00 00 07",
             "14 00 00 00 11 00 01 00 0a 00 00 00 00 00 00 00 00 00 00 0a",
         ];
-        assert_eq!(hex(batch.bytes()), want.join(" "));
+        assert_eq!(hex(sent), want.join(" "));
     }
 
     #[test]
     fn questions_are_these_bytes() {
-        let one = question(kind::GET_TABLE, write::ACK, 5, |m| m.text(1, "one"));
+        let of = Writer::body(INET, |message| message.text(1, "one"));
+        let one = question(kind::GET_TABLE, NLM_F_ACK, 5, &of);
         let want = "1c 00 00 00 01 0a 05 00 05 00 00 00 00 00 00 00 01 00 00 00 \
                     08 00 01 00 6f 6e 65 00";
         assert_eq!(hex(&one), want);
-        let all = question(kind::GET_CHAIN, write::DUMP, 6, |_| {});
+        let all = question(kind::GET_CHAIN, NLM_F_DUMP, 6, &Writer::body(INET, |_| {}));
         let want = "14 00 00 00 04 0a 01 03 06 00 00 00 00 00 00 00 01 00 00 00";
         assert_eq!(hex(&all), want);
     }
@@ -220,7 +223,7 @@ mod lists {
     fn list(datagrams: &[Vec<u8>]) -> (Vec<u8>, Option<Result<bool, i32>>) {
         let (mut answers, mut found) = (ListAnswers::new(5), Vec::new());
         for datagram in datagrams {
-            let each = |one: Attributes<'_>| found.extend(one.get(1).unwrap());
+            let each = |one: &RawMessage<'_>| found.extend(one.attributes().get(1).unwrap());
             if let Some(ended) = answers.read(datagram, each) {
                 let ended = ended.map_err(|error| error.raw_os_error().unwrap());
                 return (found, Some(ended));
@@ -243,6 +246,13 @@ mod lists {
         assert_eq!(list(std::slice::from_ref(&two)), (vec![1, 2], None));
         assert_eq!(list(&[two, done(0)]), (vec![1, 2], Some(Ok(true))));
         assert_eq!(list(&[done(-2)]), (vec![], Some(Err(2))));
+        assert_eq!(list(&[code(5, -1)]), (vec![], Some(Err(1))));
+        assert_eq!(list(&[code(4, -1)]), (vec![], None));
+    }
+
+    #[test]
+    fn code_that_cannot_be_negated_is_still_an_error() {
+        assert!(matches!(list(&[done(i32::MIN)]).1, Some(Err(_))));
     }
 
     #[test]
@@ -250,6 +260,8 @@ mod lists {
         let interrupted = 0x10;
         let (_, ended) = list(&[one(2 | interrupted, 5, 1), one(2, 5, 2), done(0)]);
         assert_eq!(ended, Some(Ok(false)));
+        let end = answer(3, 2 | interrupted, 5, &[0; 4]);
+        assert_eq!(list(&[one(2, 5, 1), end]).1, Some(Ok(false)));
         assert_eq!(list(&[one(2, 5, 1), done(-4)]).1, Some(Ok(false)));
     }
 }
@@ -258,15 +270,48 @@ mod lists {
 fn attributes_are_read_and_garbage_is_not() {
     let two = [8, 0, 1, 0x80, 1, 2, 3, 4, 5, 0, 2, 0, 9, 0, 0, 0];
     let read = |bytes| -> Vec<(u16, Vec<u8>)> {
-        let each = Attributes::new(bytes).each();
+        let each = Attributes(bytes).each();
         each.map(|(kind, value)| (kind, value.to_vec())).collect()
     };
     assert_eq!(read(&two), [(1, vec![1, 2, 3, 4]), (2, vec![9])]);
     assert_eq!(read(&two[..11]), [(1, vec![1, 2, 3, 4])]);
     assert_eq!(read(&[0; 16]), []);
     assert_eq!(read(&[0xff; 16]), []);
-    let all = Attributes::new(&two);
+    let all = Attributes(&two);
     assert_eq!(all.get(2), Some(&[9][..]));
     assert_eq!(all.number(1), Some(0x0102_0304));
     assert_eq!((all.number(2), all.long(1), all.get(3)), (None, None, None));
+}
+
+/// A message from this port, of kind 2.
+fn message(body: &[u8]) -> Vec<u8> {
+    let mut bytes = answer(2, 0x10, 5, body);
+    bytes[12..16].copy_from_slice(&7_u32.to_ne_bytes());
+    bytes
+}
+
+#[test]
+fn messages_are_read_up_to_the_first_that_is_cut_short() {
+    let two = [message(&(-5_i32).to_ne_bytes()), message(b"abcde")].concat();
+    let read: Vec<_> = super::messages(&two).collect();
+    let first = RawMessage {
+        kind: 2,
+        flags: 0x10,
+        sequence: 5,
+        port: 7,
+        body: &(-5_i32).to_ne_bytes(),
+    };
+    assert_eq!(read[0], first);
+    assert_eq!((read[0].code(), read[1].body), (-5, &b"abcde"[..]));
+    assert_eq!(super::messages(&two[..two.len() - 4]).count(), 1);
+    assert_eq!(super::messages(&[0xff; 64]).count(), 0);
+    assert_eq!(super::messages(&[0; 64]).count(), 0);
+}
+
+proptest! {
+    #[test]
+    fn garbage_ends(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        prop_assert!(super::messages(&bytes).count() <= bytes.len() / 16);
+        prop_assert!(Attributes(&bytes).each().count() <= bytes.len() / 4);
+    }
 }

@@ -1,56 +1,43 @@
 //! The guard itself: its two base chains, a chain for each service, and their sets.
 
+use super::super::address::AddressFamily;
 use super::super::guard::{Guard, GuardedService};
-use super::super::names::{self, AddressFamily, GRACE, GUARD, INPUT, TABLE, TRIAL};
-use super::{AddressType, Chain, Compare, CtState, DataType, Field, HookPoint, Rule, Ruleset};
-use super::{Set, Statement, prefilter, sequence};
-use oneknock_shared::port::{Ports, Transport};
-use std::net::IpAddr;
+use super::super::names::{self, BLOCKED, GRACE, GUARD, INPUT, TABLE, TRIAL};
+use super::parts::{ESTABLISHED, FROM_LOOPBACK, PRIORITY, to};
+use super::{Chain, HookPoint, Ruleset, Set, prefilter, sequence};
 
-/// After connection tracking (-200), before destination NAT (-100): what a container
-/// publishes is guarded too.
-pub const PRIORITY: i32 = -150;
-/// TCP's flags, RFC 9293.
-pub const FIN: u8 = 0x01;
-/// See [`FIN`].
-pub const SYN: u8 = 0x02;
-/// See [`FIN`].
-pub const RST: u8 = 0x04;
-/// See [`FIN`].
-pub const ACK: u8 = 0x10;
+/// A router goes on forwarding other hosts' ssh. Only unicast: broadcast, multicast and
+/// anycast reach a socket here and are judged like local. What this takes for forwarded
+/// although it is delivered here (a local route in another table) meets the other chain.
+const ELSEWHERE: &str = "fib daddr type unicast accept";
 
 /// The ruleset of this guard.
 #[must_use]
 pub fn ruleset(guard: &Guard) -> Ruleset {
-    let mut sets = vec![Set::timed(GRACE, &[DataType::Protocol])];
+    let mut sets = vec![Set::timed(GRACE, "inet_proto")];
     if !guard.enforcing {
-        sets.push(Set::timed(TRIAL, &[DataType::Protocol]));
+        sets.push(Set::timed(TRIAL, "inet_proto"));
     }
-    sets.extend(AddressFamily::BOTH.map(|family| {
-        let rest = [DataType::Protocol, DataType::Port, DataType::Port];
-        let key = [&[address_type(family)][..], &rest].concat();
-        Set::timed(names::blocked_set(family), &key)
-    }));
-    let mut chains = vec![Chain::new(names::mark(guard.server), Vec::new())];
+    for family in AddressFamily::BOTH {
+        let connection = "inet_proto . inet_service . inet_service";
+        let key = format!("{} . {connection}", family.data_type());
+        sets.push(Set::timed(names::set_of(BLOCKED, family), &key));
+    }
+    let mut chains = vec![Chain::new::<&str>(&names::mark(guard.server), [])];
     for service in &guard.services {
-        sets.extend(AddressFamily::BOTH.map(|family| {
+        for family in AddressFamily::BOTH {
             let name = names::allow_set(service.name, family);
-            Set::timed(name, &[address_type(family)])
-        }));
+            sets.push(Set::timed(name, family.data_type()));
+        }
         chains.push(service_chain(guard, service));
     }
     if let Some(sequence) = &guard.sequence {
         sets.extend(sequence::grant_sets(sequence));
     }
-    let mut rules = vec![elsewhere()];
-    rules.extend(base_rules(guard));
+    let (services, mut rules) = (base_rules(guard), vec![ELSEWHERE.to_owned()]);
+    rules.extend_from_slice(&services);
     chains.push(Chain::base(GUARD, HookPoint::Prerouting, PRIORITY, rules));
-    chains.push(Chain::base(
-        INPUT,
-        HookPoint::Input,
-        PRIORITY,
-        base_rules(guard),
-    ));
+    chains.push(Chain::base(INPUT, HookPoint::Input, PRIORITY, services));
     let mut ruleset = Ruleset {
         table: TABLE,
         sets,
@@ -63,127 +50,56 @@ pub fn ruleset(guard: &Guard) -> Ruleset {
     ruleset
 }
 
-/// A router goes on forwarding other hosts' ssh. Only unicast: broadcast, multicast and
-/// anycast reach a socket here and are judged like local. What this takes for forwarded
-/// although it is delivered here (a local route in another table) meets the other chain.
-pub(super) fn elsewhere() -> Rule {
-    vec![
-        Statement::is(Field::DestinationType, AddressType::Unicast),
-        Statement::Accept,
-    ]
-}
-
 /// What leads past the guard, in order, and then the services.
-fn base_rules(guard: &Guard) -> Vec<Rule> {
+fn base_rules(guard: &Guard) -> Vec<String> {
     let mut rules = Vec::new();
     if !guard.enforcing {
-        let is_over = Statement::NotIn(vec![Field::TransportProtocol], TRIAL.into());
-        rules.push(vec![is_over, Statement::Accept]);
+        // The trial is over.
+        rules.push(format!("meta l4proto != @{TRIAL} accept"));
     }
-    rules.push(from_loopback());
-    rules.extend(trusted(&guard.trusted));
-    rules.extend(AddressFamily::BOTH.map(blocked));
-    rules.extend(live_connections());
+    rules.push(FROM_LOOPBACK.into());
+    for (address, bits) in &guard.trusted {
+        let ip = AddressFamily::of(*address).text();
+        let bits = match bits {
+            32 if address.is_ipv4() => String::new(),
+            128 => String::new(),
+            bits => format!("/{bits}"),
+        };
+        rules.push(format!("{ip} saddr {address}{bits} accept"));
+    }
+    // A connection that an administrator has ended is forwarded no longer.
+    for family in AddressFamily::BOTH {
+        let (ip, set) = (family.text(), names::set_of(BLOCKED, family));
+        let key = format!("{ip} saddr . meta l4proto . th sport . th dport");
+        rules.push(format!("{key} @{set} drop"));
+    }
+    // Sessions live on when their grant has ended; and for the guard's first minute those
+    // that are older than it, but for what could begin or end a connection.
+    rules.extend(ESTABLISHED.map(str::to_owned));
+    let begins_nothing = "tcp flags & (syn | rst) == 0";
+    rules.push(format!("{begins_nothing} meta l4proto @{GRACE} accept"));
     for service in &guard.services {
-        let jump = || Statement::Jump(names::service_chain(service.name));
-        rules.extend(service.ports.iter().map(|ports| vec![to(*ports), jump()]));
+        let chain = names::service_chain(service.name);
+        let ports = service.ports.iter();
+        rules.extend(ports.map(|ports| format!("{} jump {chain}", to(*ports))));
     }
     rules
 }
 
-/// What this machine sends to itself is not guarded.
-pub(super) fn from_loopback() -> Rule {
-    let name = super::Value::Interface("lo");
-    vec![
-        Statement::is(Field::InputInterface, name),
-        Statement::Accept,
-    ]
-}
-
-/// A trusted network never needs to knock.
-pub(super) fn trusted(networks: &[(IpAddr, u8)]) -> impl Iterator<Item = Rule> {
-    networks.iter().map(|(address, bits)| {
-        let source = Field::Source(AddressFamily::of(*address));
-        let is_in = Compare::Network(*address, *bits);
-        vec![Statement::If(source, is_in), Statement::Accept]
-    })
-}
-
-/// A connection that an administrator has ended is forwarded no longer.
-fn blocked(family: AddressFamily) -> Rule {
-    let key = vec![
-        Field::Source(family),
-        Field::TransportProtocol,
-        Field::SourcePort,
-        Field::AnyPort,
-    ];
-    vec![
-        Statement::In(key, names::blocked_set(family)),
-        Statement::Drop,
-    ]
-}
-
-/// Sessions live on when their grant has ended; and for the guard's first minute those that
-/// are older than it.
-pub(super) fn live_connections() -> [Rule; 3] {
-    let [tcp, udp] = established();
-    let begins_nothing = Compare::FlagsEqual(SYN | RST, 0);
-    // Nothing that could begin or end a connection.
-    let grace = vec![
-        Statement::If(Field::TcpFlags, begins_nothing),
-        Statement::In(vec![Field::TransportProtocol], GRACE.into()),
-        Statement::Accept,
-    ];
-    [tcp, udp, grace]
-}
-
-/// Packets of connections that were made before. A SYN begins a connection, whatever
-/// connection tracking takes it for: an outsider's stray segment that was answered with RST
-/// makes the next SYN "established".
-pub(super) fn established() -> [Rule; 2] {
-    let is = || Statement::State(CtState::Established);
-    let no_syn = Statement::If(Field::TcpFlags, Compare::FlagsUnequal(SYN | ACK, SYN));
-    let is_udp = Statement::is(Field::TransportProtocol, Transport::Udp);
-    [
-        vec![is(), no_syn, Statement::Accept],
-        vec![is(), is_udp, Statement::Accept],
-    ]
-}
-
 /// A service: what is allowed passes, the rest is dropped in silence.
 fn service_chain(guard: &Guard, service: &GuardedService) -> Chain {
-    let mut rules: Vec<Rule> = Vec::new();
-    let allowed = |family, set| {
-        vec![
-            Statement::In(vec![Field::Source(family)], set),
-            Statement::Accept,
-        ]
-    };
-    let allow = |family| allowed(family, names::allow_set(service.name, family));
-    rules.extend(AddressFamily::BOTH.map(allow));
+    let mut sets: Vec<fn(_, _) -> String> = vec![names::allow_set];
     let sequence = guard.sequence.as_ref();
     if sequence.is_some_and(|sequence| sequence.service == service.name) {
-        let allow = |family| allowed(family, names::sequence_set(service.name, family));
-        rules.extend(AddressFamily::BOTH.map(allow));
+        sets.push(names::sequence_set);
     }
-    rules.push(vec![Statement::Counter, Statement::Drop]);
-    Chain::new(names::service_chain(service.name), rules)
-}
-
-/// Whether a packet is to one of these ports.
-pub(super) fn to(ports: Ports) -> Statement {
-    let field = Field::Port(ports.transport());
-    if ports.first() == ports.last() {
-        Statement::is(field, ports.first())
-    } else {
-        Statement::If(field, Compare::Between(ports.first(), ports.last()))
+    let mut rules = Vec::new();
+    for set in sets {
+        for family in AddressFamily::BOTH {
+            let (ip, set) = (family.text(), set(service.name, family));
+            rules.push(format!("{ip} saddr @{set} accept"));
+        }
     }
-}
-
-/// The type of this family's addresses.
-pub(super) fn address_type(family: AddressFamily) -> DataType {
-    match family {
-        AddressFamily::V4 => DataType::Ipv4Address,
-        AddressFamily::V6 => DataType::Ipv6Address,
-    }
+    rules.push("counter drop".into());
+    Chain::new(&names::service_chain(service.name), rules)
 }

@@ -1,32 +1,28 @@
 //! The ruleset as values: what the guard's table holds, described once. The values print as
 //! nft text and encode as netlink messages.
 
-mod encode;
-mod expression;
+mod field;
 mod guard;
-mod objects;
+mod parts;
 mod prefilter;
+mod rule;
 mod sequence;
+mod set;
 mod standalone;
 mod step;
 #[cfg(test)]
 pub mod tests;
-mod text;
-mod values;
 
-pub use encode::add_rule;
-pub use expression::{Compare, Field, Statement};
 pub use guard::ruleset;
-pub use objects::{ACCEPT, SetKind, chain_flag, set_flag, table_flag};
 pub use prefilter::open_verdict;
+pub use rule::add_rule;
 pub use sequence::tag as sequence_tag;
+pub use set::{Set, SetKind, set_flag};
 pub use standalone::standalone_sequence_text;
-pub use values::{AddressType, CtState, Value, octets, protocol_number};
 
-use super::OptionalPart;
-use oneknock_shared::port::Transport;
-use std::net::IpAddr;
-use std::time::Duration;
+use super::guard::OptionalPart;
+use super::netlink::{Batch, CREATE, Writer, kind};
+use std::fmt;
 
 /// What a table holds.
 #[derive(Debug)]
@@ -54,89 +50,36 @@ impl Ruleset {
         self.sets.retain(|set| set.part != Some(part));
         self.chains.retain(|chain| chain.part != Some(part));
     }
-}
 
-/// A type of a set's keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DataType {
-    /// An IPv4 address.
-    Ipv4Address,
-    /// An IPv6 address.
-    Ipv6Address,
-    /// A transport protocol's number.
-    Protocol,
-    /// A port.
-    Port,
-    /// A family of addresses.
-    Family,
-    /// A packet's mark.
-    Mark,
-    /// The first eight bytes of a datagram's payload.
-    Selector,
-}
-
-/// A named set, or a map where it has values.
-#[derive(Debug)]
-pub struct Set {
-    /// Its name.
-    pub name: String,
-    /// The types of which its keys are put together.
-    pub key: Vec<DataType>,
-    /// The type of its values.
-    pub data: Option<DataType>,
-    /// Whether its elements have timeouts.
-    pub has_timeouts: bool,
-    /// Whether rules add elements to it.
-    pub is_dynamic: bool,
-    /// How many elements it may hold.
-    pub size: Option<u32>,
-    /// Elements that it holds from the start.
-    pub elements: Vec<InitialElement>,
-    /// The part that it belongs to, where it is not the guard itself.
-    pub part: Option<OptionalPart>,
-}
-
-impl Set {
-    /// A set that the daemon fills, with timeouts.
-    fn timed(name: impl Into<String>, key: &[DataType]) -> Self {
-        Self {
-            name: name.into(),
-            key: key.to_vec(),
-            data: None,
-            has_timeouts: true,
-            is_dynamic: false,
-            size: None,
-            elements: Vec::new(),
-            part: None,
+    /// Removes a set, and the rules that look into it.
+    fn remove_set(&mut self, name: &str) {
+        let looked_into = format!("@{name} ");
+        self.sets.retain(|set| set.name != name);
+        for chain in &mut self.chains {
+            chain.rules.retain(|rule| !rule.contains(&looked_into));
         }
     }
 
-    /// A set that rules fill, with timeouts, up to a size.
-    fn dynamic(name: impl Into<String>, key: &[DataType], size: u32) -> Self {
-        Self {
-            is_dynamic: true,
-            size: Some(size),
-            ..Self::timed(name, key)
-        }
+    /// Adds sets and chains that are a part.
+    fn extend(&mut self, part: OptionalPart, sets: Vec<Set>, chains: Vec<Chain>) {
+        let part = Some(part);
+        let sets = sets.into_iter().map(|set| Set { part, ..set });
+        self.sets.extend(sets);
+        let chains = chains.into_iter().map(|chain| Chain { part, ..chain });
+        self.chains.extend(chains);
     }
 }
 
-/// An element that a set holds from the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InitialElement {
-    /// Its key.
-    pub key: ElementKey,
-    /// How long it stays; for good where there is none.
-    pub timeout: Option<Duration>,
-}
-
-/// The key of an [`InitialElement`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ElementKey {
-    /// An address.
-    Address(IpAddr),
-    /// A transport protocol.
-    Protocol(Transport),
+/// One `table` block, laid out as nft lists it.
+impl fmt::Display for Ruleset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {} {{", self.table)?;
+        for set in &self.sets {
+            writeln!(f, "{set}")?;
+        }
+        let chains: Vec<String> = self.chains.iter().map(Chain::to_string).collect();
+        writeln!(f, "{}}}", chains.join("\n"))
+    }
 }
 
 /// A chain.
@@ -146,29 +89,66 @@ pub struct Chain {
     pub name: String,
     /// Where it begins, if no rule leads to it.
     pub hook: Option<BaseHook>,
-    /// Its rules, in order.
-    pub rules: Vec<Rule>,
+    /// Its rules, in order, as nft writes them.
+    pub rules: Vec<String>,
     /// The part that it belongs to, where it is not the guard itself.
     pub part: Option<OptionalPart>,
 }
 
 impl Chain {
-    fn new(name: impl Into<String>, rules: Vec<Rule>) -> Self {
+    fn new<R: Into<String>>(name: &str, rules: impl IntoIterator<Item = R>) -> Self {
         Self {
             name: name.into(),
             hook: None,
-            rules,
+            rules: rules.into_iter().map(Into::into).collect(),
             part: None,
         }
     }
 
-    fn base(name: &str, at: HookPoint, priority: i32, rules: Vec<Rule>) -> Self {
+    fn base(name: &str, at: HookPoint, priority: i32, rules: Vec<String>) -> Self {
         Self {
             hook: Some(BaseHook { at, priority }),
             ..Self::new(name, rules)
         }
     }
+
+    /// Appends a message that adds the chain, or makes it accept what it does not decide
+    /// where it is there.
+    pub fn add(&self, batch: &mut Batch, table: &str) {
+        batch.push(kind::NEW_CHAIN, CREATE, |message| {
+            message.text(1, table);
+            message.text(3, &self.name);
+            if let Some(hook) = self.hook {
+                message.text(7, "filter");
+                message.number(5, ACCEPT);
+                message.nest(4, |at| hook.write(at));
+            }
+        });
+    }
 }
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\tchain {} {{", self.name)?;
+        if let Some(BaseHook { at, priority }) = self.hook {
+            let at = match at {
+                HookPoint::Prerouting => "prerouting",
+                HookPoint::Input => "input",
+            };
+            writeln!(
+                f,
+                "\t\ttype filter hook {at} priority {priority}; policy accept;"
+            )?;
+        }
+        for rule in &self.rules {
+            writeln!(f, "\t\t{rule}")?;
+        }
+        writeln!(f, "\t}}")
+    }
+}
+
+/// `NF_ACCEPT`, a base chain's policy.
+pub const ACCEPT: u32 = 1;
 
 /// Where packets come to a base chain: of type filter, accepting what it does not decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,25 +159,19 @@ pub struct BaseHook {
     pub priority: i32,
 }
 
-/// A hook of the family inet.
+/// A hook of the family inet, by the kernel's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookPoint {
     /// Before routing.
-    Prerouting,
+    Prerouting = 0,
     /// Where packets are delivered to this machine.
-    Input,
+    Input = 1,
 }
 
-impl HookPoint {
-    /// The kernel's number.
-    #[must_use]
-    pub fn number(self) -> u32 {
-        match self {
-            Self::Prerouting => 0,
-            Self::Input => 1,
-        }
+impl BaseHook {
+    /// Appends the attributes that say it.
+    pub fn write(self, hook: &mut Writer) {
+        hook.number(1, self.at as u32);
+        hook.bytes(2, &self.priority.to_be_bytes());
     }
 }
-
-/// A rule: its statements, of which each is done if all before it hold.
-pub type Rule = Vec<Statement>;

@@ -18,18 +18,18 @@
 //!
 //! Behind a default gateway that rewrites sources is everybody: no step of it counts.
 
-use super::super::OptionalPart;
-use super::super::guard::{Guard, SequenceGuard, SequenceSteps};
-use super::super::names::{self, AddressFamily, PENALTY_OVERFLOW, ROLLING, SEQUENCE};
-use super::guard::{ACK, FIN, RST, SYN, address_type, established, from_loopback, to};
-use super::{AddressType, Chain, Compare, CtState, DataType, ElementKey, Field, InitialElement};
-use super::{HookPoint, Rule, Ruleset, Set, Statement, step};
+use super::super::address::AddressFamily;
+use super::super::guard::{Guard, OptionalPart, SequenceGuard, SequenceSteps};
+use super::super::names::{self, DONE, GATEWAY, PENALTY, PENALTY_OVERFLOW, ROLLING, SEQUENCE};
+use super::parts::{self, ESTABLISHED, FROM_LOOPBACK, to};
+use super::step::{self, CHECK, NOT_DUE};
+use super::{Chain, HookPoint, Ruleset, Set};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::rolling;
 use std::fmt::Write;
 
 /// Behind the guard, which has dropped what is not for everybody.
-const PRIORITY: i32 = super::guard::PRIORITY + 1;
+const PRIORITY: i32 = parts::PRIORITY + 1;
 /// Sources that may have a penalty at a time, in each family.
 const MAX_PENALTIES: u32 = 65_536;
 /// Steps that were done and are known, in each family. Of more, a copy is out of order.
@@ -42,41 +42,23 @@ const FAMILIES: u32 = 16;
 const PENALIZE: &str = "sequence-penalize";
 /// The chain that gives a penalty and drops.
 const PENALIZE_DROP: &str = "sequence-penalize-drop";
-/// The chain for a step that is not due.
-pub(super) const NOT_DUE: &str = "sequence-not-due";
-/// The chain that every packet to a step goes through first.
-pub(super) const CHECK: &str = "sequence-check";
 
 /// The sets of the sources that a sequence has admitted to its service: the guard reads them.
-pub(super) fn grant_sets(sequence: &SequenceGuard) -> [Set; 2] {
+pub fn grant_sets(sequence: &SequenceGuard) -> [Set; 2] {
     AddressFamily::BOTH.map(|family| {
         let name = names::sequence_set(sequence.service, family);
-        Set::dynamic(name, &[address_type(family)], MAX_GRANTS)
+        Set::dynamic(name, family.data_type(), MAX_GRANTS)
     })
 }
 
 /// Adds the sequence to a ruleset.
-pub(super) fn add(ruleset: &mut Ruleset, guard: &Guard, sequence: &SequenceGuard) {
+pub fn add(ruleset: &mut Ruleset, guard: &Guard, sequence: &SequenceGuard) {
     let (mut sets, mut chains) = (sets(guard), penalty_chains(sequence));
-    match &sequence.steps {
-        SequenceSteps::Fixed(steps) => {
-            for at in 1..=steps.len() {
-                step::add_fixed(&mut sets, &mut chains, sequence, at);
-            }
-        }
-        SequenceSteps::Rolling => step::add_rolling(&mut sets, &mut chains, sequence),
-    }
+    step::add(&mut sets, &mut chains, sequence);
     chains.push(base(guard, sequence));
     // An empty chain: the steps of another sequence must not count for this one.
-    chains.push(Chain::new(tag(sequence), Vec::new()));
-    for set in &mut sets {
-        set.part = Some(OptionalPart::Sequence);
-    }
-    for chain in &mut chains {
-        chain.part = Some(OptionalPart::Sequence);
-    }
-    ruleset.sets.append(&mut sets);
-    ruleset.chains.append(&mut chains);
+    chains.push(Chain::new::<&str>(&tag(sequence), []));
+    ruleset.extend(OptionalPart::Sequence, sets, chains);
 }
 
 /// What tells one sequence from another, as a chain's name.
@@ -106,78 +88,54 @@ pub fn tag(sequence: &SequenceGuard) -> String {
 fn sets(guard: &Guard) -> Vec<Set> {
     let mut sets = Vec::new();
     for family in AddressFamily::BOTH {
+        let (source, name) = (family.data_type(), |sets| names::set_of(sets, family));
         let gateways = guard.blocked_gateways.iter();
         let gateways = gateways.filter(|address| AddressFamily::of(**address) == family);
-        let element = |address: &_| InitialElement {
-            key: ElementKey::Address(*address),
-            timeout: None,
-        };
-        let address = address_type(family);
         sets.push(Set {
             has_timeouts: false,
-            elements: gateways.map(element).collect(),
-            ..Set::timed(names::gateway_set(family), &[address])
+            elements: gateways.map(|of| (of.to_string(), None)).collect(),
+            ..Set::timed(name(GATEWAY), source)
         });
-        let key = [address, DataType::Protocol, DataType::Port];
-        sets.push(Set::dynamic(names::done_set(family), &key, MAX_DONE));
-        let name = names::penalty_set(family);
-        sets.push(Set::dynamic(name, &[address], MAX_PENALTIES));
+        let packet = format!("{source} . inet_proto . inet_service");
+        sets.push(Set::dynamic(name(DONE), &packet, MAX_DONE));
+        sets.push(Set::dynamic(name(PENALTY), source, MAX_PENALTIES));
     }
-    sets.push(Set::dynamic(
-        PENALTY_OVERFLOW,
-        &[DataType::Family],
-        FAMILIES,
-    ));
+    sets.push(Set::dynamic(PENALTY_OVERFLOW, "nf_proto", FAMILIES));
     sets
 }
 
 fn penalty_chains(sequence: &SequenceGuard) -> Vec<Chain> {
-    let timeout = sequence.penalty();
-    let to_penalty = || Statement::Goto(PENALIZE_DROP.into());
-    let mut penalize: Vec<Rule> = Vec::new();
+    let seconds = sequence.penalty().as_secs();
+    let to_penalty = format!("goto {PENALIZE_DROP}");
     // Header after header is a way to hide one; a flag besides SYN begins nothing.
     let mut check = vec![
-        vec![Statement::State(CtState::NotNew), Statement::Drop],
-        vec![
-            Statement::is_not(Field::NextHeader, Transport::Tcp),
-            Statement::is_not(Field::NextHeader, Transport::Udp),
-            to_penalty(),
-        ],
-        vec![
-            Statement::If(
-                Field::TcpFlags,
-                Compare::FlagsUnequal(FIN | SYN | RST | ACK, SYN),
-            ),
-            to_penalty(),
-        ],
+        "ct state != new drop".to_owned(),
+        format!("ip6 nexthdr != tcp ip6 nexthdr != udp {to_penalty}"),
+        format!("tcp flags & (fin | syn | rst | ack) != syn {to_penalty}"),
     ];
-    let mut not_due: Vec<Rule> = Vec::new();
+    let (mut penalize, mut not_due) = (Vec::new(), Vec::new());
     for family in AddressFamily::BOTH {
-        let gateway = Statement::In(vec![Field::Source(family)], names::gateway_set(family));
-        check.push(vec![gateway, Statement::Counter, Statement::Drop]);
-        let (key, set) = (vec![Field::penalized(family)], names::penalty_set(family));
-        check.push(vec![Statement::In(key.clone(), set.clone()), to_penalty()]);
-        let done = Statement::In(step::packet(family), names::done_set(family));
-        not_due.push(vec![done, Statement::Drop]);
-        let update = Statement::Update { set, key, timeout };
-        penalize.push(vec![update, Statement::Return]);
+        let (ip, set) = (family.text(), |sets| names::set_of(sets, family));
+        // Of IPv6 the /64.
+        let penalized = match family {
+            AddressFamily::V4 => "ip saddr",
+            AddressFamily::V6 => "ip6 saddr & ffff:ffff:ffff:ffff::",
+        };
+        let penalty = set(PENALTY);
+        check.push(format!("{ip} saddr @{} counter drop", set(GATEWAY)));
+        check.push(format!("{penalized} @{penalty} {to_penalty}"));
+        not_due.push(format!("{} @{} drop", step::packet(family), set(DONE)));
+        penalize.push(format!(
+            "update @{penalty} {{ {penalized} timeout {seconds}s }} return"
+        ));
     }
-    let of_family = vec![Field::NetworkFamily];
-    check.push(vec![
-        Statement::In(of_family.clone(), PENALTY_OVERFLOW.into()),
-        Statement::Drop,
-    ]);
+    check.push(format!("meta nfproto @{PENALTY_OVERFLOW} drop"));
     // Only what found no room comes here.
-    penalize.push(vec![Statement::Update {
-        set: PENALTY_OVERFLOW.into(),
-        key: of_family,
-        timeout,
-    }]);
-    not_due.push(vec![to_penalty()]);
-    let penalize_drop = vec![
-        vec![Statement::Jump(PENALIZE.into())],
-        vec![Statement::Counter, Statement::Drop],
-    ];
+    penalize.push(format!(
+        "update @{PENALTY_OVERFLOW} {{ meta nfproto timeout {seconds}s }}"
+    ));
+    not_due.push(to_penalty);
+    let penalize_drop = [&format!("jump {PENALIZE}"), "counter drop"];
     vec![
         Chain::new(PENALIZE, penalize),
         Chain::new(PENALIZE_DROP, penalize_drop),
@@ -187,17 +145,10 @@ fn penalty_chains(sequence: &SequenceGuard) -> Vec<Chain> {
 }
 
 fn base(guard: &Guard, sequence: &SequenceGuard) -> Chain {
-    let mut rules = vec![from_loopback()];
-    rules.extend(established());
-    rules.push(vec![
-        Statement::is_not(Field::DestinationType, AddressType::Local),
-        Statement::Accept,
-    ]);
-    rules.push(vec![
-        Statement::is_not(Field::TransportProtocol, Transport::Tcp),
-        Statement::is_not(Field::TransportProtocol, Transport::Udp),
-        Statement::Accept,
-    ]);
+    let mut rules = vec![FROM_LOOPBACK.to_owned()];
+    rules.extend(ESTABLISHED.map(str::to_owned));
+    rules.push("fib daddr type != local accept".into());
+    rules.push("meta l4proto != tcp meta l4proto != udp accept".into());
     let guarded = guard.services.iter().flat_map(|service| &service.ports);
     let ignored = guarded.chain(&sequence.ignored).copied();
     let knock = guard.listen.iter().map(std::net::SocketAddr::port);
@@ -208,20 +159,14 @@ fn base(guard: &Guard, sequence: &SequenceGuard) -> Chain {
             open.push(ports);
         }
     }
-    rules.extend(open.iter().map(|ports| vec![to(*ports), Statement::Accept]));
-    let steps = sequence.fixed().iter().zip(1..);
-    rules.extend(steps.map(|(ports, at)| {
-        let step = Statement::Goto(names::step_chain(at));
-        vec![to(*ports), step]
-    }));
+    rules.extend(open.iter().map(|ports| format!("{} accept", to(*ports))));
+    for (ports, at) in sequence.fixed().iter().zip(1..) {
+        rules.push(format!("{} goto {}", to(*ports), names::step_chain(at)));
+    }
     if sequence.steps == SequenceSteps::Rolling {
         let (first, last) = rolling::PORTS.into_inner();
-        let is_in = Statement::If(Field::Port(Transport::Tcp), Compare::Between(first, last));
-        rules.push(vec![is_in, Statement::Jump(ROLLING.into())]);
+        rules.push(format!("tcp dport {first}-{last} jump {ROLLING}"));
     }
-    rules.push(vec![
-        Statement::State(CtState::New),
-        Statement::Jump(PENALIZE.into()),
-    ]);
+    rules.push(format!("ct state new jump {PENALIZE}"));
     Chain::base(SEQUENCE, HookPoint::Prerouting, PRIORITY, rules)
 }

@@ -1,16 +1,10 @@
 //! The port sequence and the service that it opens, with no daemon: a ruleset of its own,
 //! as text.
 
-use super::super::guard::{Guard, SequenceSteps};
-use super::super::names::{self, AddressFamily, GRACE, GUARD, INPUT, STANDALONE_TABLE};
-use super::guard::{PRIORITY, elsewhere, from_loopback, live_connections, to, trusted};
-use super::{Chain, DataType, ElementKey, Field, HookPoint, InitialElement, Rule, Ruleset, Set};
-use super::{Statement, sequence};
-use oneknock_shared::port::Transport;
-use std::time::Duration;
-
-/// How long connections that are older than the guard may show themselves.
-const GRACE_TIME: Duration = Duration::from_secs(60);
+use super::super::address::AddressFamily;
+use super::super::guard::{GRACE_TIME, Guard, OptionalPart, SequenceSteps};
+use super::super::names::{self, BLOCKED, GRACE, STANDALONE_TABLE};
+use super::ruleset;
 
 /// The guard's port sequence and what it opens, as text for `nft -f`. `None` where there is
 /// no sequence, or one that only a daemon can set.
@@ -21,48 +15,23 @@ pub fn standalone_sequence_text(guard: &Guard) -> Option<String> {
         return None;
     }
     let mut guard = guard.clone();
-    // Nothing listens there.
+    // Nothing listens there, and nothing can begin a trial or add an allow entry.
     guard.listen.clear();
+    guard.enforcing = true;
     guard.services.retain(|s| s.name == sequence.service);
-    let service = guard.services.first()?;
-    let name = names::service_chain(service.name);
-    let mut ruleset = Ruleset {
-        table: STANDALONE_TABLE,
-        sets: vec![Set {
-            elements: vec![InitialElement {
-                key: ElementKey::Protocol(Transport::Tcp),
-                timeout: Some(GRACE_TIME),
-            }],
-            ..Set::timed(GRACE, &[DataType::Protocol])
-        }],
-        chains: Vec::new(),
-    };
-    ruleset.sets.extend(sequence::grant_sets(sequence));
-    let admitted = AddressFamily::BOTH.map(|family| {
-        let set = names::sequence_set(service.name, family);
-        let is_in = Statement::In(vec![Field::Source(family)], set);
-        vec![is_in, Statement::Accept]
-    });
-    let mut rules: Vec<Rule> = admitted.into();
-    rules.push(vec![Statement::Counter, Statement::Drop]);
-    ruleset.chains.push(Chain::new(name.clone(), rules));
-    // What leads past the guard, in order, and then the service: as the daemon's has it.
-    let base = || {
-        let mut rules = vec![from_loopback()];
-        rules.extend(trusted(&guard.trusted));
-        rules.extend(live_connections());
-        let jump = || Statement::Jump(name.clone());
-        rules.extend(service.ports.iter().map(|ports| vec![to(*ports), jump()]));
-        rules
-    };
-    let mut before_routing = vec![elsewhere()];
-    before_routing.extend(base());
-    // Before routing, and where packets are delivered: a redirect leads past the first.
-    ruleset.chains.extend([
-        Chain::base(GUARD, HookPoint::Prerouting, PRIORITY, before_routing),
-        Chain::base(INPUT, HookPoint::Input, PRIORITY, base()),
-    ]);
-    sequence::add(&mut ruleset, &guard, sequence);
+    let service = guard.services.first()?.name;
+    let mut ruleset = ruleset(&guard);
+    ruleset.table = STANDALONE_TABLE;
+    ruleset.remove(OptionalPart::Prefilter);
+    let mark = names::mark(guard.server);
+    ruleset.chains.retain(|chain| chain.name != mark);
+    for family in AddressFamily::BOTH {
+        ruleset.remove_set(&names::set_of(BLOCKED, family));
+        ruleset.remove_set(&names::allow_set(service, family));
+    }
+    for grace in ruleset.sets.iter_mut().filter(|set| set.name == GRACE) {
+        grace.elements.push(("tcp".into(), Some(GRACE_TIME)));
+    }
     let gateways = if guard.blocked_gateways.is_empty() {
         ""
     } else {
@@ -71,7 +40,6 @@ pub fn standalone_sequence_text(guard: &Guard) -> Option<String> {
 # addresses are the elements of gateway_v4 and gateway_v6, to be changed where they change.
 "
     };
-    let service = service.name;
     Some(format!(
         "\
 # oneknock: a port sequence that opens {service}, with no daemon. For \"nft -f\"; loading it

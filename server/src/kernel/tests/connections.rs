@@ -1,5 +1,6 @@
 use super::*;
 use crate::kernel::sockets::tests::socket;
+use oneknock_shared::port::Transport;
 use std::cell::RefCell;
 
 const NO_TRUST: &dyn Fn(IpAddr) -> bool = &|_| false;
@@ -40,7 +41,7 @@ fn ended(
     already: &[ConnectionId],
     fails: bool,
 ) -> Outcome {
-    let present = PresentConnections {
+    let present = Snapshot {
         all,
         failures: Vec::new(),
     };
@@ -148,7 +149,7 @@ fn snapshot_is_kept_while_lists_are_not_whole() {
     let mut connections = Connections {
         preexisting: ids.into(),
     };
-    let mut present = PresentConnections {
+    let mut present = Snapshot {
         all: vec![connection(2, true, false)],
         failures: vec![ConnectionError::Tracked(io::ErrorKind::Unsupported.into())],
     };

@@ -51,21 +51,25 @@ fn flow(is_over: bool) -> Flow {
 
 #[test]
 fn flow_is_told_by_its_first_packet_and_who_answers() {
-    assert_eq!(read(&entry(3), any), Some(flow(false)));
+    assert_eq!(read(Attributes(&entry(3)), any), Some(flow(false)));
 }
 
 #[test]
 fn flow_that_is_closed_or_reset_is_over() {
     for state in 0..=10 {
         let is_over = [TIME_WAIT, CLOSE].contains(&state);
-        assert_eq!(read(&entry(state), any), Some(flow(is_over)), "{state}");
+        assert_eq!(
+            read(Attributes(&entry(state)), any),
+            Some(flow(is_over)),
+            "{state}"
+        );
     }
 }
 
 #[test]
 fn flow_to_another_port_is_not_decoded() {
     let wanted = |transport, port| (transport, port) == (Transport::Udp, 2222);
-    assert_eq!(read(&entry(3), wanted), None);
+    assert_eq!(read(Attributes(&entry(3)), wanted), None);
 }
 
 #[test]
@@ -75,21 +79,21 @@ fn flow_of_ipv6_is_read() {
         (octets[0], octets[1], octets[15]) = (0x20, 0x01, last);
         octets
     };
-    let tuple = |from: u8, to: u8, ports: [u16; 2]| {
-        let (mut addresses, mut protocol, mut tuple) = (Vec::new(), Vec::new(), Vec::new());
-        push_attribute(&mut addresses, 3, &address(from));
-        push_attribute(&mut addresses, 4, &address(to));
-        push_attribute(&mut protocol, 1, &[17]);
-        push_attribute(&mut protocol, 2, &ports[0].to_be_bytes());
-        push_attribute(&mut protocol, 3, &ports[1].to_be_bytes());
-        push_attribute(&mut tuple, NESTED | 1, &addresses);
-        push_attribute(&mut tuple, NESTED | 2, &protocol);
-        tuple
+    let tuple = |tuple: &mut Writer, from: u8, to: u8, ports: [u16; 2]| {
+        tuple.nest(1, |addresses| {
+            addresses.bytes(3, &address(from));
+            addresses.bytes(4, &address(to));
+        });
+        tuple.nest(2, |protocol| {
+            protocol.bytes(1, &[17]);
+            protocol.bytes(2, &ports[0].to_be_bytes());
+            protocol.bytes(3, &ports[1].to_be_bytes());
+        });
     };
-    let mut entry = Vec::new();
-    push_attribute(&mut entry, NESTED | 1, &tuple(7, 1, [5000, 53]));
-    push_attribute(&mut entry, NESTED | 2, &tuple(1, 7, [53, 5000]));
-    let flow = read(&entry, any).unwrap();
+    let mut entry = Writer::default();
+    entry.nest(1, |original| tuple(original, 7, 1, [5000, 53]));
+    entry.nest(2, |reply| tuple(reply, 1, 7, [53, 5000]));
+    let flow = read(Attributes(&entry.0), any).unwrap();
     assert_eq!(flow.connection.transport, Transport::Udp);
     assert_eq!(flow.connection.remote, IpAddr::from(address(7)));
     assert_eq!(
@@ -109,14 +113,20 @@ fn request_is_these_bytes() {
         &[5, 0, 1, 0, 6, 0, 0, 0, 6, 0, 3, 0, 0, 22, 0, 0],
         &[0x0c, 0, 25, 0x80, 8, 0, 1, 0, 0x28, 0, 0, 0],
     ];
-    assert_eq!(request(AF_INET, Transport::Tcp, Some(22)), of_port.concat());
+    assert_eq!(
+        request(AddressFamily::V4, Transport::Tcp, Some(22)),
+        of_port.concat()
+    );
     let of_all = [
         &[10, 0, 0, 0][..],
         &[0x10, 0, 1, 0x80, 0x0c, 0, 2, 0x80],
         &[5, 0, 1, 0, 17, 0, 0, 0],
         &[0x0c, 0, 25, 0x80, 8, 0, 1, 0, 8, 0, 0, 0],
     ];
-    assert_eq!(request(AF_INET6, Transport::Udp, None), of_all.concat());
+    assert_eq!(
+        request(AddressFamily::V6, Transport::Udp, None),
+        of_all.concat()
+    );
 }
 
 #[test]
@@ -124,7 +134,7 @@ fn flow_that_is_cut_short_is_none() {
     let whole = entry(3);
     // Up to the ports of the answer, which are read last.
     for end in 0..0x34 + 0x34 - 12 {
-        assert_eq!(read(&whole[..end], any), None, "{end}");
+        assert_eq!(read(Attributes(&whole[..end]), any), None, "{end}");
     }
 }
 
@@ -135,9 +145,9 @@ proptest! {
         at in 0..entry(3).len(),
         value: u8,
     ) {
-        read(&bytes, any);
+        read(Attributes(&bytes), any);
         let mut damaged = entry(3);
         damaged[at] = value;
-        read(&damaged, any);
+        read(Attributes(&damaged), any);
     }
 }

@@ -1,13 +1,14 @@
 //! What an install sends, and what it does about a refusal.
 
+use super::super::KernelError;
+use super::super::guard::{Guard, OptionalPart};
 use super::super::install::{InstallAttempt, flags};
 use super::super::netlink::tests::messages;
 use super::super::netlink::{RefusedBatch, Subject, kind};
 use super::super::plan::Plan;
 use super::super::ruleset::tests::{plain, sequence};
-use super::super::ruleset::{BaseHook, HookPoint, ruleset, table_flag};
-use super::super::state::TableState;
-use super::super::{Guard, KernelError, OptionalPart};
+use super::super::ruleset::{BaseHook, HookPoint, ruleset};
+use super::super::state::{TableState, table_flag};
 use super::NOW;
 use crate::engine::Desired;
 
@@ -20,7 +21,7 @@ mod of_refusals {
     /// what is tried next: whether to own the table, and what is skipped.
     fn next(
         attempt: &mut InstallAttempt,
-        (kind, name): (u8, &str),
+        (kind, name): (u16, &str),
         errno: Errno,
         is_there: bool,
     ) -> Result<(bool, Vec<OptionalPart>), KernelError> {
@@ -147,7 +148,7 @@ mod of_plans {
     #[test]
     fn rules_go_first_then_sets_then_chains_that_do_not_stay() {
         let all = ruleset(&plain());
-        let of = |name: &str| all.sets.iter().find(|set| set.name == name).unwrap().kind();
+        let of = |name: &str| all.sets.iter().find(|set| set.name == name).unwrap();
         let moved = BaseHook {
             at: HookPoint::Input,
             ..GUARD_HOOK
@@ -192,7 +193,7 @@ mod of_plans {
         let sets: Vec<_> = all
             .sets
             .iter()
-            .map(|set| (set.name.as_str(), set.kind()))
+            .map(|set| (set.name.as_str(), set))
             .collect();
         let chains: Vec<_> = all
             .chains

@@ -2,11 +2,11 @@
 
 mod install;
 
-use super::elements::{self, Element, Lifetime};
+use super::elements::{self, Element};
 use super::names::TABLE;
 use super::netlink::tests::messages;
 use super::netlink::{Batch, CREATE, CREATE_NEW};
-use super::sync;
+use super::sync::Changes;
 use crate::engine::{AllowEntry, Now, Target};
 use oneknock_shared::knock::Timestamp;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ mod of_elements {
 
     #[test]
     fn flush_names_no_element() {
-        let sent = batch(|batch, _| elements::flush(batch, "ssh4"));
+        let sent = batch(|batch, _| elements::replace(batch, "ssh4", &[]));
         assert_eq!(sent, [format!("14 0x5 {NAMES}")]);
     }
 
@@ -71,10 +71,7 @@ mod of_elements {
             data: Some([1, 2, 3, 4]),
             ..Element::timed(vec![39, 16], Duration::from_secs(1))
         };
-        let gateway = Element {
-            lifetime: Lifetime::Permanent,
-            ..Element::timed(vec![192, 0, 2, 254], Duration::ZERO)
-        };
+        let gateway = Element::permanent(vec![192, 0, 2, 254]);
         elements::add(&mut batch, CREATE, TABLE, "port_1", &[port, gateway]);
         let want = "12 0x405 1=\"oneknock\" 2=\"port_1\" \
                     3[1[1[1=2710] 2[1=01020304] 4=00000000000003e8] 1[1[1=c00002fe]]]";
@@ -139,14 +136,14 @@ mod of_sync {
     #[test]
     fn new_entries_are_one_exclusive_message_for_each_set() {
         let (entry, of) = (entry(30), target("ssh", "192.0.2.7"));
-        let one = sync::by_set([sync::wanted(&of, Some(&entry), NOW)].into_iter());
-        let sent = messages(sync::new_entries(&one).unwrap());
+        let one = Changes::new([(&of, Some(&entry))].into_iter(), NOW);
+        let sent = messages(one.new_entries().unwrap());
         let want = "12 0x605 1=\"oneknock\" 2=\"ssh4\" \
                     3[1[1[1=c0000207] 4=0000000000007530 6=00036d6500]]";
         assert_eq!(sent, [want]);
         let others = ["192.0.2.7", "192.0.2.8", "2001:db8::1"].map(|ip| target("ssh", ip));
-        let all = others.iter().map(|of| sync::wanted(of, Some(&entry), NOW));
-        let sent = messages(sync::new_entries(&sync::by_set(all)).unwrap());
+        let all = others.iter().map(|of| (of, Some(&entry)));
+        let sent = messages(Changes::new(all, NOW).new_entries().unwrap());
         assert_eq!(sent.len(), 2);
     }
 
@@ -155,10 +152,9 @@ mod of_sync {
         let (entry, over) = (entry(30), entry(0));
         let of = ["192.0.2.7", "192.0.2.8", "192.0.2.9"].map(|ip| target("ssh", ip));
         let wanted = [Some(&entry), None, Some(&over)];
-        let wanted = of.iter().zip(wanted);
-        let sets = sync::by_set(wanted.map(|(of, entry)| sync::wanted(of, entry, NOW)));
-        assert!(sync::new_entries(&sets).is_none());
-        let sent = messages(sync::any_entries(&sets));
+        let changes = Changes::new(of.iter().zip(wanted), NOW);
+        assert!(changes.new_entries().is_none());
+        let sent = messages(Batch::of(|batch| changes.any_entries(batch)));
         let keys = ["c0000207", "c0000208", "c0000209"];
         let has = |message: &str| keys.map(|key| message.contains(key));
         assert!(sent[0].starts_with("12 0x401 ") && sent[1].starts_with("14 0x1 "));

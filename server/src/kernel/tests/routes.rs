@@ -1,14 +1,14 @@
 use super::*;
-use crate::kernel::message::push_attribute;
+use crate::kernel::netlink::Writer;
 use proptest::prelude::*;
 
 /// A route as the kernel lists it: family, bits, type, and then its attributes.
 fn route(family: u8, bits: u8, kind: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
-    let mut bytes = vec![family, bits, 0, 0, 0xfe, 3, 0, kind, 0, 0, 0, 0];
+    let mut bytes = Writer(vec![family, bits, 0, 0, 0xfe, 3, 0, kind, 0, 0, 0, 0]);
     for (number, value) in attributes {
-        push_attribute(&mut bytes, *number, value);
+        bytes.bytes(*number, value);
     }
-    bytes
+    bytes.0
 }
 
 const V4: u8 = 2;

@@ -7,6 +7,7 @@ use super::super::guard::{Guard, GuardMode, GuardedService, SequenceGuard, Seque
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// One service, nothing else.
 pub fn plain() -> Guard {

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use crate::kernel::netlink::{Batch, tests::messages};
+use std::time::Duration;
 
 fn added(set: &Set) -> String {
     let mut batch = Batch::new();
@@ -11,25 +12,25 @@ fn added(set: &Set) -> String {
 
 #[test]
 fn sets_are_these_messages() {
-    let timed = Set::timed("ssh4", &[DataType::Ipv4Address]);
+    let timed = Set::timed("ssh4", "ipv4_addr");
     let want = "9 0x405 1=7400 2=\"ssh4\" 3=00000010 4=00000007 5=00000004 10=00000000 \
                 13=000402000000";
     assert_eq!(added(&timed), want);
-    let key = [DataType::Ipv6Address, DataType::Protocol, DataType::Port];
-    let dynamic = Set::dynamic("done", &key, 65_536);
+    let key = "ipv6_addr . inet_proto . inet_service";
+    let dynamic = Set::dynamic("done", key, 65_536);
     let want = "9 0x405 1=7400 2=\"done\" 3=00000030 4=0000830d 5=00000018 10=00000000 \
                 9[1=00010000] 13=000400000000";
     assert_eq!(added(&dynamic), want);
     let map = Set {
-        data: Some(DataType::Mark),
-        size: Some(1_024),
-        ..Set::timed("port", &[DataType::Port])
+        data: Some("mark"),
+        size: 1_024,
+        ..Set::timed("port", "inet_service")
     };
     let want = "9 0x405 1=7400 2=\"port\" 3=00000018 4=0000000d 5=00000002 6=00000013 \
                 7=00000004 10=00000000 9[1=00000400] \
                 13=000402000000010401000000060400000000";
     assert_eq!(added(&map), want);
-    let raw = Set::timed("selectors", &[DataType::Selector]);
+    let raw = Set::timed("selectors", "@th,64,64");
     let want = "9 0x405 1=7400 2=\"selectors\" 3=00000010 4=00000004 5=00000008 10=00000000 \
                 13=0004020000000326000407000000011e0004000000000104000000000204030000000304\
                 40000000040440000000";
@@ -39,7 +40,7 @@ fn sets_are_these_messages() {
 #[test]
 fn chains_are_these_messages() {
     let mut batch = Batch::new();
-    Chain::new("inner", Vec::new()).add(&mut batch, "one");
+    Chain::new::<&str>("inner", []).add(&mut batch, "one");
     Chain::base("outer", HookPoint::Input, -150, Vec::new()).add(&mut batch, "one");
     let want = [
         "3 0x401 1=\"one\" 3=\"inner\"",
@@ -50,16 +51,12 @@ fn chains_are_these_messages() {
 
 #[test]
 fn first_elements_are_these_messages() {
-    let element = |key, timeout| InitialElement { key, timeout };
     let set = Set {
         elements: vec![
-            element(ElementKey::Address([192, 0, 2, 1].into()), None),
-            element(
-                ElementKey::Protocol(Transport::Tcp),
-                Some(Duration::from_secs(60)),
-            ),
+            ("192.0.2.1".into(), None),
+            ("tcp".into(), Some(Duration::from_secs(60))),
         ],
-        ..Set::timed("mixed", &[DataType::Ipv4Address])
+        ..Set::timed("mixed", "ipv4_addr")
     };
     let mut batch = Batch::new();
     set.add_elements(&mut batch, "one");

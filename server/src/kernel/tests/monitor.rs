@@ -1,5 +1,6 @@
 use super::*;
-use crate::kernel::message::push_attribute;
+use crate::kernel::netlink::Writer;
+use kind::{DELETE_ELEMENT, DELETE_TABLE, NEW_ELEMENT, NEW_GENERATION, NEW_TABLE};
 use proptest::prelude::*;
 
 const OWN: u32 = 99;
@@ -8,7 +9,7 @@ const OTHER: u32 = 17_896;
 fn message(port: u32, kind: u16, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(u32::try_from(16 + body.len()).unwrap().to_ne_bytes());
-    bytes.extend((NFTABLES << 8 | kind).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
     bytes.extend([0; 2]);
     bytes.extend(1_u32.to_ne_bytes());
     bytes.extend(port.to_ne_bytes());
@@ -18,17 +19,19 @@ fn message(port: u32, kind: u16, body: &[u8]) -> Vec<u8> {
 }
 
 fn of_table(port: u32, kind: u16, family: u8, name: &str) -> Vec<u8> {
-    let mut body = vec![family, 0, 0, 1];
-    push_attribute(&mut body, 1, format!("{name}\0").as_bytes());
-    push_attribute(&mut body, 2, b"anything\0");
+    let body = Writer::body(family, |body| {
+        body.text(1, name);
+        body.text(2, "anything");
+    });
     message(port, kind, &body)
 }
 
 fn generation(port: u32, name: &[u8]) -> Vec<u8> {
-    let mut body = vec![0, 0, 0, 1];
-    push_attribute(&mut body, 1, &7_u32.to_be_bytes());
-    push_attribute(&mut body, 2, &OTHER.to_be_bytes());
-    push_attribute(&mut body, 3, name);
+    let body = Writer::body(0, |body| {
+        body.number(1, 7);
+        body.number(2, OTHER);
+        body.bytes(3, name);
+    });
     message(port, NEW_GENERATION, &body)
 }
 
@@ -77,7 +80,7 @@ fn worst_of_a_transaction_is_told_once() {
     let one = [
         of_table(OTHER, NEW_ELEMENT, INET, "oneknock"),
         of_table(OTHER, DELETE_TABLE, INET, "oneknock"),
-        of_table(OTHER, 0, INET, "oneknock"),
+        of_table(OTHER, NEW_TABLE, INET, "oneknock"),
         generation(OTHER, b"nft\0"),
     ];
     assert_eq!(told(&one), [by_nft(TableChange::Deleted)]);
@@ -87,11 +90,11 @@ fn worst_of_a_transaction_is_told_once() {
 #[test]
 fn kind_of_message_says_what_was_done() {
     for (kind, want) in [
-        (0, TableChange::Ruleset),
-        (3, TableChange::Ruleset),
-        (6, TableChange::Ruleset),
-        (8, TableChange::Ruleset),
-        (9, TableChange::Ruleset),
+        (NEW_TABLE, TableChange::Ruleset),
+        (kind::NEW_CHAIN, TableChange::Ruleset),
+        (kind::NEW_RULE, TableChange::Ruleset),
+        (kind::DELETE_RULE, TableChange::Ruleset),
+        (kind::NEW_SET, TableChange::Ruleset),
         (NEW_ELEMENT, TableChange::Elements),
         (DELETE_ELEMENT, TableChange::Elements),
         (DELETE_TABLE, TableChange::Deleted),
