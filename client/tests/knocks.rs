@@ -4,9 +4,9 @@
 mod common;
 
 use common::{Done, Home, invitation};
-use oneknock::address::Signing;
-use oneknock::knock::Knocker;
-use oneknock::open::Round;
+use oneknock::knock::address::AddressBinding;
+use oneknock::knock::attempt::KnockPlan;
+use oneknock::knock::packet::KnockRequest;
 use oneknock_shared::invitation::{AddressRule, Invitation};
 use oneknock_shared::knock::{Action, Knock};
 use oneknock_shared::packet::{LEN, Packet};
@@ -111,7 +111,7 @@ fn a_port_that_refuses_through_two_knocks_ends_it_and_says_what_that_means() {
         assert_eq!((done.code, &*done.out), (Some(1), ""), "{done:?}");
         let lines: Vec<&str> = done.err.lines().collect();
         assert!(
-            lines[0].contains("nothing listens behind door home"),
+            lines[0].contains("nothing listens behind profile home"),
             "{done:?}"
         );
         assert!(
@@ -237,8 +237,8 @@ fn each_address_gets_a_packet_of_its_own() {
         .unwrap();
     let invitation = invitation("127.0.0.1", port, &["tcp/22".into()]);
     let addresses: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    let round = Round {
-        knocker: Knocker {
+    let round = KnockPlan {
+        knocker: KnockRequest {
             keys: vec![Subkeys::derive(&invitation.secret, &invitation.server_id)],
             action: Action::Open { seconds: 0 },
             service: None,
@@ -246,7 +246,7 @@ fn each_address_gets_a_packet_of_its_own() {
         },
         addresses: addresses.to_vec(),
         port,
-        signing: Signing::Never,
+        signing: AddressBinding::Never,
     };
     assert_eq!(round.knock_once(), (2, Vec::new()));
     let (one, other) = (receive(&v4), receive(&v6));

@@ -100,7 +100,7 @@ fn a_door_is_private_and_its_name_cannot_leave_its_folder() {
     }
     assert_eq!(tree(&laptop.home), []);
     import(laptop, &line, &[]).ok();
-    let doors = laptop.home.join(".config/oneknock/doors");
+    let doors = laptop.home.join(".config/oneknock/profiles");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&doors), 0o700);
     assert_eq!(mode(&doors.join("home.toml")), 0o600);
@@ -114,7 +114,7 @@ fn a_broken_door_is_named_with_its_file() {
     let site = Site::new(binaries!());
     site.laptop_key();
     let laptop = &site.lab.laptop;
-    let file = laptop.home.join(".config/oneknock/doors/home.toml");
+    let file = laptop.home.join(".config/oneknock/profiles/home.toml");
     let good = fs::read_to_string(&file).unwrap();
     let edits = [
         good[..good.len() / 2].to_string(),

@@ -32,7 +32,7 @@ fn a_door_that_opens_has_nothing_the_matter() {
     let _daemon = site.daemon();
     let said = site.oneknock(&["doctor", "home"]).ok();
     assert!(
-        said.contains("the door opens") && !said.contains("likely"),
+        said.contains("the port opens") && !said.contains("likely"),
         "{said}"
     );
     assert!(said.contains("192.0.2.10 from 198.51.100.7"), "{said}");
@@ -46,7 +46,7 @@ fn a_clock_that_nobody_answers_for_is_not_waited_for() {
     let site = site("yes; exec sleep 600");
     let _daemon = site.daemon();
     let said = site.oneknock(&["doctor", "home"]).ok();
-    for part in ["the door opens", "nobody here can say"] {
+    for part in ["the port opens", "nobody here can say"] {
         assert!(said.contains(part), "{said}");
     }
 }
@@ -102,7 +102,7 @@ fn a_name_that_has_no_address_is_told_and_so_is_all_else() {
     site.lab.name_server(&site.lab.laptop, &[]);
     let said = site.oneknock(&["doctor", "home"]);
     assert!(said.out.contains("address  none of server.lab: "), "{said}");
-    for line in ["door     home", "not synchronised"] {
+    for line in ["profile  home", "not synchronised"] {
         assert!(said.out.contains(line), "{said}");
     }
     assert!(likely(&site).contains("the server's name has no address"));
@@ -119,10 +119,10 @@ fn of_several_addresses_each_is_tried_and_told_of() {
     site.lab.name_server(&site.lab.laptop, &[v4, nobody]);
     let said = site.oneknock(&["doctor", "home"]).ok();
     for line in [
-        "knock    192.0.2.10: the door opens",
+        "knock    192.0.2.10: the port opens",
         "knock    192.0.2.99",
         "address  none of IPv6",
-        "likely   the door opens, but not at every address",
+        "likely   the port opens, but not at every address",
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
@@ -152,7 +152,7 @@ fn behind_a_nat_it_says_so_and_what_a_server_that_wants_the_address_makes_of_it(
     let said = site.oneknock(&["doctor", "home"]).ok();
     let seen = "192.0.2.10 from 192.168.7.2, a private address: there is a NAT on the way";
     assert!(
-        said.contains(seen) && said.contains("the door opens"),
+        said.contains(seen) && said.contains("the port opens"),
         "{said}"
     );
     site.ctl(&["revoke", "--all"]).ok();
@@ -194,7 +194,7 @@ fn a_clock_that_is_wrong_and_a_service_that_is_down_are_told_apart() {
     assert!(said.out.contains("not synchronised"), "{said}");
     assert!(
         said.out
-            .contains("the service behind the door does not run"),
+            .contains("the service behind the port does not run"),
         "{said}"
     );
     site.lab.server.nft(

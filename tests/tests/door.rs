@@ -253,7 +253,7 @@ fn where_the_guard_opens_and_sshd_is_down_the_client_says_so() {
         let err = site.oneknock(&["open", "home", "--timeout", timeout]);
         let err = err.fails(1);
         daemon.expect("granted address=");
-        assert!(err.contains("nothing listens behind door home"), "{err}");
+        assert!(err.contains("nothing listens behind profile home"), "{err}");
         assert!(
             err.contains("hint: the knock was probably accepted"),
             "{err}"
@@ -261,7 +261,7 @@ fn where_the_guard_opens_and_sshd_is_down_the_client_says_so() {
         assert!(!err.contains("trying the packet's source"), "{err}");
     }
     let err = site.oneknock_ssh("echo in").fails(255);
-    assert!(err.contains("nothing listens behind door home"), "{err}");
+    assert!(err.contains("nothing listens behind profile home"), "{err}");
 }
 
 #[test]
@@ -351,6 +351,6 @@ fn a_door_is_on_disk_when_it_was_imported_and_gone_from_it_when_it_was_removed()
         let calls = fs::read_to_string(&calls).unwrap();
         let at = calls.find(changes).unwrap();
         // A name is on disk, or gone from it, only when its folder was synced.
-        assert!(calls[at..].contains("/doors>)"), "{calls}");
+        assert!(calls[at..].contains("/profiles>)"), "{calls}");
     }
 }

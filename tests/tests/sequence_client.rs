@@ -132,7 +132,7 @@ fn a_door_without_a_sequence_says_so_and_asks_for_a_new_invitation() {
     let said = site.oneknock(&["open", "home", "--via", "sequence"]);
     let said = said.fails(2);
     assert!(
-        said.contains("door home has no port sequence for ssh"),
+        said.contains("profile home has no port sequence for ssh"),
         "{said}"
     );
     assert!(said.contains("hint: "), "{said}");

@@ -18,7 +18,7 @@ impl Home {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// One with a door, called as the invitation says.
+    /// One with a profile, called as the invitation says.
     pub fn with(invitation: &Invitation) -> Self {
         let home = Self::new();
         let done = home.run(&["import"], &invitation.to_line());
@@ -46,9 +46,9 @@ impl Home {
         child.wait_with_output().unwrap().into()
     }
 
-    /// A door's file.
-    pub fn door(&self, name: &str) -> PathBuf {
-        self.0.path().join(format!("oneknock/doors/{name}.toml"))
+    /// A profile's file.
+    pub fn profile(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("oneknock/profiles/{name}.toml"))
     }
 
     /// Everything below, folders too.

@@ -3,8 +3,8 @@
 
 use super::{Happening, Steps, World};
 use crate::site::service_name;
-use oneknock::address::{Choice, Signing};
-use oneknock::schedule::Step;
+use oneknock::knock::address::{AddressArg, AddressBinding};
+use oneknock::knock::schedule::Step;
 use oneknock_shared::invitation::AddressRule;
 use oneknock_shared::knock::{Action, Knock, Timestamp};
 use oneknock_shared::name::{KeyName, ServiceName};
@@ -23,7 +23,7 @@ pub struct Device {
     pub address: IpAddr,
     /// How far its clock is ahead, in milliseconds.
     ahead: i64,
-    choice: Choice,
+    choice: AddressArg,
 }
 
 /// A client that knocks until it is in.
@@ -32,7 +32,7 @@ pub struct Session {
     generation: usize,
     service: Option<ServiceName>,
     seconds: u16,
-    signing: Signing,
+    signing: AddressBinding,
     begun: u64,
     steps: Steps,
     next: usize,
@@ -64,9 +64,9 @@ impl World {
             }
             for _ in 0..self.chance.between(1, 2) {
                 let choice = match self.chance.below(10) {
-                    0..=5 => Choice::Auto,
-                    6..=8 => Choice::Source,
-                    _ => Choice::Given(some_address(&mut self.chance)),
+                    0..=5 => AddressArg::Auto,
+                    6..=8 => AddressArg::Source,
+                    _ => AddressArg::Given(some_address(&mut self.chance)),
                 };
                 self.devices.push(Device {
                     key: (*key.name).clone(),
@@ -149,10 +149,10 @@ impl World {
 
     fn begin_session(&mut self, device: usize) {
         let (choice, rule) = (self.devices[device].choice, self.rule_of(device));
-        let Some(signing) = Signing::for_open(choice, rule) else {
+        let Some(signing) = AddressBinding::for_open(choice, rule) else {
             return;
         };
-        let may_fall_back = signing == Signing::IfGlobal;
+        let may_fall_back = signing == AddressBinding::IfGlobal;
         let session = Session {
             device,
             generation: self.generation_of(device),
@@ -174,7 +174,7 @@ impl World {
             }
         } else {
             if step == Step::FallBack {
-                session.signing = Signing::Never;
+                session.signing = AddressBinding::Never;
             }
             self.knock(&session);
         }
@@ -224,7 +224,7 @@ impl World {
     }
 
     pub(super) fn close(&mut self, device: usize, generation: usize, service: Option<ServiceName>) {
-        let signing = Signing::for_close(self.devices[device].choice, self.rule_of(device));
+        let signing = AddressBinding::for_close(self.devices[device].choice, self.rule_of(device));
         let local = self.devices[device].address;
         let Some(Ok(address)) = signing.map(|signing| signing.address(local)) else {
             return;

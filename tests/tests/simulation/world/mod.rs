@@ -13,7 +13,7 @@ use crate::server::Server;
 use crate::site::Site;
 use clients::{Device, Session};
 use network::{Datagram, Line};
-use oneknock::schedule::{Step, timeline};
+use oneknock::knock::schedule::{Step, timeline};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_tests::chance::Chance;
@@ -39,7 +39,7 @@ enum Happening {
     Ends(Target, u64),
     /// The daemon's tick, in this run of it.
     Second(u64),
-    Trouble,
+    EndpointError,
     Kill,
     /// The kernel can be written to again.
     KernelWorks,
@@ -124,7 +124,7 @@ impl World {
         };
         for event in [
             Happening::Second(0),
-            Happening::Trouble,
+            Happening::EndpointError,
             Happening::LineChanges,
         ] {
             world.after(1000, event);
@@ -168,7 +168,7 @@ impl World {
             }
             Happening::Ends(target, booted) if booted == self.booted => self.check_end(target),
             Happening::Second(run) if run == self.run && self.is_up => self.second(),
-            Happening::Trouble => self.trouble(),
+            Happening::EndpointError => self.trouble(),
             Happening::Kill if self.is_up => self.stop(End::Killed),
             Happening::KernelWorks => self.server.kernel_fails = false,
             Happening::ClockIsRight(jump) if jump == self.jumps => self.set_clock(0),

@@ -1,4 +1,4 @@
-//! What a person at a terminal sees while the door is waited for: one line on standard
+//! What a person at a terminal sees while the port is waited for: one line on standard
 //! error that is written over, and taken away in the end. Without a terminal, nothing.
 
 use std::cell::Cell;

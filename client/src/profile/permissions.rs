@@ -15,7 +15,7 @@ pub fn open(folder: &Path, path: &Path) -> Result<File, Error> {
     };
     // Asked before it is opened, since a pipe would hold the open up for ever.
     if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Error::BrokenDoor {
+        return Err(Error::InvalidProfile {
             path: path.to_path_buf(),
             why: "it is not a file".into(),
         });
@@ -41,7 +41,7 @@ pub fn check_folder(folder: &Path) -> Result<(), Error> {
         &meta,
         0o022,
         "700",
-        "others can put their own door into it",
+        "others can put their own profile into it",
     )
 }
 
@@ -54,7 +54,7 @@ fn check_access(
     why: &'static str,
 ) -> Result<(), Error> {
     use std::os::unix::fs::MetadataExt;
-    let word = crate::shell::shell_word(&path.display().to_string());
+    let word = crate::ssh::shell_word(&path.display().to_string());
     let (why, mend) = if meta.uid() != rustix::process::geteuid().as_raw() {
         let mend = format!("if it is yours: chown \"$(id -u)\" {word} && chmod {mode} {word}");
         ("it belongs to another user", mend)

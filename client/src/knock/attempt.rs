@@ -1,8 +1,8 @@
 //! Knock on every address, try the port on each, take the first that answers.
 
-use crate::address::Signing;
-use crate::knock::{Knocker, Sent};
-use crate::schedule::{self, Step};
+use crate::knock::address::AddressBinding;
+use crate::knock::packet::{KnockRequest, Sent};
+use crate::knock::schedule::{self, Step};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,20 +12,20 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// What is asked, and of which addresses.
 #[derive(Debug, Clone)]
-pub struct Round {
+pub struct KnockPlan {
     /// What is asked, with which keys.
-    pub knocker: Knocker,
+    pub knocker: KnockRequest,
     /// The server's addresses.
     pub addresses: Vec<IpAddr>,
     /// The UDP port to knock on.
     pub port: u16,
     /// Which address is signed.
-    pub signing: Signing,
+    pub signing: AddressBinding,
 }
 
-/// Why the door counts as shut.
+/// Why the port counts as shut.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shut {
+pub struct OpenError {
     /// Every address that was knocked on refuses the port, and none the knock: it may
     /// well have been accepted, and nothing listens there.
     pub refused: bool,
@@ -39,18 +39,18 @@ pub struct Shut {
 
 /// One of the server's addresses, and what is known about it.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct Endpoint {
     address: IpAddr,
     /// The last packet that could be sent to it.
     sent: Option<Sent>,
-    trouble: Trouble,
+    trouble: EndpointError,
     /// Whether the port refused since the last knock, and in the time before that one.
     refused: [bool; 2],
 }
 
 /// What is known about an address that did not open; a later one tells more.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Trouble {
+enum EndpointError {
     Silent,
     Unsent(String),
     Failed(String),
@@ -60,18 +60,18 @@ enum Trouble {
     UdpRefused,
 }
 
-impl Target {
+impl Endpoint {
     /// Nothing is known yet.
     pub(crate) fn new(address: IpAddr) -> Self {
         Self {
             address,
             sent: None,
-            trouble: Trouble::Silent,
+            trouble: EndpointError::Silent,
             refused: [false; 2],
         }
     }
 
-    fn remember(&mut self, trouble: Trouble) {
+    fn remember(&mut self, trouble: EndpointError) {
         if trouble >= self.trouble {
             self.trouble = trouble;
         }
@@ -80,19 +80,19 @@ impl Target {
     /// What could not be sent to it, where something could not.
     pub(crate) fn unsent(&mut self, why: Option<String>) {
         if let Some(why) = why {
-            self.remember(Trouble::Unsent(why));
+            self.remember(EndpointError::Unsent(why));
         }
     }
 
     /// A connection attempt ended without one.
     fn failed(&mut self, why: &io::Error) {
         let trouble = match why.kind() {
-            io::ErrorKind::ConnectionRefused => Trouble::TcpRefused,
+            io::ErrorKind::ConnectionRefused => EndpointError::TcpRefused,
             // The system's own word for a SYN that met silence.
-            io::ErrorKind::TimedOut => Trouble::Silent,
-            _ => Trouble::Failed(why.to_string()),
+            io::ErrorKind::TimedOut => EndpointError::Silent,
+            _ => EndpointError::Failed(why.to_string()),
         };
-        self.refused[0] |= trouble == Trouble::TcpRefused;
+        self.refused[0] |= trouble == EndpointError::TcpRefused;
         self.remember(trouble);
     }
 
@@ -104,34 +104,34 @@ impl Target {
             .and_then(|s| s.socket.take_error().ok().flatten());
         let Some(error) = error else { return };
         self.remember(match error.kind() {
-            io::ErrorKind::ConnectionRefused => Trouble::UdpRefused,
+            io::ErrorKind::ConnectionRefused => EndpointError::UdpRefused,
             // As firewalls reject: "prohibited", over IPv4 and over IPv6.
             io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::PermissionDenied => Trouble::UdpRejected,
-            _ => Trouble::Failed(error.to_string()),
+            | io::ErrorKind::PermissionDenied => EndpointError::UdpRejected,
+            _ => EndpointError::Failed(error.to_string()),
         });
     }
 
     fn describe(&self, knock_port: u16, tcp_port: u16) -> String {
         let address = self.address;
         match &self.trouble {
-            Trouble::Silent => format!("{address} is silent"),
-            Trouble::Unsent(why) | Trouble::Failed(why) => format!("{address}: {why}"),
-            Trouble::UdpRefused => {
+            EndpointError::Silent => format!("{address} is silent"),
+            EndpointError::Unsent(why) | EndpointError::Failed(why) => format!("{address}: {why}"),
+            EndpointError::UdpRefused => {
                 format!("{address} says that nothing listens on udp/{knock_port}")
             }
-            Trouble::UdpRejected => {
+            EndpointError::UdpRejected => {
                 format!("a firewall on the way to {address} rejects udp/{knock_port}")
             }
-            Trouble::TcpRefused => format!(
+            EndpointError::TcpRefused => format!(
                 "{address} refuses tcp/{tcp_port} (nothing listens there, or something rejects)"
             ),
         }
     }
 }
 
-impl Round {
+impl KnockPlan {
     /// Sends one packet to every address. Gives how many could be sent, and what is to
     /// be said about each of the others.
     #[must_use]
@@ -157,12 +157,13 @@ impl Round {
         tcp_port: u16,
         limit: Duration,
         on_fall_back: impl Fn(),
-    ) -> Result<TcpStream, Shut> {
-        let mut targets: Vec<Target> = self.addresses.iter().copied().map(Target::new).collect();
+    ) -> Result<TcpStream, OpenError> {
+        let mut targets: Vec<Endpoint> =
+            self.addresses.iter().copied().map(Endpoint::new).collect();
         let mut signing = self.signing;
         let mut attempts = JoinSet::new();
         let start = Instant::now();
-        let steps = schedule::timeline(limit, signing == Signing::IfGlobal);
+        let steps = schedule::timeline(limit, signing == AddressBinding::IfGlobal);
         for (at, step) in steps {
             if let Some(stream) = wait(&mut attempts, &mut targets, start + at).await {
                 return Ok(stream);
@@ -173,10 +174,10 @@ impl Round {
             match step {
                 Step::Knock => self.knock_all(&mut targets, signing),
                 Step::FallBack => {
-                    let signed = |t: &Target| t.sent.as_ref().is_some_and(|s| s.signed.is_some());
+                    let signed = |t: &Endpoint| t.sent.as_ref().is_some_and(|s| s.signed.is_some());
                     // One that refuses has let the signed address in.
                     if targets.iter().any(|t| signed(t) && !t.refused[0]) {
-                        signing = Signing::Never;
+                        signing = AddressBinding::Never;
                         on_fall_back();
                         self.knock_all(&mut targets, signing);
                     }
@@ -197,7 +198,7 @@ impl Round {
         Err(shut(targets, self.port, tcp_port))
     }
 
-    fn knock_all(&self, targets: &mut [Target], signing: Signing) {
+    fn knock_all(&self, targets: &mut [Endpoint], signing: AddressBinding) {
         for target in targets {
             target.notice_refusal();
             target.refused = [false, target.refused[0]];
@@ -206,31 +207,31 @@ impl Round {
                 .knock((target.address, self.port).into(), signing)
             {
                 Ok(sent) => target.sent = Some(sent),
-                Err(why) => target.remember(Trouble::Unsent(why.to_string())),
+                Err(why) => target.remember(EndpointError::Unsent(why.to_string())),
             }
         }
     }
 }
 
 /// What is to be said of addresses that did not open; a sequence has no port to knock on.
-pub(crate) fn shut(mut targets: Vec<Target>, knock_port: u16, tcp_port: u16) -> Shut {
+pub(crate) fn shut(mut targets: Vec<Endpoint>, knock_port: u16, tcp_port: u16) -> OpenError {
     let refused = all_refuse(&mut targets, |t| t.refused.contains(&true));
     let troubles = targets.iter().map(|t| t.describe(knock_port, tcp_port));
     let any_is = |trouble| targets.iter().any(|t| t.trouble == trouble);
-    Shut {
+    OpenError {
         refused,
-        knock_refused: any_is(Trouble::UdpRefused),
-        knock_rejected: any_is(Trouble::UdpRejected),
+        knock_refused: any_is(EndpointError::UdpRefused),
+        knock_rejected: any_is(EndpointError::UdpRejected),
         troubles: troubles.collect(),
     }
 }
 
 /// Whether the port, and not the knock, is refused `often` enough by every address that a
 /// packet could be sent to, and there is one.
-fn all_refuse(targets: &mut [Target], often: fn(&Target) -> bool) -> bool {
-    targets.iter_mut().for_each(Target::notice_refusal);
+fn all_refuse(targets: &mut [Endpoint], often: fn(&Endpoint) -> bool) -> bool {
+    targets.iter_mut().for_each(Endpoint::notice_refusal);
     let mut knocked = targets.iter().filter(|t| t.sent.is_some()).peekable();
-    knocked.peek().is_some() && knocked.all(|t| t.trouble == Trouble::TcpRefused && often(t))
+    knocked.peek().is_some() && knocked.all(|t| t.trouble == EndpointError::TcpRefused && often(t))
 }
 
 pub(crate) type Attempt = (
@@ -241,7 +242,7 @@ pub(crate) type Attempt = (
 /// Waits until `until`, or until an attempt succeeds; failures are remembered.
 pub(crate) async fn wait(
     attempts: &mut JoinSet<Attempt>,
-    targets: &mut [Target],
+    targets: &mut [Endpoint],
     until: Instant,
 ) -> Option<TcpStream> {
     loop {
@@ -279,11 +280,11 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, UdpSocket};
 
-    fn unreached() -> Target {
-        Target::new(Ipv4Addr::LOCALHOST.into())
+    fn unreached() -> Endpoint {
+        Endpoint::new(Ipv4Addr::LOCALHOST.into())
     }
 
-    fn knocked() -> Target {
+    fn knocked() -> Endpoint {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let local = socket.local_addr().unwrap();
         let mut target = unreached();
@@ -296,14 +297,14 @@ mod tests {
     }
 
     /// One that refused in these of its two looks.
-    fn refusing(looks: [bool; 2]) -> Target {
+    fn refusing(looks: [bool; 2]) -> Endpoint {
         let mut target = knocked();
         target.failed(&io::ErrorKind::ConnectionRefused.into());
         target.refused = looks;
         target
     }
 
-    fn is_settled(mut targets: Vec<Target>) -> bool {
+    fn is_settled(mut targets: Vec<Endpoint>) -> bool {
         all_refuse(&mut targets, |t| t.refused == [true; 2])
     }
 
@@ -325,7 +326,7 @@ mod tests {
     #[test]
     fn where_the_knock_is_refused_too_it_was_not_accepted() {
         let mut target = refusing([true; 2]);
-        target.remember(Trouble::UdpRefused);
+        target.remember(EndpointError::UdpRefused);
         target.failed(&io::ErrorKind::ConnectionRefused.into());
         let text = target.describe(45123, 22);
         assert!(text.contains("nothing listens on udp/45123"), "{text}");

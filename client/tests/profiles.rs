@@ -1,4 +1,4 @@
-//! Doors come and go by the command line, and bad input changes nothing.
+//! Profiles come and go by the command line, and bad input changes nothing.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 mod common;
@@ -29,7 +29,7 @@ fn a_door_is_imported_listed_shown_and_removed() {
     );
     let removed = home.run(&["remove", "home"], "");
     assert_eq!((removed.code, &*removed.out), (Some(0), ""), "{removed:?}");
-    assert!(!home.door("home").exists());
+    assert!(!home.profile("home").exists());
     assert!(
         home.run(&["remove", "home"], "")
             .is_refusal()
@@ -48,7 +48,7 @@ fn a_door_is_private_and_one_that_is_not_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let home = Home::with(&row("plain"));
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-    let file = home.door("home");
+    let file = home.profile("home");
     let folder = file.parent().unwrap();
     assert_eq!((mode(&file), mode(folder)), (0o600, 0o700));
     for bad in [0o644, 0o640, 0o660, 0o602] {
@@ -76,7 +76,7 @@ fn a_broken_door_is_named_with_line_or_field_and_never_shows_the_secret() {
     let invitation = row("mosh-range-and-sequence");
     let secret = invitation.secret.to_base64();
     let home = Home::with(&invitation);
-    let good = fs::read_to_string(home.door("home")).unwrap();
+    let good = fs::read_to_string(home.profile("home")).unwrap();
     let with_secret = format!("\"{}\"", *secret);
     for (from, to, says) in [
         ("host = ", "hots = ", "line 2: unknown field `hots`"),
@@ -97,7 +97,7 @@ fn a_broken_door_is_named_with_line_or_field_and_never_shows_the_secret() {
     ] {
         let bad = good.replacen(from, to, 1);
         assert_ne!(bad, good);
-        fs::write(home.door("home"), &bad).unwrap();
+        fs::write(home.profile("home"), &bad).unwrap();
         let done = home.run(&["show", "home"], "");
         let line = done.is_refusal();
         assert!(
@@ -111,12 +111,12 @@ fn a_broken_door_is_named_with_line_or_field_and_never_shows_the_secret() {
 #[test]
 fn list_prints_the_good_doors_and_names_the_broken_ones() {
     let home = Home::with(&row("plain"));
-    fs::write(home.door("broken"), "nonsense").unwrap();
-    fs::write(home.door(".new-left-by-a-crash"), "").unwrap();
+    fs::write(home.profile("broken"), "nonsense").unwrap();
+    fs::write(home.profile(".new-left-by-a-crash"), "").unwrap();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(home.door("broken"), PermissionsExt::from_mode(0o600)).unwrap();
+        fs::set_permissions(home.profile("broken"), PermissionsExt::from_mode(0o600)).unwrap();
     }
     let done = home.run(&["list"], "");
     assert_eq!(done.code, Some(2), "{done:?}");
@@ -178,7 +178,7 @@ fn what_may_have_been_meant_is_a_hint() {
         lines[1].starts_with("hint: ") && lines[1].contains("'open'"),
         "{done:?}"
     );
-    // A door that begins with a hyphen is not one.
+    // A profile that begins with a hyphen is not one.
     for args in [
         &["ssh", "-oX", "home"][..],
         &["close", "home", "--for", "3s"],

@@ -1,7 +1,7 @@
-//! What a shell completes: commands and options of themselves, and the names of doors.
+//! What a shell completes: commands and options of themselves, and the names of profiles.
 
 use crate::cli::Cli;
-use crate::doors::Doors;
+use crate::profile::store::ProfileStore;
 use clap::{Command, CommandFactory};
 use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate};
 use oneknock_shared::name::KeyName;
@@ -14,12 +14,12 @@ pub fn answer_a_shell() {
 }
 
 fn with_doors(command: Command) -> Command {
-    // The only name that is not of a door that is there.
+    // The only name that is not of a profile that is there.
     let is_new = command.get_name() == "import";
     let command = command.mut_args(|arg| {
         let is_door = arg.get_value_parser().type_id() == TypeId::of::<KeyName>();
         if (is_door && !is_new) || arg.get_id() == "words" {
-            arg.add(ArgValueCandidates::new(doors))
+            arg.add(ArgValueCandidates::new(profiles))
         } else {
             arg
         }
@@ -28,10 +28,10 @@ fn with_doors(command: Command) -> Command {
 }
 
 /// Where they cannot be read there are none to offer; the command itself says why.
-fn doors() -> Vec<CompletionCandidate> {
-    let doors = Doors::of_this_user().and_then(|doors| doors.all());
-    let doors = doors.unwrap_or_default().into_iter().flatten();
-    doors
-        .map(|door| CompletionCandidate::new(door.name().to_string()))
+fn profiles() -> Vec<CompletionCandidate> {
+    let profiles = ProfileStore::of_this_user().and_then(|profiles| profiles.all());
+    let profiles = profiles.unwrap_or_default().into_iter().flatten();
+    profiles
+        .map(|profile| CompletionCandidate::new(profile.name().to_string()))
         .collect()
 }

@@ -1,6 +1,6 @@
-//! A door's new secret, over the ssh that the door already gives.
+//! A profile's new secret, over the ssh that the profile already gives.
 //!
-//! | step | what the door's file holds | what the server takes |
+//! | step | what the profile's file holds | what the server takes |
 //! | --- | --- | --- |
 //! | before | old | old |
 //! | it is noted that one is begun | old | old |
@@ -9,42 +9,43 @@
 //! | ssh went in with the new one alone, and ended the old one | old, new | new |
 //! | the old one is forgotten | new | new |
 //!
-//! Whoever knocks while the file holds both knocks with both, so that the door opens
+//! Whoever knocks while the file holds both knocks with both, so that the port opens
 //! wherever a run breaks off; the next run begins where that one ended. What is stored is
 //! given up for another only when the server itself has said that it takes it no more.
 
 use crate::cli::Rotate;
-use crate::door::Door;
-use crate::doors::Doors;
-use crate::error::{Error, hint, say};
-use crate::import;
-use crate::knock;
-use crate::sequence::Via;
+use crate::error::Error;
+use crate::knock::packet;
+use crate::knock::sequence::Via;
+use crate::profile::Profile;
+use crate::profile::import;
+use crate::profile::store::ProfileStore;
 use crate::ssh::{self, Destination, Knocks};
+use crate::ui::message::{hint, say};
 use oneknock_shared::invitation::Invitation;
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::process::{Command, ExitStatus, Stdio};
 
 /// How often the old generation's end is asked for: where an earlier knock has left the
-/// door open, a knock with the new one that was lost is noticed only by the server.
+/// profile open, a knock with the new one that was lost is noticed only by the server.
 const TRIES: usize = 3;
 /// The status with which oneknockctl refuses.
 const REFUSED: i32 = 2;
 
-/// Rotates the key of a door.
-pub fn rotate(doors: &Doors, wanted: &Rotate) -> Result<(), Error> {
-    // Without the door there is nothing to lock.
-    doors.load(&wanted.name)?;
-    let _lock = doors.lock(&wanted.name)?;
-    let mut door = doors.load(&wanted.name)?;
-    if let Some(next) = &door.next {
+/// Rotates the key of a profile.
+pub fn rotate(profiles: &ProfileStore, wanted: &Rotate) -> Result<(), Error> {
+    // Without the profile there is nothing to lock.
+    profiles.load(&wanted.name)?;
+    let _lock = profiles.lock(&wanted.name)?;
+    let mut profile = profiles.load(&wanted.name)?;
+    if let Some(next) = &profile.next {
         let number = next.generation;
         say(&format!(
             "a rotation to generation {number} is under way: completing it"
         ));
-        match finish(doors, &door, wanted) {
-            Err(error @ Error::Unfinished { .. }) if has_ended(&door, next, wanted)? => {
+        match finish(profiles, &profile, wanted) {
+            Err(error @ Error::Unfinished { .. }) if has_ended(&profile, next, wanted)? => {
                 say(&error.to_string());
                 say("asking for another one");
             }
@@ -52,18 +53,18 @@ pub fn rotate(doors: &Doors, wanted: &Rotate) -> Result<(), Error> {
         }
     }
     // The old one has an end from when the server is asked, and the answer may get lost.
-    door.begun = door.begun.or(knock::now().ok());
-    doors.replace(&door)?;
-    door.next = Some(ask(&door, wanted)?);
-    doors.replace(&door)?;
-    finish(doors, &door, wanted)
+    profile.begun = profile.begun.or(packet::now().ok());
+    profiles.replace(&profile)?;
+    profile.next = Some(ask(&profile, wanted)?);
+    profiles.replace(&profile)?;
+    finish(profiles, &profile, wanted)
 }
 
 /// Has the server make a new generation.
-fn ask(door: &Door, wanted: &Rotate) -> Result<Invitation, Error> {
-    let key = &door.invitation.key;
+fn ask(profile: &Profile, wanted: &Rotate) -> Result<Invitation, Error> {
+    let key = &profile.invitation.key;
     let order = format!("{} key rotate {key}", wanted.command);
-    let mut ssh = command(door, wanted, Knocks::WithAll(Via::Auto), &order)?;
+    let mut ssh = command(profile, wanted, Knocks::WithAll(Via::Auto), &order)?;
     let mut child = ssh.stdout(Stdio::piped()).spawn().map_err(Error::Ssh)?;
     let answer = child
         .stdout
@@ -71,21 +72,21 @@ fn ask(door: &Door, wanted: &Rotate) -> Result<Invitation, Error> {
         .map(|out| import::read(out, "the server's answer"));
     let status = child.wait().map_err(Error::Ssh)?;
     let failed = |why: String| Error::NotRotated {
-        door: door.name().clone(),
+        profile: profile.name().clone(),
         why,
     };
     if !status.success() {
         return Err(failed(ended(status)));
     }
     let next = answer.unwrap_or_else(|| Err(failed("it said nothing".into())))?;
-    let of = &door.invitation;
+    let of = &profile.invitation;
     if next.server_id != of.server_id || next.key != of.key {
-        return Err(failed("its answer is for another door".into()));
+        return Err(failed("its answer is for another profile".into()));
     }
     if next.generation <= of.generation {
         return Err(failed("its answer is no newer secret".into()));
     }
-    // Where it is found from here this door knows best: it has just led there.
+    // Where it is found from here this profile knows best: it has just led there.
     Ok(Invitation {
         name: of.name.clone(),
         host: of.host.clone(),
@@ -97,9 +98,9 @@ fn ask(door: &Door, wanted: &Rotate) -> Result<Invitation, Error> {
 /// Whether the server says that it takes this generation no more, since it was dropped by
 /// another rotation or ended there. That ssh does not get in by it says nothing: the line may
 /// be down, and it may be the only one that still opens.
-fn has_ended(door: &Door, next: &Invitation, wanted: &Rotate) -> Result<bool, Error> {
+fn has_ended(profile: &Profile, next: &Invitation, wanted: &Rotate) -> Result<bool, Error> {
     let order = format!("{} key show {} --json", wanted.command, next.key);
-    let mut ssh = command(door, wanted, Knocks::WithAll(Via::Auto), &order)?;
+    let mut ssh = command(profile, wanted, Knocks::WithAll(Via::Auto), &order)?;
     let done = ssh.stderr(Stdio::inherit()).output().map_err(Error::Ssh)?;
     Ok(done.status.success() && is_ended(&done.stdout, next.generation))
 }
@@ -128,14 +129,14 @@ struct ShownGeneration {
 
 /// Goes in with the new generation alone, and has the server end the old one. The server
 /// refuses that where it has not seen the new one work.
-fn finish(doors: &Doors, door: &Door, wanted: &Rotate) -> Result<(), Error> {
-    let Some(next) = &door.next else {
+fn finish(profiles: &ProfileStore, profile: &Profile, wanted: &Rotate) -> Result<(), Error> {
+    let Some(next) = &profile.next else {
         return Ok(());
     };
-    let (old, key) = (door.invitation.generation, &door.invitation.key);
+    let (old, key) = (profile.invitation.generation, &profile.invitation.key);
     let order = format!("{} key retire {key} --generation {old}", wanted.command);
     let try_once = || {
-        let mut ssh = command(door, wanted, Knocks::WithNext, &order)?;
+        let mut ssh = command(profile, wanted, Knocks::WithNext, &order)?;
         ssh.stdout(Stdio::null()).status().map_err(Error::Ssh)
     };
     let mut status = try_once()?;
@@ -146,23 +147,23 @@ fn finish(doors: &Doors, door: &Door, wanted: &Rotate) -> Result<(), Error> {
     }
     if !status.success() {
         return Err(Error::Unfinished {
-            door: door.name().clone(),
+            profile: profile.name().clone(),
             generation: next.generation,
             why: ended(status),
         });
     }
-    let done = Door {
+    let done = Profile {
         invitation: next.clone(),
         next: None,
         begun: None,
     };
-    doors.replace(&done)?;
+    profiles.replace(&done)?;
     say(&format!(
-        "door {} has a new secret, generation {}; the old one has ended",
-        door.name(),
+        "profile {} has a new secret, generation {}; the old one has ended",
+        profile.name(),
         next.generation
     ));
-    if door.invitation.services != next.services {
+    if profile.invitation.services != next.services {
         hint("what it may open has changed: oneknock show tells");
     }
     Ok(())
@@ -176,10 +177,15 @@ fn ended(status: ExitStatus) -> String {
     }
 }
 
-fn command(door: &Door, wanted: &Rotate, knocks: Knocks, order: &str) -> Result<Command, Error> {
+fn command(
+    profile: &Profile,
+    wanted: &Rotate,
+    knocks: Knocks,
+    order: &str,
+) -> Result<Command, Error> {
     let to = Destination {
         user: wanted.user.clone(),
-        door: door.name().clone(),
+        profile: profile.name().clone(),
     };
     let own = [
         // A connection that stands already would prove nothing.
@@ -193,7 +199,7 @@ fn command(door: &Door, wanted: &Rotate, knocks: Knocks, order: &str) -> Result<
     let mut more: Vec<OsString> = own.map(OsString::from).collect();
     more.extend(wanted.more.iter().cloned());
     more.push(order.into());
-    let mut ssh = ssh::command(door, &to, knocks, &more)?;
+    let mut ssh = ssh::command(profile, &to, knocks, &more)?;
     ssh.stdin(Stdio::null());
     Ok(ssh)
 }

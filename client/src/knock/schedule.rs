@@ -1,6 +1,6 @@
 //! When to knock, when to try the port, when to try the other way; no clock in it.
 //!
-//! A SYN that meets a shut door is dropped, and TCP itself tries again only after a
+//! A SYN that meets a closed port is dropped, and TCP itself tries again only after a
 //! whole second. So the port is tried with connections made anew, soon after each knock
 //! and then at a steady pace.
 

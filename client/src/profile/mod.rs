@@ -1,7 +1,13 @@
-//! A door: a server, and this user's key to it.
+//! A profile: a server, and this user's key to it.
+
+pub mod expiry;
+mod file;
+pub mod import;
+mod permissions;
+pub mod store;
 
 use crate::error::Error;
-use crate::sequence::Steps;
+use crate::knock::sequence::Steps;
 use oneknock_shared::invitation::{Invitation, Service};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
@@ -11,19 +17,19 @@ use std::iter;
 
 /// What an invitation said, under the name that this user gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Door {
-    /// All members of the invitation; its name is the door's.
+pub struct Profile {
+    /// All members of the invitation; its name is the profile's.
     pub invitation: Invitation,
     /// While a rotation is under way: the invitation that takes its place, once it was
-    /// seen to work. Its name is the door's too.
+    /// seen to work. Its name is the profile's too.
     pub next: Option<Invitation>,
     /// While a rotation is under way: since when. The server may have made a new generation
     /// whose invitation got lost, and the old one has an end then.
     pub begun: Option<Timestamp>,
 }
 
-impl Door {
-    /// The door's name.
+impl Profile {
+    /// The profile's name.
     #[must_use]
     pub fn name(&self) -> &KeyName {
         &self.invitation.name
@@ -50,7 +56,7 @@ impl Door {
                 .or(services.first()),
         };
         found.ok_or_else(|| Error::NoService {
-            door: self.name().clone(),
+            profile: self.name().clone(),
             wanted: wanted.copied().unwrap_or_else(|| {
                 unreachable!("an invitation without a service is refused when it is read")
             }),
@@ -78,7 +84,7 @@ impl Door {
         let services = &self.invitation.services;
         let has = |s: &&Service| s.ports.iter().any(|p| p.contains(Transport::Tcp, port));
         services.iter().find(has).ok_or_else(|| Error::NoPort {
-            door: self.name().clone(),
+            profile: self.name().clone(),
             port,
             have: services.iter().flat_map(|s| s.ports.clone()).collect(),
         })

@@ -1,6 +1,6 @@
-//! The text of a door's file: TOML, a field for each member of the invitation.
+//! The text of a profile's file: TOML, a field for each member of the invitation.
 
-use crate::door::Door;
+use crate::profile::Profile;
 use humantime::format_rfc3339_millis;
 use oneknock_shared::invitation::{AddressRule, Invitation, Service};
 use oneknock_shared::knock::Timestamp;
@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 use zeroize::{Zeroize, Zeroizing};
 
-/// The fields of a door's file, in its order.
+/// The fields of a profile's file, in its order.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fields {
@@ -89,10 +89,10 @@ impl Fields {
         toml::from_str(text).map_err(|error| toml_error(text, &error))
     }
 
-    /// What a door's file says.
-    pub fn of(door: &Door) -> Self {
+    /// What a profile's file says.
+    pub fn of(profile: &Profile) -> Self {
         let texts = |ports: &[Ports]| ports.iter().map(Ports::to_string).collect();
-        let of = &door.invitation;
+        let of = &profile.invitation;
         Self {
             host: of.host.to_string(),
             port: of.port,
@@ -106,8 +106,8 @@ impl Fields {
             rolling: of.rolling,
             made: of.made.map(date_ms),
             not_after: of.not_after.map(date_ms),
-            next: door.next.as_ref().map(|next| next.to_line().to_string()),
-            rotation_begun: door.begun.map(date_ms),
+            next: profile.next.as_ref().map(|next| next.to_line().to_string()),
+            rotation_begun: profile.begun.map(date_ms),
             service: of
                 .services
                 .iter()
@@ -125,12 +125,12 @@ impl Fields {
         });
         let text = Zeroizing::new(text);
         Zeroizing::new(format!(
-            "# A door of oneknock. The secret is a key: show it to nobody.\n{}",
+            "# A profile of oneknock. The secret is a key: show it to nobody.\n{}",
             *text
         ))
     }
 
-    pub fn door(&self, name: &KeyName) -> Result<Door, String> {
+    pub fn profile(&self, name: &KeyName) -> Result<Profile, String> {
         if self.port == 0 {
             return Err("port: 0 is not a port, 1 to 65535".into());
         }
@@ -188,7 +188,7 @@ impl Fields {
             name: name.clone(),
             ..next
         });
-        Ok(Door {
+        Ok(Profile {
             invitation,
             next,
             begun: read_time("rotation_begun", self.rotation_begun.as_deref())?,

@@ -1,8 +1,9 @@
-//! An invitation becomes a door.
+//! An invitation becomes a profile.
 
-use crate::door::Door;
-use crate::doors::{Doors, MAX_LEN};
-use crate::error::{Error, hint};
+use crate::error::Error;
+use crate::profile::Profile;
+use crate::profile::store::{MAX_LEN, ProfileStore};
+use crate::ui::message::hint;
 use oneknock_shared::invitation::Invitation;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::port::Ports;
@@ -13,19 +14,19 @@ use zeroize::Zeroizing;
 /// What came of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Imported {
-    /// The door was made.
-    New(Door),
-    /// This very door was there already; nothing was written.
-    Already(Door),
-    /// The door was there with the same secret; what the server says besides has changed,
-    /// and is taken over. Holds the door as it is now, and what has changed.
-    Renewed(Door, Vec<&'static str>),
-    /// The door was there with another secret, and has this one now, as was asked for.
+    /// The profile was made.
+    New(Profile),
+    /// This very profile was there already; nothing was written.
+    Already(Profile),
+    /// The profile was there with the same secret; what the server says besides has changed,
+    /// and is taken over. Holds the profile as it is now, and what has changed.
+    Renewed(Profile, Vec<&'static str>),
+    /// The profile was there with another secret, and has this one now, as was asked for.
     Replaced {
         /// As it is now.
-        door: Door,
+        profile: Profile,
         /// As it was.
-        before: Box<Door>,
+        before: Box<Profile>,
     },
 }
 
@@ -53,17 +54,17 @@ pub fn read(source: impl Read, from: &str) -> Result<Invitation, Error> {
         .map_err(|why| Error::Invitation { from: from(), why })
 }
 
-/// Makes a door of an invitation, called `name` or as the invitation says. A door with
+/// Makes a profile of an invitation, called `name` or as the invitation says. A profile with
 /// another secret that is there is changed only where it `may_replace` it; one with this very
-/// secret learns what the server says now. A name with a dot that is not the door's own host is taken
+/// secret learns what the server says now. A name with a dot that is not the profile's own host is taken
 /// only from `name`.
 pub fn import(
-    doors: &Doors,
+    profiles: &ProfileStore,
     mut invitation: Invitation,
     name: Option<KeyName>,
     may_replace: bool,
 ) -> Result<Imported, Error> {
-    // A door is a Host of ssh's configuration: an invitation alone cannot make one that
+    // A profile is a Host of ssh's configuration: an invitation alone cannot make one that
     // takes the place of another site.
     let named_after = &invitation.host;
     let is_anothers = |name: &KeyName| {
@@ -73,18 +74,20 @@ pub fn import(
         return Err(Error::LikeAHost(invitation.name));
     }
     invitation.name = name.unwrap_or(invitation.name);
-    let door = Door {
+    let profile = Profile {
         invitation,
         next: None,
         begun: None,
     };
-    match doors.add(&door) {
-        Ok(()) => Ok(Imported::New(door)),
-        Err(exists @ Error::DoorExists { .. }) => match doors.load(door.name()) {
-            Ok(there) if there.invitation == door.invitation => Ok(Imported::Already(there)),
-            Ok(there) if is_same_key(&there.invitation, &door.invitation) => renew(doors, door),
-            Ok(_) if may_replace => replace(doors, door),
-            Ok(there) => Err(older(&there, &door).unwrap_or(exists)),
+    match profiles.add(&profile) {
+        Ok(()) => Ok(Imported::New(profile)),
+        Err(exists @ Error::ProfileExists { .. }) => match profiles.load(profile.name()) {
+            Ok(there) if there.invitation == profile.invitation => Ok(Imported::Already(there)),
+            Ok(there) if is_same_key(&there.invitation, &profile.invitation) => {
+                renew(profiles, profile)
+            }
+            Ok(_) if may_replace => replace(profiles, profile),
+            Ok(there) => Err(older(&there, &profile).unwrap_or(exists)),
             // Whether it is another one cannot be said of one that cannot be read.
             Err(unreadable) => Err(unreadable),
         },
@@ -100,8 +103,8 @@ fn is_same_key(a: &Invitation, b: &Invitation) -> bool {
 
 /// A rotation at the server, brought over by hand. The old secret is not given up for it
 /// unasked: nobody has seen the new one work, and an invitation may lead elsewhere.
-fn older(there: &Door, door: &Door) -> Option<Error> {
-    let (old, new) = (&there.invitation, &door.invitation);
+fn older(there: &Profile, profile: &Profile) -> Option<Error> {
+    let (old, new) = (&there.invitation, &profile.invitation);
     let is_newer = old.server_id == new.server_id
         && old.key == new.key
         && old.generation < new.generation
@@ -113,25 +116,25 @@ fn older(there: &Door, door: &Door) -> Option<Error> {
     })
 }
 
-/// Puts a door in the place of another, whatever rotation of that one is under way.
-fn replace(doors: &Doors, door: Door) -> Result<Imported, Error> {
-    let _lock = doors.lock(door.name())?;
-    let before = Box::new(doors.load(door.name())?);
-    doors.replace(&door)?;
-    Ok(Imported::Replaced { door, before })
+/// Puts a profile in the place of another, whatever rotation of that one is under way.
+fn replace(profiles: &ProfileStore, profile: Profile) -> Result<Imported, Error> {
+    let _lock = profiles.lock(profile.name())?;
+    let before = Box::new(profiles.load(profile.name())?);
+    profiles.replace(&profile)?;
+    Ok(Imported::Replaced { profile, before })
 }
 
-/// Takes over what an invitation with the door's own secret says.
-fn renew(doors: &Doors, door: Door) -> Result<Imported, Error> {
-    let _lock = doors.lock(door.name())?;
+/// Takes over what an invitation with the profile's own secret says.
+fn renew(profiles: &ProfileStore, profile: Profile) -> Result<Imported, Error> {
+    let _lock = profiles.lock(profile.name())?;
     // A rotation may have come to its end meanwhile.
-    let there = doors.load(door.name())?;
-    if !is_same_key(&there.invitation, &door.invitation) {
-        let path = doors.path(door.name());
-        let name = door.name().clone();
-        return Err(Error::DoorExists { name, path });
+    let there = profiles.load(profile.name())?;
+    if !is_same_key(&there.invitation, &profile.invitation) {
+        let path = profiles.path(profile.name());
+        let name = profile.name().clone();
+        return Err(Error::ProfileExists { name, path });
     }
-    let (old, new) = (&there.invitation, &door.invitation);
+    let (old, new) = (&there.invitation, &profile.invitation);
     let changed = [
         ("host", old.host != new.host),
         ("port", old.port != new.port),
@@ -144,13 +147,13 @@ fn renew(doors: &Doors, door: Door) -> Result<Imported, Error> {
         ),
     ];
     let changed: Vec<&str> = changed.iter().filter(|c| c.1).map(|c| c.0).collect();
-    let door = Door {
+    let profile = Profile {
         next: there.next,
         begun: there.begun,
-        ..door
+        ..profile
     };
-    doors.replace(&door)?;
-    Ok(Imported::Renewed(door, changed))
+    profiles.replace(&profile)?;
+    Ok(Imported::Renewed(profile, changed))
 }
 
 fn of_sequence(of: &Invitation) -> (Option<&[Ports]>, bool, Option<ServiceName>) {

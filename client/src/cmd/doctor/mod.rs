@@ -1,14 +1,15 @@
-//! `oneknock doctor`: why a door does not open, as far as this side of it can tell. The
+//! `oneknock doctor`: why a port does not open, as far as this side of it can tell. The
 //! server says nothing; what is left is to look at everything else, and to try.
 
 mod causes;
 
-use crate::address::{Signing, is_global};
-use crate::door::{Door, first_tcp};
-use crate::error::{Error, say};
-use crate::knock::{self, Knocker};
-use crate::open::{Round, Shut};
-use crate::resolve::{Family, resolve};
+use crate::error::Error;
+use crate::knock::address::{AddressBinding, is_global};
+use crate::knock::attempt::{KnockPlan, OpenError};
+use crate::knock::packet::{self, KnockRequest};
+use crate::knock::resolve::{Family, resolve};
+use crate::profile::{Profile, first_tcp};
+use crate::ui::message::say;
 use causes::causes;
 use oneknock_shared::invitation::{AddressRule, Service};
 use oneknock_shared::knock::Action;
@@ -19,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-/// How long the name, the door, and who knows of the clock may take.
+/// How long the name, the profile, and who knows of the clock may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a port may take that is open without a knock.
 const AT_ONCE: Duration = Duration::from_millis(900);
@@ -55,17 +56,17 @@ struct Way {
 enum Outcome {
     /// It opened the port.
     Open,
-    Shut(Shut),
+    OpenError(OpenError),
     /// It was sent, to open UDP ports alone, which answer nothing.
     Sent,
 }
 
-/// Looks, tries and says. Gives whether the door opened, as far as that can be seen.
-pub async fn examine(door: &Door) -> Result<(String, bool), Error> {
-    let of = &door.invitation;
-    let service = door.service(None)?;
+/// Looks, tries and says. Gives whether the port opened, as far as that can be seen.
+pub async fn examine(profile: &Profile) -> Result<(String, bool), Error> {
+    let of = &profile.invitation;
+    let service = profile.service(None)?;
     let ways = match resolve(&of.host, Family::Any, PATIENCE).await {
-        Ok(addresses) => Ok(try_all(door, service, addresses).await),
+        Ok(addresses) => Ok(try_all(profile, service, addresses).await),
         Err(Error::NoAddress { why, .. }) => Err(why),
         Err(other) => return Err(other),
     };
@@ -73,17 +74,17 @@ pub async fn examine(door: &Door) -> Result<(String, bool), Error> {
         ways,
         is_online: FAR.iter().any(|&far| way(far, of.port).is_ok()),
         by_sequence: (of.sequence.is_some() || of.rolling)
-            .then(|| format!("oneknock open {} --via sequence", door.name())),
+            .then(|| format!("oneknock open {} --via sequence", profile.name())),
         clock: is_synchronised(),
     };
     let all = seen.ways.iter().flatten();
-    let mut fine = all.filter(|way| !matches!(way.outcome, Outcome::Shut(_)));
-    Ok((text(door, &seen), fine.next().is_some()))
+    let mut fine = all.filter(|way| !matches!(way.outcome, Outcome::OpenError(_)));
+    Ok((text(profile, &seen), fine.next().is_some()))
 }
 
 /// Tries every address by itself, all at the same time.
-async fn try_all(door: &Door, service: &Service, addresses: Vec<IpAddr>) -> Vec<Way> {
-    let of = &door.invitation;
+async fn try_all(profile: &Profile, service: &Service, addresses: Vec<IpAddr>) -> Vec<Way> {
+    let of = &profile.invitation;
     let tcp_port = first_tcp(service);
     let opens = |to: IpAddr, port| {
         let to = SocketAddr::new(to, port);
@@ -96,9 +97,9 @@ async fn try_all(door: &Door, service: &Service, addresses: Vec<IpAddr>) -> Vec<
     });
     let before: Vec<(IpAddr, bool)> = before.collect();
     let tries = before.into_iter().map(|(to, was_open)| {
-        let round = Round {
-            knocker: Knocker {
-                keys: door.keys(),
+        let round = KnockPlan {
+            knocker: KnockRequest {
+                keys: profile.keys(),
                 action: Action::Open { seconds: 0 },
                 service: Some(service.name),
                 from: None,
@@ -106,8 +107,8 @@ async fn try_all(door: &Door, service: &Service, addresses: Vec<IpAddr>) -> Vec<
             addresses: vec![to],
             port: of.port,
             signing: match of.address {
-                AddressRule::Any => Signing::IfGlobal,
-                AddressRule::Signed => Signing::Always,
+                AddressRule::Any => AddressBinding::IfGlobal,
+                AddressRule::Signed => AddressBinding::Always,
             },
         };
         tokio::spawn(async move {
@@ -131,10 +132,10 @@ async fn try_all(door: &Door, service: &Service, addresses: Vec<IpAddr>) -> Vec<
 }
 
 /// Knocks at one address.
-async fn knock(round: &Round, tcp_port: Option<u16>) -> Outcome {
+async fn knock(round: &KnockPlan, tcp_port: Option<u16>) -> Outcome {
     let Some(port) = tcp_port else {
         return match round.knock_once() {
-            (0, troubles) => Outcome::Shut(Shut {
+            (0, troubles) => Outcome::OpenError(OpenError {
                 refused: false,
                 knock_refused: false,
                 knock_rejected: false,
@@ -147,12 +148,12 @@ async fn knock(round: &Round, tcp_port: Option<u16>) -> Outcome {
     let fell_back = || {
         let to = to.map(ToString::to_string).unwrap_or_default();
         say(&format!(
-            "{to}: the signed address did not open the door: trying without"
+            "{to}: the signed address did not open the profile: trying without"
         ));
     };
     match round.open(port, PATIENCE, fell_back).await {
         Ok(_) => Outcome::Open,
-        Err(shut) => Outcome::Shut(shut),
+        Err(shut) => Outcome::OpenError(shut),
     }
 }
 
@@ -198,11 +199,11 @@ fn is_synchronised() -> Option<bool> {
     }
 }
 
-fn text(door: &Door, seen: &Seen) -> String {
-    let of = &door.invitation;
+fn text(profile: &Profile, seen: &Seen) -> String {
+    let of = &profile.invitation;
     let mut text = format!(
-        "door     {}: {}, udp/{}, key {} generation {}\n",
-        door.name(),
+        "profile  {}: {}, udp/{}, key {} generation {}\n",
+        profile.name(),
         of.host,
         of.port,
         of.key,
@@ -233,7 +234,7 @@ fn text(door: &Door, seen: &Seen) -> String {
         Some(false) => "not synchronised",
         None => "nobody here can say whether it is synchronised",
     };
-    line("clock", &format!("{}, {clock}", knock::clock()));
+    line("clock", &format!("{}, {clock}", packet::clock()));
     for way in seen.ways.iter().flatten() {
         line("knock", &outcome(way));
     }
@@ -256,8 +257,8 @@ fn outcome(way: &Way) -> String {
     let to = way.to;
     match &way.outcome {
         _ if way.was_open => format!("{to}: the port answers without one"),
-        Outcome::Open => format!("{to}: the door opens"),
+        Outcome::Open => format!("{to}: the port opens"),
         Outcome::Sent => format!("{to}: sent, for udp alone: whether it opens cannot be seen"),
-        Outcome::Shut(shut) => shut.troubles.join(", "),
+        Outcome::OpenError(shut) => shut.troubles.join(", "),
     }
 }

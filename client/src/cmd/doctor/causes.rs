@@ -1,8 +1,8 @@
 //! What may be the matter, of all that was seen.
 
 use super::{Outcome, Seen, Way};
-use crate::address::is_global;
-use crate::open::Shut;
+use crate::knock::address::is_global;
+use crate::knock::attempt::OpenError;
 use oneknock_shared::invitation::AddressRule;
 
 /// What may be the matter, the most likely first; nothing where nothing is.
@@ -26,10 +26,10 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Seen) -> Vec<String> {
         return vec![offline.into()];
     }
     let shut = ways.iter().filter_map(|way| match &way.outcome {
-        Outcome::Shut(shut) => Some(shut),
+        Outcome::OpenError(shut) => Some(shut),
         _ => None,
     });
-    let shut: Vec<&Shut> = shut.collect();
+    let shut: Vec<&OpenError> = shut.collect();
     if shut.is_empty() {
         return Vec::new();
     }
@@ -44,7 +44,7 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Seen) -> Vec<String> {
         ));
     }
     if shut.len() < ways.len() {
-        causes.push("the door opens, but not at every address: the others are not the server's, or its router passes the ports on over one family alone; ssh goes by the one that answers".into());
+        causes.push("the port opens, but not at every address: the others are not the server's, or its router passes the ports on over one family alone; ssh goes by the one that answers".into());
         return causes;
     }
     let mut own = ways.iter().flat_map(|way| &way.from);
@@ -61,7 +61,7 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Seen) -> Vec<String> {
         causes.push(format!("nothing takes knocks at udp/{port}: oneknockd does not run, or the router passes the port on to another machine"));
     }
     if shut.iter().all(|shut| shut.refused) {
-        causes.push("the knock was taken, and the service behind the door does not run".into());
+        causes.push("the knock was taken, and the service behind the port does not run".into());
         return causes;
     }
     causes.push(format!("the packet does not arrive: the server is off, its router does not pass on udp/{port}, or another firewall stops it: \"oneknockctl doctor\" there"));
@@ -91,17 +91,17 @@ mod tests {
         }
     }
 
-    fn seen(own: &str, clock: Option<bool>, shut: Shut) -> Seen {
+    fn seen(own: &str, clock: Option<bool>, shut: OpenError) -> Seen {
         Seen {
-            ways: Ok(vec![way_from(own, Outcome::Shut(shut))]),
+            ways: Ok(vec![way_from(own, Outcome::OpenError(shut))]),
             is_online: true,
             by_sequence: None,
             clock,
         }
     }
 
-    fn silent() -> Shut {
-        Shut {
+    fn silent() -> OpenError {
+        OpenError {
             refused: false,
             knock_refused: false,
             knock_rejected: false,
@@ -133,21 +133,21 @@ mod tests {
             found.iter().any(|cause| cause.contains("clock is off"))
         };
         assert!(says_clock(None) && !says_clock(Some(true)));
-        let dead = Shut {
+        let dead = OpenError {
             knock_refused: true,
             ..silent()
         };
         assert!(first(any, &seen(online, None, dead)).contains("oneknockd does not run"));
-        let rejected = Shut {
+        let rejected = OpenError {
             knock_rejected: true,
             ..silent()
         };
         assert!(first(any, &seen(online, None, rejected)).contains("a firewall rejects"));
-        let down = Shut {
+        let down = OpenError {
             refused: true,
             ..silent()
         };
-        assert!(first(any, &seen(online, None, down)).contains("service behind the door"));
+        assert!(first(any, &seen(online, None, down)).contains("service behind the port"));
     }
 
     #[test]
@@ -167,10 +167,10 @@ mod tests {
         let mut well = seen(own, Some(false), silent());
         well.ways = Ok(vec![way_from(own, Outcome::Open)]);
         assert!(causes(45123, AddressRule::Any, &well).is_empty());
-        let no_ipv6 = way_from("Network is unreachable", Outcome::Shut(silent()));
+        let no_ipv6 = way_from("Network is unreachable", Outcome::OpenError(silent()));
         well.ways = Ok(vec![way_from(own, Outcome::Open), no_ipv6]);
         assert!(causes(45123, AddressRule::Any, &well).is_empty());
-        let ways = [Outcome::Open, Outcome::Shut(silent())];
+        let ways = [Outcome::Open, Outcome::OpenError(silent())];
         well.ways = Ok(ways.map(|outcome| way_from(own, outcome)).into());
         assert!(first(AddressRule::Any, &well).contains("not at every address"));
         let mut open = way_from(own, Outcome::Open);

@@ -1,9 +1,9 @@
 //! The port sequence: the first packets of connections to some ports, in order. What a
 //! knocking server of any kind watches for; against this project's own it is the fallback.
 
-use crate::knock;
-use crate::open::{self, Shut, Target};
-use crate::schedule;
+use crate::knock::attempt::{self, Endpoint, OpenError};
+use crate::knock::packet;
+use crate::knock::schedule;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::rolling;
@@ -27,10 +27,10 @@ pub const COPIES: u32 = 3;
 /// five seconds at least. A third would only renew a penalty.
 const WALKS: u32 = 2;
 
-/// By which way a door is opened.
+/// By which way a port is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Via {
-    /// By a packet; where that is in vain and the door has a sequence, by that.
+    /// By a packet; where that is in vain and the profile has a sequence, by that.
     #[default]
     Auto,
     /// By a packet alone.
@@ -108,7 +108,7 @@ impl Walk {
     /// Sends the steps, as they are now, to every address, in order. Gives for each address
     /// what kept a step from being sent, where something did: then those after it were not.
     pub async fn walk(&self) -> Vec<(IpAddr, Option<String>)> {
-        let steps = match knock::now() {
+        let steps = match packet::now() {
             Ok(now) => self.steps.at(now),
             Err(why) => {
                 let each = self.addresses.iter();
@@ -166,9 +166,10 @@ impl Walk {
     }
 
     /// Walks, and tries `tcp_port` until a connection stands, or until `limit` is over.
-    pub async fn open(&self, tcp_port: u16, limit: Duration) -> Result<TcpStream, Shut> {
+    pub async fn open(&self, tcp_port: u16, limit: Duration) -> Result<TcpStream, OpenError> {
         let end = Instant::now() + limit;
-        let mut targets: Vec<Target> = self.addresses.iter().copied().map(Target::new).collect();
+        let mut targets: Vec<Endpoint> =
+            self.addresses.iter().copied().map(Endpoint::new).collect();
         let mut attempts = JoinSet::new();
         for walk in 1..=WALKS {
             for (target, (_, trouble)) in targets.iter_mut().zip(self.walk().await) {
@@ -182,7 +183,8 @@ impl Walk {
             };
             for after in schedule::attempts() {
                 let at = start + after;
-                if let Some(stream) = open::wait(&mut attempts, &mut targets, at.min(last)).await {
+                if let Some(stream) = attempt::wait(&mut attempts, &mut targets, at.min(last)).await
+                {
                     return Ok(stream);
                 }
                 if at >= last {
@@ -191,13 +193,13 @@ impl Walk {
                 for (i, address) in self.addresses.iter().enumerate() {
                     let server = SocketAddr::new(*address, tcp_port);
                     let local = SocketAddr::new(self.from.unwrap_or_else(|| any_like(*address)), 0);
-                    let attempt = open::connect(local, server);
+                    let attempt = attempt::connect(local, server);
                     let attempt = tokio::time::timeout(schedule::ATTEMPT, attempt);
                     attempts.spawn(async move { (i, attempt.await) });
                 }
             }
         }
-        Err(open::shut(targets, 0, tcp_port))
+        Err(attempt::shut(targets, 0, tcp_port))
     }
 }
 

@@ -1,6 +1,6 @@
 //! One fresh packet to one address.
 
-use crate::address::{CannotSign, Signing};
+use crate::knock::address::{AddressBinding, CannotSign};
 use oneknock_shared::knock::{Action, Knock, Timestamp};
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::packet;
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What is asked of a server, with the keys to ask it with.
 #[derive(Debug, Clone)]
-pub struct Knocker {
+pub struct KnockRequest {
     /// The keys at this server: of one generation, or of each that may work.
     pub keys: Vec<Subkeys>,
     /// Open or close.
@@ -53,13 +53,13 @@ pub enum NotSent {
     Clock,
 }
 
-impl Knocker {
+impl KnockRequest {
     /// Seals a packet of its own for `server`, of each generation one, and sends them.
     ///
     /// Each address gets a packet with its own nonce: the same bytes a second time would
     /// be a replay. The socket is made anew as well, since the local address may have
     /// changed.
-    pub fn knock(&self, server: SocketAddr, signing: Signing) -> Result<Sent, NotSent> {
+    pub fn knock(&self, server: SocketAddr, signing: AddressBinding) -> Result<Sent, NotSent> {
         let mut last = Err(NotSent::NoKey);
         for keys in &self.keys {
             last = Ok(self.knock_with(keys, server, signing)?);
@@ -71,7 +71,7 @@ impl Knocker {
         &self,
         keys: &Subkeys,
         server: SocketAddr,
-        signing: Signing,
+        signing: AddressBinding,
     ) -> Result<Sent, NotSent> {
         let any: IpAddr = match server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

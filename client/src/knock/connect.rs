@@ -1,24 +1,25 @@
 //! The way in: by a packet, by the sequence, or by the one and then the other, as the person
 //! wants it; and what is said of it.
 
-use crate::door::Door;
-use crate::error::{Error, say};
-use crate::knock;
-use crate::open::{Round, Shut};
-use crate::progress::Progress;
-use crate::schedule;
-use crate::sequence::{self, Via, Walk};
+use crate::error::Error;
+use crate::knock::attempt::{KnockPlan, OpenError};
+use crate::knock::packet;
+use crate::knock::schedule;
+use crate::knock::sequence::{self, Via, Walk};
+use crate::profile::Profile;
+use crate::ui::message::say;
+use crate::ui::progress::Progress;
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 /// The sequence of the service that is to be opened, walked as our own server takes it.
-pub fn sequence_of(door: &Door, round: &Round) -> Result<Walk, Error> {
-    let steps = door.sequence(round.knocker.service.as_ref());
+pub fn sequence_of(profile: &Profile, round: &KnockPlan) -> Result<Walk, Error> {
+    let steps = profile.sequence(round.knocker.service.as_ref());
     Ok(Walk {
         addresses: round.addresses.clone(),
         from: round.knocker.from,
         steps: steps.ok_or_else(|| Error::NoSequence {
-            door: door.name().clone(),
+            profile: profile.name().clone(),
             service: round.knocker.service,
         })?,
         delay: sequence::DELAY,
@@ -42,52 +43,52 @@ pub async fn walk_once(walk: &Walk) -> Result<(), Error> {
 
 /// Knocks by that way until a connection stands; says it when another one is tried.
 pub async fn connect(
-    door: &Door,
-    round: &Round,
+    profile: &Profile,
+    round: &KnockPlan,
     via: Via,
     port: u16,
     timeout: Duration,
 ) -> Result<TcpStream, Error> {
     let walk = match via {
         Via::Packet => None,
-        Via::Auto => sequence_of(door, round).ok(),
-        Via::Sequence => Some(sequence_of(door, round)?),
+        Via::Auto => sequence_of(profile, round).ok(),
+        Via::Sequence => Some(sequence_of(profile, round)?),
     };
     let progress = Progress::new(format!(
         "knocking at {}: tcp/{port} does not answer yet",
-        door.name()
+        profile.name()
     ));
     let fell_back = || {
         progress.take_away();
-        say("the signed address did not open the door: trying the packet's source instead");
+        say("the signed address did not open the profile: trying the packet's source instead");
     };
-    let not_open = |shut: Shut, by_sequence: bool| {
-        let Shut {
+    let not_open = |shut: OpenError, by_sequence: bool| {
+        let OpenError {
             refused,
             knock_refused,
             troubles,
             ..
         } = shut;
-        let door = door.name().clone();
+        let profile = profile.name().clone();
         if refused {
             return Error::NothingListens {
-                door,
+                profile,
                 port,
                 troubles,
             };
         }
         if by_sequence {
             return Error::SequenceInVain {
-                door,
+                profile,
                 timeout,
                 troubles,
             };
         }
         Error::NotOpen {
-            door,
+            profile,
             timeout,
             port: round.port,
-            clock: knock::clock(),
+            clock: packet::clock(),
             knock_refused,
             troubles,
         }
@@ -105,7 +106,7 @@ pub async fn connect(
             // The knock was taken; by another way the port would refuse as well.
             Err(shut) if walk.is_none() || shut.refused => return Err(not_open(shut, false)),
             Err(_) => say(
-                "the packet did not open the door: trying the port sequence, which is weaker: whoever is on the way can record it and use it again",
+                "the packet did not open the profile: trying the port sequence, which is weaker: whoever is on the way can record it and use it again",
             ),
         }
     }
@@ -116,7 +117,7 @@ pub async fn connect(
             progress.during(opening).await.map_err(shut)?
         }
         (Some(stream), _) => stream,
-        (None, None) => unreachable!("without a sequence the packet opens or the door is shut"),
+        (None, None) => unreachable!("without a sequence the packet opens or the port stays shut"),
     };
     let failed = |why| Error::Relay {
         what: "cannot take the connection over",

@@ -1,39 +1,39 @@
-//! The doors of this user, each in a file of its own.
+//! The profiles of this user, each in a file of its own.
 //!
-//! `$XDG_CONFIG_HOME/oneknock/doors/NAME.toml`, else below `~/.config`; on Windows below
+//! `$XDG_CONFIG_HOME/oneknock/profiles/NAME.toml`, else below `~/.config`; on Windows below
 //! `%APPDATA%`. The file is private (0600 in a folder 0700) from its first byte on, and
 //! one that others could read is refused.
 
-use crate::door::Door;
-use crate::door_file::Fields;
 use crate::error::Error;
-use crate::private;
+use crate::profile::Profile;
+use crate::profile::file::Fields;
+use crate::profile::permissions;
 use oneknock_shared::name::KeyName;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
-/// A door's file is never larger than this, in bytes; an invitation's limit too.
+/// A profile's file is never larger than this, in bytes; an invitation's limit too.
 pub const MAX_LEN: usize = 64 * 1024;
 
-/// What a door's file is called before it is complete; its name begins so.
+/// What a profile's file is called before it is complete; its name begins so.
 const UNFINISHED: &str = ".new-";
 
-/// The right to write a door's file; another call waits until it is dropped.
+/// The right to write a profile's file; another call waits until it is dropped.
 #[derive(Debug)]
 #[must_use]
-struct Turn {
+struct DirLock {
     _lock: fs::File,
 }
 
-/// The folder of this user's doors.
+/// The folder of this user's profiles.
 #[derive(Debug, Clone)]
-pub struct Doors {
+pub struct ProfileStore {
     folder: PathBuf,
 }
 
-impl Doors {
+impl ProfileStore {
     /// Where the environment says.
     pub fn of_this_user() -> Result<Self, Error> {
         let absolute = |name| {
@@ -49,7 +49,7 @@ impl Doors {
             })
         };
         let config = config.ok_or(Error::NoHome)?;
-        Ok(Self::at(config.join("oneknock").join("doors")))
+        Ok(Self::at(config.join("oneknock").join("profiles")))
     }
 
     /// In this folder, which need not exist yet.
@@ -58,18 +58,18 @@ impl Doors {
         Self { folder }
     }
 
-    /// A door's file.
+    /// A profile's file.
     #[must_use]
     pub fn path(&self, name: &KeyName) -> PathBuf {
         self.folder.join(format!("{name}.toml"))
     }
 
-    /// Reads a door, after looking at who could have read or changed its file.
-    pub fn load(&self, name: &KeyName) -> Result<Door, Error> {
+    /// Reads a profile, after looking at who could have read or changed its file.
+    pub fn load(&self, name: &KeyName) -> Result<Profile, Error> {
         let path = self.path(name);
-        let file = match private::open(&self.folder, &path) {
+        let file = match permissions::open(&self.folder, &path) {
             Err(Error::File { why, .. }) if why.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoDoor {
+                return Err(Error::NoProfile {
                     name: name.clone(),
                     path,
                 });
@@ -79,7 +79,7 @@ impl Doors {
         // At its final size from the start: a text that grows leaves copies behind.
         let mut text = Zeroizing::new(String::with_capacity(MAX_LEN + 1));
         let read = file.take(MAX_LEN as u64 + 1).read_to_string(&mut text);
-        let broken = |why| Error::BrokenDoor {
+        let broken = |why| Error::InvalidProfile {
             path: path.clone(),
             why,
         };
@@ -92,34 +92,34 @@ impl Doors {
             return Err(broken(format!("it is larger than {MAX_LEN} bytes")));
         }
         let fields = Fields::read(&text).map_err(broken)?;
-        fields.door(name).map_err(broken)
+        fields.profile(name).map_err(broken)
     }
 
-    /// Writes a door that is not there yet. It comes into being complete or not at all.
-    pub fn add(&self, door: &Door) -> Result<(), Error> {
-        let path = self.path(door.name());
+    /// Writes a profile that is not there yet. It comes into being complete or not at all.
+    pub fn add(&self, profile: &Profile) -> Result<(), Error> {
+        let path = self.path(profile.name());
         let failed = |why| Error::File {
             what: "write",
             path: path.clone(),
             why,
         };
-        private::make_folder(&self.folder).map_err(failed)?;
+        permissions::make_folder(&self.folder).map_err(failed)?;
         let turn = self.turn()?;
-        match self.write(&turn, door)?.persist_noclobber(&path) {
+        match self.write(&turn, profile)?.persist_noclobber(&path) {
             // Whoever has imported it removes the invitation.
-            Ok(_) => private::sync_folder(&self.folder).map_err(failed),
-            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::DoorExists {
-                name: door.name().clone(),
+            Ok(_) => permissions::sync_folder(&self.folder).map_err(failed),
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::ProfileExists {
+                name: profile.name().clone(),
                 path,
             }),
             Err(e) => Err(failed(e.error)),
         }
     }
 
-    /// Writes a door in the place of the one that is there: it is the old one or the new
+    /// Writes a profile in the place of the one that is there: it is the old one or the new
     /// one, whatever happens.
-    pub fn replace(&self, door: &Door) -> Result<(), Error> {
-        let path = self.path(door.name());
+    pub fn replace(&self, profile: &Profile) -> Result<(), Error> {
+        let path = self.path(profile.name());
         let failed = |why| Error::File {
             what: "write",
             path: path.clone(),
@@ -127,19 +127,19 @@ impl Doors {
         };
         if path.symlink_metadata().map_err(failed)?.is_symlink() {
             // What it leads to would stay behind with the old secret.
-            return Err(Error::BrokenDoor {
+            return Err(Error::InvalidProfile {
                 path,
                 why: "it is a link, and is not replaced".into(),
             });
         }
         let turn = self.turn()?;
-        match self.write(&turn, door)?.persist(&path) {
-            Ok(_) => private::sync_folder(&self.folder).map_err(failed),
+        match self.write(&turn, profile)?.persist(&path) {
+            Ok(_) => permissions::sync_folder(&self.folder).map_err(failed),
             Err(e) => Err(failed(e.error)),
         }
     }
 
-    /// Takes the right to change a door: nobody else has it until it is dropped.
+    /// Takes the right to change a profile: nobody else has it until it is dropped.
     pub fn lock(&self, name: &KeyName) -> Result<fs::File, Error> {
         let path = self.folder.join(format!(".{name}.lock"));
         let mut options = fs::File::options();
@@ -160,10 +160,10 @@ impl Doors {
         })
     }
 
-    /// Waits until nobody else writes a door, and removes what killed calls have left: it
+    /// Waits until nobody else writes a profile, and removes what killed calls have left: it
     /// may hold a secret.
-    fn turn(&self) -> Result<Turn, Error> {
-        private::check_folder(&self.folder)?;
+    fn turn(&self) -> Result<DirLock, Error> {
+        permissions::check_folder(&self.folder)?;
         let path = self.folder.join(".lock");
         let take = || {
             let mut options = fs::File::options();
@@ -172,7 +172,7 @@ impl Doors {
             match lock.lock() {
                 // Some file systems have no locks; then two calls at once may be in each
                 // other's way, and what was left stays.
-                Err(why) if has_no_locks(&why) => return Ok(Turn { _lock: lock }),
+                Err(why) if has_no_locks(&why) => return Ok(DirLock { _lock: lock }),
                 other => other?,
             }
             for entry in fs::read_dir(&self.folder)? {
@@ -182,7 +182,7 @@ impl Doors {
                     fs::remove_file(entry.path())?;
                 }
             }
-            Ok(Turn { _lock: lock })
+            Ok(DirLock { _lock: lock })
         };
         take().map_err(|why| Error::File {
             what: "write",
@@ -191,14 +191,14 @@ impl Doors {
         })
     }
 
-    /// Writes a door to a file that has no name of its own yet.
-    fn write(&self, _turn: &Turn, door: &Door) -> Result<tempfile::NamedTempFile, Error> {
+    /// Writes a profile to a file that has no name of its own yet.
+    fn write(&self, _turn: &DirLock, profile: &Profile) -> Result<tempfile::NamedTempFile, Error> {
         let failed = |why| Error::File {
             what: "write",
-            path: self.path(door.name()),
+            path: self.path(profile.name()),
             why,
         };
-        let text = Fields::of(door).to_text();
+        let text = Fields::of(profile).to_text();
         // tempfile makes it 0600; nothing has to be changed afterwards.
         let mut file = tempfile::Builder::new()
             .prefix(UNFINISHED)
@@ -209,7 +209,7 @@ impl Doors {
         Ok(file)
     }
 
-    /// Removes a door, a broken one too, and what killed calls have left.
+    /// Removes a profile, a broken one too, and what killed calls have left.
     pub fn remove(&self, name: &KeyName) -> Result<(), Error> {
         let path = self.path(name);
         let _turn = if self.folder.is_dir() {
@@ -218,9 +218,9 @@ impl Doors {
             None
         };
         let removed = fs::remove_file(&path);
-        match removed.and_then(|()| private::sync_folder(&self.folder)) {
+        match removed.and_then(|()| permissions::sync_folder(&self.folder)) {
             Ok(()) => Ok(()),
-            Err(why) if why.kind() == io::ErrorKind::NotFound => Err(Error::NoDoor {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Err(Error::NoProfile {
                 name: name.clone(),
                 path,
             }),
@@ -232,8 +232,8 @@ impl Doors {
         }
     }
 
-    /// Every door in the order of their names, the broken ones too. No folder: none.
-    pub fn all(&self) -> Result<Vec<Result<Door, Error>>, Error> {
+    /// Every profile in the order of their names, the broken ones too. No folder: none.
+    pub fn all(&self) -> Result<Vec<Result<Profile, Error>>, Error> {
         let failed = |why| Error::File {
             what: "read",
             path: self.folder.clone(),
@@ -243,24 +243,24 @@ impl Doors {
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(failed)?,
         };
-        let mut doors = Vec::new();
+        let mut profiles = Vec::new();
         for entry in entries {
             let file = PathBuf::from(entry.map_err(failed)?.file_name());
             // `.new-…` is what a crash may leave; the locks are hidden too.
             let hidden = file.as_os_str().as_encoded_bytes().starts_with(b".");
             if !hidden && file.extension().is_some_and(|e| e == "toml") {
-                doors.push(file);
+                profiles.push(file);
             }
         }
-        doors.sort();
+        profiles.sort();
         let load = |file: PathBuf| match file.file_stem().and_then(|s| s.to_str()?.parse().ok()) {
             Some(name) => self.load(&name),
-            None => Err(Error::BrokenDoor {
+            None => Err(Error::InvalidProfile {
                 path: self.folder.join(&file),
-                why: "the file's name is not a door's".into(),
+                why: "the file's name is not a profile's".into(),
             }),
         };
-        Ok(doors.into_iter().map(load).collect())
+        Ok(profiles.into_iter().map(load).collect())
     }
 }
 

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 /// What the person wants: the option `--address`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+pub enum AddressArg {
     /// The local address where it is global, else the packet's source.
     Auto,
     /// The packet's source, always.
@@ -24,24 +24,24 @@ pub enum Choice {
 /// The text is none of `auto`, `source` and an IP address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("neither auto, nor source, nor an IP address")]
-pub struct BadChoice;
+pub struct BadAddressArg;
 
-impl FromStr for Choice {
-    type Err = BadChoice;
+impl FromStr for AddressArg {
+    type Err = BadAddressArg;
 
-    fn from_str(text: &str) -> Result<Self, BadChoice> {
+    fn from_str(text: &str) -> Result<Self, BadAddressArg> {
         match text {
             "auto" => Ok(Self::Auto),
             "source" => Ok(Self::Source),
             ip => ip
                 .parse()
                 .map(|ip: IpAddr| Self::Given(ip.to_canonical()))
-                .map_err(|_| BadChoice),
+                .map_err(|_| BadAddressArg),
         }
     }
 }
 
-impl fmt::Display for Choice {
+impl fmt::Display for AddressArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
@@ -53,7 +53,7 @@ impl fmt::Display for Choice {
 
 /// What is done about the address in each packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signing {
+pub enum AddressBinding {
     /// None is signed.
     Never,
     /// The local one, where it is global.
@@ -69,26 +69,26 @@ pub enum Signing {
 #[error("a signed address is demanded, and the local address {0} cannot be one")]
 pub struct CannotSign(IpAddr);
 
-impl Signing {
+impl AddressBinding {
     /// For an open: what the person wants, within what the server demands. `None` where
     /// the two contradict each other.
     #[must_use]
-    pub fn for_open(choice: Choice, rule: AddressRule) -> Option<Self> {
+    pub fn for_open(choice: AddressArg, rule: AddressRule) -> Option<Self> {
         match (choice, rule) {
-            (Choice::Auto, AddressRule::Any) => Some(Self::IfGlobal),
-            (Choice::Auto, AddressRule::Signed) => Some(Self::Always),
-            (Choice::Source, AddressRule::Any) => Some(Self::Never),
-            (Choice::Source, AddressRule::Signed) => None,
-            (Choice::Given(ip), _) => Some(Self::Given(ip)),
+            (AddressArg::Auto, AddressRule::Any) => Some(Self::IfGlobal),
+            (AddressArg::Auto, AddressRule::Signed) => Some(Self::Always),
+            (AddressArg::Source, AddressRule::Any) => Some(Self::Never),
+            (AddressArg::Source, AddressRule::Signed) => None,
+            (AddressArg::Given(ip), _) => Some(Self::Given(ip)),
         }
     }
 
-    /// For a close. Unsigned unless demanded: whichever way the door was opened, what
+    /// For a close. Unsigned unless demanded: whichever way the port was opened, what
     /// was admitted is the source of this machine's packets.
     #[must_use]
-    pub fn for_close(choice: Choice, rule: AddressRule) -> Option<Self> {
+    pub fn for_close(choice: AddressArg, rule: AddressRule) -> Option<Self> {
         match (choice, rule) {
-            (Choice::Auto, AddressRule::Any) => Some(Self::Never),
+            (AddressArg::Auto, AddressRule::Any) => Some(Self::Never),
             _ => Self::for_open(choice, rule),
         }
     }
@@ -200,52 +200,55 @@ mod tests {
 
     #[test]
     fn auto_signs_the_local_address_where_it_is_global() {
-        let signing = Signing::for_open(Choice::Auto, AddressRule::Any).unwrap();
+        let signing = AddressBinding::for_open(AddressArg::Auto, AddressRule::Any).unwrap();
         assert_eq!(signing.address(ip("192.0.2.7")), Ok(Some(ip("192.0.2.7"))));
         assert_eq!(signing.address(ip("192.168.1.2")), Ok(None));
     }
 
     #[test]
     fn what_the_server_demands_is_signed_or_nothing_is_sent() {
-        let signing = Signing::for_open(Choice::Auto, AddressRule::Signed).unwrap();
+        let signing = AddressBinding::for_open(AddressArg::Auto, AddressRule::Signed).unwrap();
         assert_eq!(
             signing.address(ip("192.168.1.2")),
             Ok(Some(ip("192.168.1.2")))
         );
         assert!(signing.address(ip("127.0.0.1")).is_err());
-        assert_eq!(Signing::for_open(Choice::Source, AddressRule::Signed), None);
         assert_eq!(
-            Signing::for_close(Choice::Auto, AddressRule::Signed),
-            Some(Signing::Always)
+            AddressBinding::for_open(AddressArg::Source, AddressRule::Signed),
+            None
+        );
+        assert_eq!(
+            AddressBinding::for_close(AddressArg::Auto, AddressRule::Signed),
+            Some(AddressBinding::Always)
         );
     }
 
     #[test]
     fn source_never_signs_and_a_given_address_always() {
-        let source = Signing::for_open(Choice::Source, AddressRule::Any).unwrap();
+        let source = AddressBinding::for_open(AddressArg::Source, AddressRule::Any).unwrap();
         assert_eq!(source.address(ip("192.0.2.7")), Ok(None));
-        let given = Choice::Given(ip("203.0.113.9"));
-        let given = Signing::for_open(given, AddressRule::Any).unwrap();
+        let given = AddressArg::Given(ip("203.0.113.9"));
+        let given = AddressBinding::for_open(given, AddressRule::Any).unwrap();
         assert_eq!(given.address(ip("10.0.0.1")), Ok(Some(ip("203.0.113.9"))));
     }
 
     #[test]
     fn a_close_names_no_address_unless_told() {
-        let of = |choice| Signing::for_close(choice, AddressRule::Any);
-        assert_eq!(of(Choice::Auto), Some(Signing::Never));
+        let of = |choice| AddressBinding::for_close(choice, AddressRule::Any);
+        assert_eq!(of(AddressArg::Auto), Some(AddressBinding::Never));
         assert_eq!(
-            of(Choice::Given(ip("9.9.9.9"))),
-            Some(Signing::Given(ip("9.9.9.9")))
+            of(AddressArg::Given(ip("9.9.9.9"))),
+            Some(AddressBinding::Given(ip("9.9.9.9")))
         );
     }
 
     #[test]
     fn the_option_is_written_as_it_is_read() {
         for text in ["auto", "source", "192.0.2.7", "2001:db8::7"] {
-            assert_eq!(text.parse::<Choice>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<AddressArg>().unwrap().to_string(), text);
         }
         for text in ["", "AUTO", "192.0.2", "[::1]", "fe80::1%eth0"] {
-            assert_eq!(text.parse::<Choice>(), Err(BadChoice), "{text:?}");
+            assert_eq!(text.parse::<AddressArg>(), Err(BadAddressArg), "{text:?}");
         }
     }
 

@@ -1,13 +1,18 @@
 //! ssh's arguments and configuration.
 //!
-//! Everything of a door that gets here has been held against its grammar: no option, no
+//! Everything of a profile that gets here has been held against its grammar: no option, no
 //! space, no percent sign, no newline. What is left to quote is this program's own path.
 
-use crate::door::{Door, first_tcp};
+mod config;
+mod quote;
+pub mod relay;
+
 use crate::error::Error;
-use crate::sequence::Via;
-use crate::shell::shell_word;
+use crate::knock::sequence::Via;
+use crate::profile::{Profile, first_tcp};
+pub use config::configuration;
 use oneknock_shared::name::KeyName;
+pub use quote::shell_word;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -16,13 +21,13 @@ use std::str::FromStr;
 /// This program's name on the command line.
 const NAME: &str = "oneknock";
 
-/// Where ssh is to go: `DOOR` or `USER@DOOR`.
+/// Where ssh is to go: `PROFILE` or `USER@PROFILE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     /// The user, where one was named: `[A-Za-z0-9_][A-Za-z0-9._+@-]*`.
     pub user: Option<String>,
-    /// The door.
-    pub door: KeyName,
+    /// The profile.
+    pub profile: KeyName,
 }
 
 impl Destination {
@@ -40,10 +45,10 @@ impl Destination {
     }
 }
 
-/// With which of a door's generations ssh's connection knocks.
+/// With which of a profile's generations ssh's connection knocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knocks {
-    /// With all that the door has, by this way.
+    /// With all that the profile has, by this way.
     WithAll(Via),
     /// With the one alone that a rotation brings.
     WithNext,
@@ -53,14 +58,14 @@ impl FromStr for Destination {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let (user, door) = match text.rsplit_once('@') {
+        let (user, profile) = match text.rsplit_once('@') {
             None => (None, text),
-            Some((user, door)) => (Some(user), door),
+            Some((user, profile)) => (Some(user), profile),
         };
         let user = user.map(Self::read_user).transpose()?;
         Ok(Self {
             user,
-            door: door.parse()?,
+            profile: profile.parse()?,
         })
     }
 }
@@ -90,11 +95,11 @@ fn program() -> Result<std::path::PathBuf, Error> {
     })
 }
 
-/// The ssh port of a door: the first TCP port of the service that `open` would open.
-fn port(door: &Door) -> Result<u16, Error> {
-    let service = door.service(None)?;
+/// The ssh port of a profile: the first TCP port of the service that `open` would open.
+fn port(profile: &Profile) -> Result<u16, Error> {
+    let service = profile.service(None)?;
     first_tcp(service).ok_or_else(|| Error::NoTcp {
-        door: door.name().clone(),
+        profile: profile.name().clone(),
         service: service.name,
     })
 }
@@ -102,16 +107,16 @@ fn port(door: &Door) -> Result<u16, Error> {
 /// ssh's arguments: our own first, since ssh takes the first value that it meets for
 /// each option; then the destination, then what the person gave, as it is.
 ///
-/// The destination is the door's name, so that the person's own `Host NAME` block holds;
+/// The destination is the profile's name, so that the person's own `Host NAME` block holds;
 /// `HostName` is the host's own name, under which its key is known.
 pub fn arguments(
-    door: &Door,
+    profile: &Profile,
     to: &Destination,
     knocks: Knocks,
     program: &Path,
     more: &[OsString],
 ) -> Result<Vec<OsString>, Error> {
-    let name = door.name();
+    let name = profile.name();
     let mut arguments: Vec<String> = vec![
         "-o".into(),
         format!(
@@ -124,9 +129,9 @@ pub fn arguments(
             }
         ),
         "-o".into(),
-        format!("HostName={}", door.invitation.host),
+        format!("HostName={}", profile.invitation.host),
     ];
-    let port = port(door)?;
+    let port = port(profile)?;
     if port != 22 {
         arguments.extend(["-o".into(), format!("Port={port}")]);
     }
@@ -142,19 +147,24 @@ pub fn arguments(
 }
 
 /// Becomes ssh; where a program cannot, runs it and gives its exit status.
-pub fn run(door: &Door, to: &Destination, via: Via, more: &[OsString]) -> Result<ExitCode, Error> {
-    become_ssh(command(door, to, Knocks::WithAll(via), more)?)
+pub fn run(
+    profile: &Profile,
+    to: &Destination,
+    via: Via,
+    more: &[OsString],
+) -> Result<ExitCode, Error> {
+    become_ssh(command(profile, to, Knocks::WithAll(via), more)?)
 }
 
-/// The command that runs ssh through the door.
+/// The command that runs ssh through the profile.
 pub fn command(
-    door: &Door,
+    profile: &Profile,
     to: &Destination,
     knocks: Knocks,
     more: &[OsString],
 ) -> Result<Command, Error> {
     let mut ssh = Command::new("ssh");
-    ssh.args(arguments(door, to, knocks, &program()?, more)?);
+    ssh.args(arguments(profile, to, knocks, &program()?, more)?);
     Ok(ssh)
 }
 
@@ -175,69 +185,14 @@ fn become_ssh(mut ssh: Command) -> Result<ExitCode, Error> {
     Ok(ExitCode::from(code))
 }
 
-/// The `ssh_config` block for a door, and in comments the other form.
-pub fn configuration(door: &Door) -> Result<String, Error> {
-    let program = program()?;
-    if is_in_path(&program) {
-        return block(door, Path::new(NAME));
-    }
-    block(door, &program)
-}
-
-/// An empty line first: a file may end without one.
-fn block(door: &Door, program: &Path) -> Result<String, Error> {
-    let (name, host) = (door.name(), &door.invitation.host);
-    let port = match port(door)? {
-        22 => String::new(),
-        port => format!("    Port {port}\n"),
-    };
-    let word = proxy_word(program)?;
-    // Between double quotes ssh's own reader takes these two for itself.
-    let quoted = word.replace('\\', r"\\").replace('"', r#"\""#);
-    let commented = if port.is_empty() {
-        port.clone()
-    } else {
-        format!("# {port}")
-    };
-    Ok(format!(
-        "
-Host {name}
-    HostName {host}
-{port}    ProxyCommand {word} proxy {name} %h %p
-
-# Or without a relay: the door is opened, then ssh connects by itself.
-# Match host {name} exec \"{quoted} open {name}\"
-#     HostName {host}
-{commented}"
-    ))
-}
-
-/// Whether the plain word `oneknock`, as a shell looks it up, is this very program.
-fn is_in_path(program: &Path) -> bool {
-    let file = format!("{NAME}{}", std::env::consts::EXE_SUFFIX);
-    let Some(path) = std::env::var_os("PATH") else {
-        return false;
-    };
-    let found = std::env::split_paths(&path)
-        .map(|dir| dir.join(&file))
-        .find(|p| p.is_file());
-    match (
-        found.and_then(|p| p.canonicalize().ok()),
-        program.canonicalize(),
-    ) {
-        (Some(found), Ok(program)) => found == program,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use oneknock_shared::invitation::Invitation;
     use oneknock_shared::port::Ports;
 
-    fn door(host: &str, ports: &[&str]) -> Door {
-        let rows = include_str!("../../shared/tests/data/invitations.json");
+    pub(crate) fn profile(host: &str, ports: &[&str]) -> Profile {
+        let rows = include_str!("../../../shared/tests/data/invitations.json");
         let line = rows
             .split('"')
             .find(|text| text.starts_with("oneknock1:"))
@@ -245,17 +200,17 @@ mod tests {
         let mut invitation: Invitation = line.parse().unwrap();
         invitation.host = host.parse().unwrap();
         invitation.services[0].ports = ports.iter().map(|p| p.parse::<Ports>().unwrap()).collect();
-        Door {
+        Profile {
             invitation,
             next: None,
             begun: None,
         }
     }
 
-    fn texts(door: &Door, to: &str, program: &str, more: &[&str]) -> Vec<String> {
+    fn texts(profile: &Profile, to: &str, program: &str, more: &[&str]) -> Vec<String> {
         let more: Vec<OsString> = more.iter().map(OsString::from).collect();
         let all = arguments(
-            door,
+            profile,
             &to.parse().unwrap(),
             Knocks::WithAll(Via::Auto),
             Path::new(program),
@@ -267,9 +222,14 @@ mod tests {
 
     #[test]
     fn ssh_gets_the_proxy_the_hosts_own_name_and_what_the_person_gave() {
-        let door = door("home.example.org", &["tcp/22"]);
+        let profile = profile("home.example.org", &["tcp/22"]);
         assert_eq!(
-            texts(&door, "home", "/usr/bin/oneknock", &["-v", "echo", "a b"]),
+            texts(
+                &profile,
+                "home",
+                "/usr/bin/oneknock",
+                &["-v", "echo", "a b"]
+            ),
             [
                 "-o",
                 "ProxyCommand=/usr/bin/oneknock proxy home %h %p",
@@ -285,19 +245,19 @@ mod tests {
 
     #[test]
     fn another_port_a_user_and_an_ipv6_literal() {
-        let door = door("2001:db8::7", &["udp/53", "tcp/2222-2230"]);
+        let profile = profile("2001:db8::7", &["udp/53", "tcp/2222-2230"]);
         assert_eq!(
-            texts(&door, "me@home", "/usr/bin/oneknock", &[])[2..],
+            texts(&profile, "me@home", "/usr/bin/oneknock", &[])[2..],
             ["-o", "HostName=2001:db8::7", "-o", "Port=2222", "me@home"]
         );
     }
 
     #[test]
     fn a_service_without_tcp_is_no_ssh() {
-        let door = door("home.example.org", &["udp/53"]);
+        let profile = profile("home.example.org", &["udp/53"]);
         let to = "home".parse().unwrap();
         assert!(matches!(
-            arguments(&door, &to, Knocks::WithNext, Path::new("x"), &[]),
+            arguments(&profile, &to, Knocks::WithNext, Path::new("x"), &[]),
             Err(Error::NoTcp { .. })
         ));
     }
@@ -334,29 +294,8 @@ mod tests {
         }
         let both: Destination = "a@b.example@home".parse().unwrap();
         assert_eq!(
-            (both.user.as_deref(), both.door.as_str()),
+            (both.user.as_deref(), both.profile.as_str()),
             (Some("a@b.example"), "home")
-        );
-    }
-
-    #[test]
-    fn the_block_is_what_ssh_config_takes() {
-        let text = block(
-            &door("home.example.org", &["tcp/2222"]),
-            Path::new("oneknock"),
-        )
-        .unwrap();
-        assert_eq!(
-            text,
-            "\nHost home\n    \
-                 HostName home.example.org\n    \
-                 Port 2222\n    \
-                 ProxyCommand oneknock proxy home %h %p\n\
-             \n\
-             # Or without a relay: the door is opened, then ssh connects by itself.\n\
-             # Match host home exec \"oneknock open home\"\n\
-             #     HostName home.example.org\n\
-             #     Port 2222\n"
         );
     }
 }
