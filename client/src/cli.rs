@@ -99,22 +99,7 @@ pub enum Command {
     /// Knock, connect, and relay standard input and output: ssh's `ProxyCommand`
     ///
     /// In `ssh_config`: `ProxyCommand oneknock proxy PROFILE %h %p`
-    Proxy {
-        /// The profile's name
-        name: KeyName,
-        /// Where to knock and connect, instead of the profile's host
-        #[arg(requires = "port")]
-        host: Option<Host>,
-        /// The TCP port to connect to; the service that has it is opened
-        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
-        port: Option<u16>,
-        /// By which way: auto, packet or sequence, as of open
-        #[arg(long, value_name = "WAY", default_value = "auto")]
-        via: Via,
-        /// With the generation alone that a rotation brings
-        #[arg(long, hide = true)]
-        next: bool,
-    },
+    Proxy(Proxy),
     /// Knock, and run ssh through the open port
     ///
     /// Your own `Host PROFILE` block in `ssh_config` holds. The exit status is ssh's; 127 where
@@ -171,16 +156,45 @@ pub struct Open {
     #[command(flatten)]
     #[allow(missing_docs)] // A comment here would become the command's help.
     pub way: Way,
-    /// By which way: auto (the packet, and where the port does not open in a few seconds
-    /// the weaker port sequence, if the profile has one), packet, or sequence
-    #[arg(long, value_name = "WAY", default_value = "auto")]
+    /// Knock method: auto (the packet, then a rolling port sequence; a fixed one only where the
+    /// profile's file says fallback = "sequence"), packet, or sequence
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub via: Via,
     /// Knock once, and do not wait for the port to answer
     #[arg(long)]
     pub no_wait: bool,
+    /// How long a connection that says nothing has to stand before it counts as open; a
+    /// service called ssh, or on port 22, has to send its version
+    #[arg(long, value_name = "TIME", default_value = "350ms", value_parser = settle)]
+    pub settle: Duration,
     /// When to give up, such as 10s
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub timeout: Duration,
+}
+
+/// The arguments of `proxy`.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// The profile's name
+    pub name: KeyName,
+    /// Where to knock and connect, instead of the profile's host
+    #[arg(requires = "port")]
+    pub host: Option<Host>,
+    /// The TCP port to connect to; the service that has it is opened
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Knock method: auto, packet or sequence, as for open
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
+    pub via: Via,
+    /// How long a connection that says nothing has to stand before it counts as open
+    #[arg(long, value_name = "TIME", default_value = "350ms", value_parser = settle)]
+    pub settle: Duration,
+    #[command(flatten)]
+    #[allow(missing_docs)] // A comment here would become the command's help.
+    pub families: Families,
+    /// With the generation alone that a rotation brings
+    #[arg(long, hide = true)]
+    pub next: bool,
 }
 
 /// The arguments of `sequence`.
@@ -298,6 +312,13 @@ fn delay(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).ok();
     time.filter(|time| range.contains(time))
         .ok_or_else(|| "write it as 100ms or 1s, from 1ms to 1m".into())
+}
+
+/// From nothing at all to what a person waits for.
+fn settle(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).ok();
+    time.filter(|time| *time <= Duration::from_secs(60))
+        .ok_or_else(|| "write it as 350ms or 2s, from 0s to 1m".into())
 }
 
 /// Long enough for one attempt, short enough for a person to wait.

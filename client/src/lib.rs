@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
         Err(mistake) => Err(error::Error::usage(&mistake)),
     };
     result.unwrap_or_else(|error| {
-        ui::message::say(&error.to_string());
+        ui::message::error(&error.to_string());
         error
             .hints()
             .iter()

@@ -16,7 +16,7 @@ fn every_valid_invitation_makes_a_door_and_no_other_leaves_a_trace() {
             assert_eq!((done.code, &*done.out), (Some(0), ""), "{row}: {done:?}");
             // What was written is read as the same profile.
             let again = home.run(&["import", "--name", "x"], line);
-            assert_eq!(again.err, "oneknock: profile x is there already\n", "{row}");
+            assert_eq!(again.err, "note: profile x is there already\n", "{row}");
         } else {
             done.is_refusal();
             assert!(home.files().is_empty(), "{row}: {:?}", home.files());
@@ -147,7 +147,7 @@ fn a_door_is_never_overwritten_unasked() {
     assert_eq!(fs::read(home.profile("home")).unwrap(), before);
     // Nor is a broken one.
     fs::write(home.profile("home"), "x").unwrap();
-    home.run(&["import"], &first.to_line()).is_refusal();
+    home.run(&["import"], &first.to_line()).is_invalid();
     assert_eq!(fs::read(home.profile("home")).unwrap(), b"x");
     assert_eq!(names_beside(&home.profile("home")), [".lock", "home.toml"]);
 }

@@ -54,7 +54,7 @@ fn a_door_is_private_and_one_that_is_not_is_refused() {
     for bad in [0o644, 0o640, 0o660, 0o602] {
         fs::set_permissions(&file, PermissionsExt::from_mode(bad)).unwrap();
         let done = home.run(&["open", "home"], "");
-        assert!(done.is_refusal().contains("home.toml"));
+        assert!(done.is_invalid().contains("home.toml"));
         assert!(
             done.err.contains(&format!("chmod 600 {}", file.display())),
             "{done:?}"
@@ -63,7 +63,7 @@ fn a_door_is_private_and_one_that_is_not_is_refused() {
     fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     fs::set_permissions(folder, PermissionsExt::from_mode(0o770)).unwrap();
     let done = home.run(&["show", "home"], "");
-    done.is_refusal();
+    done.is_invalid();
     assert!(
         done.err
             .contains(&format!("hint: chmod 700 {}", folder.display())),
@@ -99,7 +99,7 @@ fn a_broken_door_is_named_with_line_or_field_and_never_shows_the_secret() {
         assert_ne!(bad, good);
         fs::write(home.profile("home"), &bad).unwrap();
         let done = home.run(&["show", "home"], "");
-        let line = done.is_refusal();
+        let line = done.is_invalid();
         assert!(
             line.contains("home.toml: ") && line.contains(says),
             "{says}: {line}"
@@ -119,7 +119,7 @@ fn list_prints_the_good_doors_and_names_the_broken_ones() {
         fs::set_permissions(home.profile("broken"), PermissionsExt::from_mode(0o600)).unwrap();
     }
     let done = home.run(&["list"], "");
-    assert_eq!(done.code, Some(2), "{done:?}");
+    assert_eq!(done.code, Some(3), "{done:?}");
     assert!(done.out.contains("home  home.example.org"), "{done:?}");
     assert!(done.err.contains("broken.toml: line 1: "), "{done:?}");
     assert!(!done.err.contains("crash"), "{done:?}");
@@ -173,7 +173,7 @@ fn what_may_have_been_meant_is_a_hint() {
     let done = Home::new().run(&["opne"], "");
     assert_eq!(done.code, Some(2), "{done:?}");
     let lines: Vec<&str> = done.err.lines().collect();
-    assert_eq!(lines[0], "oneknock: unrecognized subcommand 'opne'");
+    assert_eq!(lines[0], "error: unrecognized subcommand 'opne'");
     assert!(
         lines[1].starts_with("hint: ") && lines[1].contains("'open'"),
         "{done:?}"
@@ -233,10 +233,7 @@ fn where_there_is_no_ssh_it_says_so_with_status_127() {
         .output();
     let done = common::Done::from(done.unwrap());
     assert_eq!(done.code, Some(127), "{done:?}");
-    assert!(
-        done.err.starts_with("oneknock: cannot run ssh: "),
-        "{done:?}"
-    );
+    assert!(done.err.starts_with("error: cannot run ssh: "), "{done:?}");
 }
 
 #[cfg(unix)]

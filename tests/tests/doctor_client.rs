@@ -56,7 +56,7 @@ fn the_likely_cause_is_the_one_that_was_made() {
     let site = site("yes");
     site.ctl(&["guard"]).ok();
     // Nobody listens, and the server's machine says so.
-    assert!(likely(&site).contains("oneknockd does not run"));
+    assert!(likely(&site).contains("oneknockd is not running"));
     let server = &site.lab.server;
     server.nft(
         "table inet mine { chain input { type filter hook input priority 0
@@ -71,7 +71,7 @@ fn the_likely_cause_is_the_one_that_was_made() {
         }
         }",
     );
-    assert!(likely(&site).contains("a firewall on this machine"));
+    assert!(likely(&site).contains("a firewall on this computer"));
     site.lab.laptop.nft("delete table inet own");
     site.lab.laptop.ip_batch("link set eth0 down\n");
     assert!(likely(&site).contains("not online"));
@@ -90,7 +90,7 @@ fn what_rejects_a_knock_is_told_from_what_drops_it_over_either_family() {
     for to in site.lab.server.addresses() {
         site.lab.name_server(&site.lab.laptop, &[to]);
         let said = site.oneknock(&["doctor", "home"]).out;
-        let seen = format!("knock    a firewall on the way to {to} rejects udp/45123");
+        let seen = format!("knock    {to}: a firewall on the way rejects udp/45123");
         assert!(said.contains(&seen), "{said}");
         assert!(likely(&site).contains("a firewall rejects udp/45123"));
     }
@@ -163,7 +163,7 @@ fn behind_a_nat_it_says_so_and_what_a_server_that_wants_the_address_makes_of_it(
     lab.laptop.run_with(&import, &line).ok();
     let said = site.oneknock(&["doctor", "strict"]);
     assert_eq!(said.code, Some(1), "{said}");
-    let cause = "likely   the server demands the address in the packet";
+    let cause = "likely   the server demands this computer's address in the packet";
     assert!(said.out.contains(cause), "{said}");
 }
 
@@ -174,7 +174,7 @@ fn for_udp_alone_it_knocks_and_says_that_nothing_can_be_seen() {
     site.import(&site.lab.laptop, &key, "home");
     let _daemon = site.daemon();
     let said = site.oneknock(&["doctor", "home"]).ok();
-    assert!(said.contains("192.0.2.10: sent, for udp alone"), "{said}");
+    assert!(said.contains("192.0.2.10: sent (UDP only"), "{said}");
     assert!(!said.contains("likely"), "{said}");
     let laptop = site.lab.laptop.v4.into();
     wait::until_true("the grant", || site.admits("game", laptop));

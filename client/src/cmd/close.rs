@@ -1,14 +1,14 @@
-//! `oneknock close`.
+//! `oneknock close`: end this key's grants for this computer.
 
-use super::{TIMEOUT, bound, knock_once, signing};
+use super::{TIMEOUT, bound, signing};
 use crate::cli::Close;
 use crate::error::Error;
 use crate::knock::address::AddressBinding;
-use crate::knock::attempt::KnockPlan;
 use crate::knock::packet::KnockRequest;
+use crate::knock::plan::KnockPlan;
 use crate::knock::resolve::resolve;
 use crate::profile::Profile;
-use crate::ui::message::say;
+use crate::ui::message::{note, warning};
 use oneknock_shared::knock::Action;
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ pub async fn run(profile: &Profile, wanted: &Close) -> Result<(), Error> {
     let of = &profile.invitation;
     let choice = wanted.way.address;
     let signing = signing(profile, choice, AddressBinding::for_close)?;
-    let (from, family) = bound(choice, wanted.way.family());
-    let round = KnockPlan {
-        knocker: KnockRequest {
+    let (from, family) = bound(choice, wanted.way.family())?;
+    let plan = KnockPlan {
+        request: KnockRequest {
             keys: profile.keys(),
             action: Action::Close,
             service,
@@ -35,13 +35,29 @@ pub async fn run(profile: &Profile, wanted: &Close) -> Result<(), Error> {
         port: of.port,
         signing,
     };
-    knock_once(&round)?;
+    let errors = knock_all(&plan);
+    if errors.len() == plan.addresses.len() {
+        return Err(Error::NotSent { errors });
+    }
+    for error in errors {
+        warning(&format!("no packet was sent to {error}"));
+    }
     tokio::time::sleep(CLOSE_AGAIN).await;
     // What could not be sent was named the first time.
-    let _ = round.knock_once();
-    say(&format!(
-        "asked {} to close the port; the server never answers",
+    let _ = knock_all(&plan);
+    note(&format!(
+        "asked {} to close (the server never answers, so the result cannot be verified)",
         profile.name()
     ));
     Ok(())
+}
+
+/// Sends a packet to each address; what kept those from being sent that were not.
+fn knock_all(plan: &KnockPlan) -> Vec<String> {
+    let send = |address: &std::net::IpAddr| {
+        let server = (*address, plan.port).into();
+        let sent = plan.request.knock(server, plan.signing);
+        Some(format!("{address}: {}", sent.err()?))
+    };
+    plan.addresses.iter().filter_map(send).collect()
 }

@@ -4,7 +4,7 @@ use super::services;
 use crate::error::Error;
 use crate::profile::import::{self, Imported};
 use crate::profile::store::ProfileStore;
-use crate::ui::message::{hint, say};
+use crate::ui::message::{hint, note};
 use oneknock_shared::invitation::Invitation;
 use oneknock_shared::name::KeyName;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub fn run(
     match import::import(profiles, import::read(source, &from)?, name, may_replace)? {
         Imported::New(profile) => {
             let (name, host) = (profile.name(), &profile.invitation.host);
-            say(&format!(
+            note(&format!(
                 "profile {name} leads to {host}: {}",
                 services(&profile)
             ));
@@ -29,8 +29,8 @@ pub fn run(
             let verb = if ssh { "ssh" } else { "open" };
             hint(&format!("oneknock {verb} {name}"));
         }
-        Imported::Already(profile) => say(&format!("profile {} is there already", profile.name())),
-        Imported::Renewed(profile, changed) => say(&format!(
+        Imported::Already(profile) => note(&format!("profile {} is there already", profile.name())),
+        Imported::Renewed(profile, changed) => note(&format!(
             "profile {} has the same secret, and takes over what is new: {}",
             profile.name(),
             changed.join(", ")
@@ -38,14 +38,14 @@ pub fn run(
         Imported::Replaced { profile, before } => {
             let of =
                 |i: &Invitation| format!("{}, key {} generation {}", i.host, i.key, i.generation);
-            say(&format!(
+            note(&format!(
                 "profile {} leads to {} now, in the place of {}",
                 profile.name(),
                 of(&profile.invitation),
                 of(&before.invitation)
             ));
             if let Some(next) = before.next {
-                say(&format!("gone too: the rotation to {}", of(&next)));
+                note(&format!("gone too: the rotation to {}", of(&next)));
             }
         }
     }

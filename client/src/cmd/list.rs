@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::knock::packet;
 use crate::profile::expiry;
 use crate::profile::store::ProfileStore;
-use crate::ui::message::{hint, say};
+use crate::ui::message::{self, hint, note};
 use std::fmt::Write as _;
 
 pub fn run(profiles: &ProfileStore) -> Result<(), Error> {
@@ -28,7 +28,7 @@ pub fn run(profiles: &ProfileStore) -> Result<(), Error> {
             }
             Err(error) => {
                 broken += 1;
-                say(&error.to_string());
+                message::error(&error.to_string());
                 error.hints().iter().for_each(|h| hint(h));
             }
         }
@@ -36,11 +36,11 @@ pub fn run(profiles: &ProfileStore) -> Result<(), Error> {
     if rows.len() > 1 {
         print(&table(&rows))?;
     } else if broken == 0 {
-        say("there is no profile yet");
+        note("there is no profile yet");
         hint("oneknock import makes one from an invitation");
     }
     for (warning, what_to_do) in warnings {
-        say(&warning);
+        message::warning(&warning);
         hint(&what_to_do);
     }
     if broken > 0 {

@@ -14,13 +14,13 @@ mod show;
 use crate::cli::{self, Command};
 use crate::error::Error;
 use crate::knock::address::{self, AddressArg, AddressBinding};
-use crate::knock::attempt::KnockPlan;
 use crate::knock::resolve::Family;
 use crate::knock::sequence::Via;
 use crate::profile::Profile;
+use crate::profile::state::StateDir;
 use crate::profile::store::ProfileStore;
 use crate::ssh;
-use crate::ui::message::say;
+use crate::ui::message::note;
 use oneknock_shared::invitation::AddressRule;
 use oneknock_shared::knock::is_admissible;
 use std::io::{self, Write as _};
@@ -45,25 +45,25 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Show { name } => show::run(&profiles, &name)?,
         Command::Remove { name } => {
             profiles.remove(&name)?;
-            say(&format!("profile {name} is removed"));
+            StateDir::of_this_user().remove(&name);
+            note(&format!("removed profile {name}"));
         }
-        Command::Open(wanted) => in_runtime(open::run(&profiles.load(&wanted.name)?, &wanted))?,
+        Command::Open(wanted) => in_runtime(open::run(
+            &wanted.name,
+            &profiles.load(&wanted.name)?,
+            &wanted,
+        ))?,
         Command::Sequence(wanted) => in_runtime(sequence::run(&wanted))?,
         Command::Close(wanted) => in_runtime(close::run(&profiles.load(&wanted.name)?, &wanted))?,
-        Command::Proxy {
-            name,
-            host,
-            port,
-            mut via,
-            next,
-        } => {
-            let mut profile = profiles.load(&name)?;
-            if next {
-                profile.invitation = profile.next.take().ok_or(Error::NoNext(name))?;
+        Command::Proxy(mut wanted) => {
+            let mut profile = profiles.load(&wanted.name)?;
+            if wanted.next {
+                let none = || Error::NoNext(wanted.name.clone());
+                profile.invitation = profile.next.take().ok_or_else(none)?;
                 // A sequence says nothing of the new generation.
-                via = Via::Packet;
+                wanted.via = Via::Packet;
             }
-            proxy::run(&profile, host.as_ref(), port, via)?;
+            proxy::run(&profile, &wanted)?;
         }
         Command::Doctor { name } => {
             let profile = profiles.load(&name)?;
@@ -129,24 +129,23 @@ fn signing(
 }
 
 /// The local address to send from where one was given, and the family that it demands.
-fn bound(choice: AddressArg, family: Family) -> (Option<IpAddr>, Family) {
-    match choice {
-        AddressArg::Given(ip) if address::is_here(ip) => {
-            let own = if ip.is_ipv4() { Family::V4 } else { Family::V6 };
-            (Some(ip), if family == Family::Any { own } else { family })
-        }
-        _ => (None, family),
+fn bound(choice: AddressArg, family: Family) -> Result<(Option<IpAddr>, Family), Error> {
+    let AddressArg::Given(ip) = choice else {
+        return Ok((None, family));
+    };
+    if !address::is_here(ip) {
+        return Ok((None, family));
     }
-}
-
-/// Sends a packet to each address; those that got none are named. At least one did.
-fn knock_once(round: &KnockPlan) -> Result<(), Error> {
-    let (sent, troubles) = round.knock_once();
-    if sent == 0 {
-        return Err(Error::NotSent { troubles });
+    match (ip.is_ipv4(), family) {
+        (true, Family::V6) => Err(Error::OtherFamily {
+            address: ip,
+            family: "IPv6",
+        }),
+        (false, Family::V4) => Err(Error::OtherFamily {
+            address: ip,
+            family: "IPv4",
+        }),
+        (true, _) => Ok((Some(ip), Family::V4)),
+        (false, _) => Ok((Some(ip), Family::V6)),
     }
-    for trouble in troubles {
-        say(&format!("no packet was sent to {trouble}"));
-    }
-    Ok(())
 }

@@ -21,7 +21,7 @@ use crate::profile::Profile;
 use crate::profile::import;
 use crate::profile::store::ProfileStore;
 use crate::ssh::{self, Destination, Knocks};
-use crate::ui::message::{hint, say};
+use crate::ui::message::{hint, note, warning};
 use oneknock_shared::invitation::Invitation;
 use serde::Deserialize;
 use std::ffi::OsString;
@@ -41,13 +41,13 @@ pub fn rotate(profiles: &ProfileStore, wanted: &Rotate) -> Result<(), Error> {
     let mut profile = profiles.load(&wanted.name)?;
     if let Some(next) = &profile.next {
         let number = next.generation;
-        say(&format!(
+        note(&format!(
             "a rotation to generation {number} is under way: completing it"
         ));
         match finish(profiles, &profile, wanted) {
             Err(error @ Error::Unfinished { .. }) if has_ended(&profile, next, wanted)? => {
-                say(&error.to_string());
-                say("asking for another one");
+                warning(&error.to_string());
+                note("asking for another one");
             }
             other => return other,
         }
@@ -156,9 +156,10 @@ fn finish(profiles: &ProfileStore, profile: &Profile, wanted: &Rotate) -> Result
         invitation: next.clone(),
         next: None,
         begun: None,
+        falls_back: profile.falls_back,
     };
     profiles.replace(&done)?;
-    say(&format!(
+    note(&format!(
         "profile {} has a new secret, generation {}; the old one has ended",
         profile.name(),
         next.generation

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::knock::connect::walk_once;
 use crate::knock::resolve::resolve;
 use crate::knock::sequence::{Steps, Walk};
-use crate::ui::message::say;
+use crate::ui::message::note;
 
 pub async fn run(wanted: &Sequence) -> Result<(), Error> {
     let addresses = resolve(&wanted.host, wanted.families.family(), TIMEOUT).await?;
@@ -20,7 +20,7 @@ pub async fn run(wanted: &Sequence) -> Result<(), Error> {
     };
     walk_once(&walk).await?;
     let (count, host) = (wanted.steps.len(), &wanted.host);
-    say(&format!(
+    note(&format!(
         "sent {count} steps to {host}; what they open cannot be seen from here"
     ));
     Ok(())

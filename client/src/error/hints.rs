@@ -1,6 +1,9 @@
 //! What a person can do about an error.
 
 use super::Error;
+use crate::knock::engine::{EndpointOutcome, Refusal};
+use oneknock_shared::name::KeyName;
+use std::net::IpAddr;
 
 impl Error {
     /// What to do about it, a line each.
@@ -45,35 +48,60 @@ impl Error {
                 vec!["the port opens with either; run it again to complete it, or if it never does, bring over what \"oneknockctl key invite\" prints at the server, and: oneknock import --replace".into()]
             }
             Self::Ssh(_) => vec!["install OpenSSH's client".into()],
-            Self::NotOpen {
-                port,
-                clock,
-                knock_refused,
-                ..
-            } => {
-                let at_server = format!(
-                    "does oneknockd run at the server? The answer came that nothing takes knocks on udp/{port}; at the server, oneknockctl status tells"
-                );
-                let rest = [
-                    format!("is the server up, and does its router forward udp/{port} and the service's port to it?"),
-                    format!("is the clock right? Here it is {clock}"),
-                    "at the server, oneknockctl why and oneknockd's log say why a knock of a known key was refused; where they say nothing, the packet did not arrive, or its key is not the server's any more".into(),
-                ];
-                let first = knock_refused.then_some(at_server);
-                first.into_iter().chain(rest).collect()
-            }
-            Self::SequenceInVain { .. } => vec![
-                "does the server's router forward every port of the sequence, and the service's, and leave the sources as they are?".into(),
-                "a step that was lost, or a connection to another port of the server, costs this machine's address a penalty there: wait a minute without one, and try again".into(),
+            Self::NoAnswer {
+                by_sequence: true, ..
+            } => vec![
+                "the server's router has to forward every port of the sequence and the service's, and keep source addresses".into(),
+                "a lost step, or a connection to another port of the server, costs this computer's address a penalty there: wait a minute and try again".into(),
             ],
+            Self::NoAnswer {
+                profile,
+                knock_port,
+                clock,
+                endpoints,
+                ..
+            } => no_answer(profile, *knock_port, clock, endpoints),
+            Self::KnockRefused { knock_port, .. } => vec![nothing_listens(*knock_port)],
+            Self::NotSent { .. } => {
+                vec!["check that this computer is online and has an address of that family".into()]
+            }
             Self::NoSequence { .. } => vec![
                 "where the server has one, its administrator gives a new invitation with it: oneknockctl key invite NAME (a key that is to sign its address, or may open for less, has none: oneknockctl check)".into(),
             ],
-            Self::NothingListens { port, .. } => vec![
-                format!("the knock was probably accepted, and the service is down: is it running at the server, on tcp/{port}?"),
-                format!("a router in front that does not pass tcp/{port} on may refuse it in the server's place"),
+            Self::PortRefused { port, .. } => vec![
+                format!("check on the server that the service is running on tcp/{port}"),
+                format!("a router that does not forward tcp/{port} may refuse it in the server's place"),
             ],
             _ => Vec::new(),
         }
     }
+}
+
+fn nothing_listens(knock_port: u16) -> String {
+    format!(
+        "oneknockd is not running, or the router forwards udp/{knock_port} elsewhere: run \"oneknockctl status\" on the server"
+    )
+}
+
+fn no_answer(
+    profile: &KeyName,
+    knock_port: u16,
+    clock: &str,
+    endpoints: &[(IpAddr, EndpointOutcome)],
+) -> Vec<String> {
+    let any = |wanted: &EndpointOutcome| endpoints.iter().any(|(_, outcome)| outcome == wanted);
+    let mut hints = Vec::new();
+    if any(&EndpointOutcome::KnockRefused(Refusal::PortUnreachable)) {
+        hints.push(nothing_listens(knock_port));
+    }
+    if any(&EndpointOutcome::Mute) || any(&EndpointOutcome::Closed) {
+        hints.push("something on the way answers in the server's place, such as a transparent proxy; the server sees another address then: run \"oneknockctl why\" there".into());
+    }
+    hints.extend([
+        format!("check that the server is up, and that its router forwards udp/{knock_port} and the service's port to it"),
+        format!("check this computer's clock (it says {clock}); knocks that are off by more than 30 s are rejected"),
+        "on the server run \"oneknockctl why\"; if it lists nothing, the packet never arrived, or this key was removed".into(),
+        format!("oneknock doctor {profile} looks for the cause from here"),
+    ]);
+    hints
 }

@@ -1,14 +1,12 @@
-//! What is said to the person, and the exit status.
+//! Everything that ends a command: its words, its code and its exit status.
 //!
-//! - `oneknock: what happened: why`, one line on standard error, lower case, no full
-//!   stop.
-//! - A line `hint: what to do` for each thing that there is to do.
-//! - Files, fields and addresses are named; a secret is never repeated, and what came
-//!   from elsewhere cannot bring control characters to the terminal.
-//! - 2: usage or configuration, nothing was tried. 1: tried and failed.
+//! Exit status, the same for every command: 0 done, 1 failed, 2 usage, 3 configuration
+//! invalid. `oneknock ssh` gives ssh's own, and 127 where there is no ssh.
 
 mod hints;
 
+use crate::knock::connect::describe;
+use crate::knock::engine::EndpointOutcome;
 use oneknock_shared::invitation::BadInvitation;
 use oneknock_shared::name::{BadName, Host, KeyName, ServiceName};
 use oneknock_shared::port::Ports;
@@ -165,30 +163,47 @@ pub enum Error {
         why: String,
     },
     /// No packet could be sent.
-    #[error("no packet could be sent: {}", texts(troubles))]
+    #[error("no packet could be sent: {}", texts(errors))]
     NotSent {
         /// One for each address.
-        troubles: Vec<String>,
+        errors: Vec<String>,
     },
     /// The port did not open in time.
     #[error(
-        "profile {profile} did not open within {}: {}",
-        humantime::format_duration(*timeout),
-        texts(troubles)
+        "{profile}: tcp/{port} still unreachable after {} ({})",
+        seconds(*timeout),
+        texts(&describe(endpoints, *knock_port, Some(*port)))
     )]
-    NotOpen {
+    NoAnswer {
         /// The profile.
         profile: KeyName,
         /// How long it was tried.
         timeout: Duration,
-        /// The UDP port that was knocked on.
+        /// The TCP port that was tried.
         port: u16,
+        /// The UDP port that was knocked on.
+        knock_port: u16,
         /// This machine's time, in UTC.
         clock: String,
-        /// An address says that nothing takes knocks there.
-        knock_refused: bool,
-        /// One for each address.
-        troubles: Vec<String>,
+        /// Whether the port sequence came last.
+        by_sequence: bool,
+        /// What is known of each address.
+        endpoints: Vec<(IpAddr, EndpointOutcome)>,
+    },
+    /// The knock left, and it is known that nothing takes it.
+    #[error(
+        "{profile}: the knock for {service} was refused ({})",
+        texts(&describe(endpoints, *knock_port, None))
+    )]
+    KnockRefused {
+        /// The profile.
+        profile: KeyName,
+        /// The service.
+        service: ServiceName,
+        /// The UDP port that was knocked on.
+        knock_port: u16,
+        /// What is known of each address.
+        endpoints: Vec<(IpAddr, EndpointOutcome)>,
     },
     /// The profile has no port sequence for the service.
     #[error("profile {profile} has no port sequence{}", service.map(|s| format!(" for {s}")).unwrap_or_default())]
@@ -198,29 +213,26 @@ pub enum Error {
         /// The service.
         service: Option<ServiceName>,
     },
-    /// The port did not open by its sequence.
-    #[error(
-        "profile {profile} did not open within {}, by its port sequence last: {}",
-        humantime::format_duration(*timeout),
-        texts(troubles)
-    )]
-    SequenceInVain {
-        /// The profile.
-        profile: KeyName,
-        /// How long it was tried.
-        timeout: Duration,
-        /// One for each address.
-        troubles: Vec<String>,
-    },
     /// The port answers, and refuses.
-    #[error("nothing listens behind profile {profile}: {}", texts(troubles))]
-    NothingListens {
+    #[error(
+        "{profile}: the knock was probably accepted, but tcp/{port} is refused ({})",
+        texts(&endpoints.iter().map(|(address, _)| address).collect::<Vec<_>>())
+    )]
+    PortRefused {
         /// The profile.
         profile: KeyName,
         /// The port that was tried.
         port: u16,
-        /// One for each address.
-        troubles: Vec<String>,
+        /// What is known of each address.
+        endpoints: Vec<(IpAddr, EndpointOutcome)>,
+    },
+    /// `-4` or `-6`, and an address of the other family.
+    #[error("{address} is not an address of {family}, which is asked for")]
+    OtherFamily {
+        /// The address that was given.
+        address: IpAddr,
+        /// The family that was asked for.
+        family: &'static str,
     },
     /// The connection broke, or standard input or output did.
     #[error("{what}: {why}")]
@@ -299,11 +311,17 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> u8 {
         match self {
+            Self::File { what: "read", .. }
+            | Self::InvalidProfile { .. }
+            | Self::Unsafe { .. }
+            | Self::SomeBroken(_)
+            | Self::NoHome => 3,
             Self::NoAddress { .. }
+            | Self::File { .. }
             | Self::NotSent { .. }
-            | Self::NotOpen { .. }
-            | Self::SequenceInVain { .. }
-            | Self::NothingListens { .. }
+            | Self::NoAnswer { .. }
+            | Self::KnockRefused { .. }
+            | Self::PortRefused { .. }
             | Self::Relay { .. }
             | Self::NotRotated { .. }
             | Self::Unfinished { .. }
@@ -312,6 +330,15 @@ impl Error {
             Self::Ssh(_) => 127,
             _ => 2,
         }
+    }
+}
+
+/// A time as people say it.
+fn seconds(time: Duration) -> String {
+    if time.subsec_millis() == 0 {
+        format!("{} s", time.as_secs())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
     }
 }
 

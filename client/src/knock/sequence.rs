@@ -1,19 +1,21 @@
 //! The port sequence: the first packets of connections to some ports, in order. What a
 //! knocking server of any kind watches for; against this project's own it is the fallback.
 
-use crate::knock::attempt::{self, Endpoint, OpenError};
+use crate::knock::drive::{self, Report, Target};
+use crate::knock::engine::{EndpointOutcome, Goal, Outcome};
+use crate::knock::memory::Memory;
 use crate::knock::packet;
-use crate::knock::schedule;
+use crate::knock::plan::{KnockPlan, unspecified};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::rolling;
 use oneknock_shared::secret::Subkeys;
 use oneknock_shared::selector::Slot;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -26,6 +28,18 @@ pub const COPIES: u32 = 3;
 /// A second walk completes what the first one began, as long as its steps last, which is
 /// five seconds at least. A third would only renew a penalty.
 const WALKS: u32 = 2;
+
+/// How long the packet has before the sequence is sent, of all the time that there is: two
+/// fifths, and no longer than [`BEFORE_WALK`].
+#[must_use]
+pub fn before_walk(timeout: Duration) -> Duration {
+    (timeout * 2 / 5).min(BEFORE_WALK)
+}
+
+/// Three knocks and their attempts: where these are in vain, more hardly help.
+const BEFORE_WALK: Duration = Duration::from_secs(4);
+/// How long after a sequence the port is tried before it is sent again.
+const AFTER_WALK: Duration = Duration::from_millis(1500);
 
 /// By which way a port is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,6 +93,12 @@ pub enum Steps {
 }
 
 impl Steps {
+    /// Whether they are others in the next minute.
+    #[must_use]
+    pub fn is_rolling(&self) -> bool {
+        matches!(self, Self::Rolling(_))
+    }
+
     /// The steps at this time.
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Vec<Ports> {
@@ -150,7 +170,7 @@ impl Walk {
     /// not sent.
     async fn step(&self, address: IpAddr, step: Ports, end: Instant) -> io::Result<()> {
         let server = SocketAddr::new(address, step.first());
-        let local = SocketAddr::new(self.from.unwrap_or_else(|| any_like(address)), 0);
+        let local = SocketAddr::new(self.from.unwrap_or_else(|| unspecified(address)), 0);
         let socket = UdpSocket::bind(local).await?;
         match step.transport() {
             Transport::Udp => socket.send_to(&[], server).await.map(drop),
@@ -165,48 +185,43 @@ impl Walk {
         }
     }
 
-    /// Walks, and tries `tcp_port` until a connection stands, or until `limit` is over.
-    pub async fn open(&self, tcp_port: u16, limit: Duration) -> Result<TcpStream, OpenError> {
+    /// Sends the steps and tries the port until its service has shown itself, or until
+    /// `limit` is over.
+    pub async fn open(
+        &self,
+        plan: &KnockPlan,
+        target: Target,
+        limit: Duration,
+        memory: &Memory,
+    ) -> Report {
         let end = Instant::now() + limit;
-        let mut targets: Vec<Endpoint> =
-            self.addresses.iter().copied().map(Endpoint::new).collect();
-        let mut attempts = JoinSet::new();
-        for walk in 1..=WALKS {
-            for (target, (_, trouble)) in targets.iter_mut().zip(self.walk().await) {
-                target.unsent(trouble);
-            }
-            let start = Instant::now();
-            let last = if walk == WALKS {
-                end.max(start + schedule::AFTER_WALK)
+        let target = Target {
+            goal: Goal::ConnectionWithoutKnock,
+            ..target
+        };
+        let mut walk = 1;
+        loop {
+            let walked = self.walk().await;
+            let left = end.saturating_duration_since(Instant::now());
+            let is_last = walk == WALKS;
+            let limit = if is_last {
+                left.max(AFTER_WALK)
             } else {
-                start + schedule::AFTER_WALK
+                AFTER_WALK
             };
-            for after in schedule::attempts() {
-                let at = start + after;
-                if let Some(stream) = attempt::wait(&mut attempts, &mut targets, at.min(last)).await
-                {
-                    return Ok(stream);
-                }
-                if at >= last {
-                    break;
-                }
-                for (i, address) in self.addresses.iter().enumerate() {
-                    let server = SocketAddr::new(*address, tcp_port);
-                    let local = SocketAddr::new(self.from.unwrap_or_else(|| any_like(*address)), 0);
-                    let attempt = attempt::connect(local, server);
-                    let attempt = tokio::time::timeout(schedule::ATTEMPT, attempt);
-                    attempts.spawn(async move { (i, attempt.await) });
+            let mut report = drive::run(plan, target, limit, memory).await;
+            for (address, why) in walked {
+                let mut all = report.endpoints.iter_mut();
+                let endpoint = all.find(|(to, _)| *to == address);
+                if let (Some((_, outcome @ EndpointOutcome::Silent)), Some(why)) = (endpoint, why) {
+                    *outcome = EndpointOutcome::NotSent(why);
                 }
             }
+            if is_last || report.outcome != Outcome::NoAnswer {
+                return report;
+            }
+            walk += 1;
         }
-        Err(attempt::shut(targets, 0, tcp_port))
-    }
-}
-
-fn any_like(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -231,6 +246,14 @@ mod tests {
         let rolling = Steps::Rolling(Box::new(keys.clone()));
         for (ms, slot) in [(0, 0), (59_999, 0), (60_000, 1), (3_600_000, 60)] {
             assert_eq!(rolling.at(Timestamp(ms)), rolling::steps(&keys, Slot(slot)));
+        }
+    }
+
+    #[test]
+    fn the_sequence_comes_after_a_few_seconds_however_long_there_is() {
+        for (timeout, ms) in [(100, 40), (1_000, 400), (10_000, 4_000), (3_600_000, 4_000)] {
+            let before = before_walk(Duration::from_millis(timeout));
+            assert_eq!(before.as_millis(), ms);
         }
     }
 

@@ -87,6 +87,7 @@ mod tests {
             invitation,
             next: None,
             begun: None,
+            falls_back: false,
         }
     }
 

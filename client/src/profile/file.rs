@@ -39,6 +39,9 @@ pub struct Fields {
     /// When a rotation was begun that is not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rotation_begun: Option<String>,
+    /// `"sequence"` where a fixed port sequence may follow a knock that met silence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fallback: Option<String>,
     service: Vec<ServiceFields>,
 }
 
@@ -108,6 +111,7 @@ impl Fields {
             not_after: of.not_after.map(date_ms),
             next: profile.next.as_ref().map(|next| next.to_line().to_string()),
             rotation_begun: profile.begun.map(date_ms),
+            fallback: profile.falls_back.then(|| "sequence".into()),
             service: of
                 .services
                 .iter()
@@ -188,10 +192,16 @@ impl Fields {
             name: name.clone(),
             ..next
         });
+        let falls_back = match self.fallback.as_deref() {
+            None => false,
+            Some("sequence") => true,
+            Some(_) => return Err("fallback: not \"sequence\"".into()),
+        };
         Ok(Profile {
             invitation,
             next,
             begun: read_time("rotation_begun", self.rotation_begun.as_deref())?,
+            falls_back,
         })
     }
 }

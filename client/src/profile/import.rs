@@ -78,6 +78,7 @@ pub fn import(
         invitation,
         next: None,
         begun: None,
+        falls_back: false,
     };
     match profiles.add(&profile) {
         Ok(()) => Ok(Imported::New(profile)),
@@ -120,6 +121,12 @@ fn older(there: &Profile, profile: &Profile) -> Option<Error> {
 fn replace(profiles: &ProfileStore, profile: Profile) -> Result<Imported, Error> {
     let _lock = profiles.lock(profile.name())?;
     let before = Box::new(profiles.load(profile.name())?);
+    let is_same_server = before.invitation.server_id == profile.invitation.server_id;
+    let profile = Profile {
+        // What the person has written into it, while it leads to the same server.
+        falls_back: is_same_server && before.falls_back,
+        ..profile
+    };
     profiles.replace(&profile)?;
     Ok(Imported::Replaced { profile, before })
 }
@@ -150,6 +157,7 @@ fn renew(profiles: &ProfileStore, profile: Profile) -> Result<Imported, Error> {
     let profile = Profile {
         next: there.next,
         begun: there.begun,
+        falls_back: there.falls_back,
         ..profile
     };
     profiles.replace(&profile)?;

@@ -4,6 +4,7 @@ pub mod expiry;
 mod file;
 pub mod import;
 mod permissions;
+pub mod state;
 pub mod store;
 
 use crate::error::Error;
@@ -26,6 +27,9 @@ pub struct Profile {
     /// While a rotation is under way: since when. The server may have made a new generation
     /// whose invitation got lost, and the old one has an end then.
     pub begun: Option<Timestamp>,
+    /// Whether a fixed port sequence may follow a knock that met silence: the file says
+    /// `fallback = "sequence"`.
+    pub falls_back: bool,
 }
 
 impl Profile {

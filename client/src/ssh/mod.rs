@@ -204,6 +204,7 @@ pub(crate) mod tests {
             invitation,
             next: None,
             begun: None,
+            falls_back: false,
         }
     }
 

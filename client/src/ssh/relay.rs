@@ -74,8 +74,8 @@ pub fn relay<W: Write>(
     }
 }
 
-/// Relays this process's standard input and output.
-pub fn relay_standard(remote: &TcpStream) -> Result<(), Error> {
+/// Relays this process's standard input and output; `read` is what the remote has said already.
+pub fn relay_standard(remote: &TcpStream, read: &[u8]) -> Result<(), Error> {
     // What ssh writes is small and waits for answers.
     let ready = remote
         .set_nonblocking(false)
@@ -85,7 +85,15 @@ pub fn relay_standard(remote: &TcpStream) -> Result<(), Error> {
         why,
     };
     ready.map_err(failed)?;
-    relay(io::stdin(), output().map_err(failed)?, close, remote)
+    let mut output = output().map_err(failed)?;
+    match output.write_all(read).and_then(|()| output.flush()) {
+        Ok(()) => relay(io::stdin(), output, close, remote),
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(why) => Err(Error::Relay {
+            what: "cannot write to standard output",
+            why,
+        }),
+    }
 }
 
 /// A descriptor of its own: `io::stdout()` would buffer what comes after the last newline.

@@ -30,6 +30,7 @@ impl Home {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oneknock"));
         command.args(args).env("XDG_CONFIG_HOME", self.0.path());
+        command.env("XDG_STATE_HOME", self.0.path().join("state"));
         command
     }
 
@@ -90,14 +91,25 @@ impl Done {
     /// It refused: status 2, nothing on standard output, one line besides hints.
     #[track_caller]
     pub fn is_refusal(&self) -> &str {
-        assert_eq!((self.code, &*self.out), (Some(2), ""), "{self:?}");
+        self.ends_with(2)
+    }
+
+    /// The configuration is invalid: status 3, and as [`Done::is_refusal`].
+    #[track_caller]
+    pub fn is_invalid(&self) -> &str {
+        self.ends_with(3)
+    }
+
+    #[track_caller]
+    fn ends_with(&self, status: i32) -> &str {
+        assert_eq!((self.code, &*self.out), (Some(status), ""), "{self:?}");
         let lines: Vec<&str> = self
             .err
             .lines()
             .filter(|l| !l.starts_with("hint: "))
             .collect();
         assert_eq!(lines.len(), 1, "{self:?}");
-        assert!(lines[0].starts_with("oneknock: "), "{self:?}");
+        assert!(lines[0].starts_with("error: "), "{self:?}");
         lines[0]
     }
 }

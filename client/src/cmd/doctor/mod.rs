@@ -2,25 +2,27 @@
 //! server says nothing; what is left is to look at everything else, and to try.
 
 mod causes;
+mod clock;
+mod text;
 
 use crate::error::Error;
-use crate::knock::address::{AddressBinding, is_global};
-use crate::knock::attempt::{KnockPlan, OpenError};
-use crate::knock::packet::{self, KnockRequest};
+use crate::knock::address::AddressBinding;
+use crate::knock::drive::{self, Target};
+use crate::knock::engine::{EndpointOutcome, Goal, Outcome};
+use crate::knock::memory::Memory;
+use crate::knock::packet::KnockRequest;
+use crate::knock::plan::{self, KnockPlan};
+use crate::knock::proof::{Proof, SETTLE};
 use crate::knock::resolve::{Family, resolve};
+use crate::profile::state::StateDir;
 use crate::profile::{Profile, first_tcp};
-use crate::ui::message::say;
-use causes::causes;
 use oneknock_shared::invitation::{AddressRule, Service};
 use oneknock_shared::knock::Action;
-use std::fmt::Write;
-use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::sync_channel;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
+use tokio::task::JoinSet;
 
-/// How long the name, the profile, and who knows of the clock may take.
+/// How long the name, the port, and who knows of the clock may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a port may take that is open without a knock.
 const AT_ONCE: Duration = Duration::from_millis(900);
@@ -31,34 +33,42 @@ const FAR: [IpAddr; 2] = [
 ];
 
 /// What was seen.
-struct Seen {
+struct Findings {
     /// The ways to the server's addresses; or why its name has none.
     ways: Result<Vec<Way>, String>,
     /// Whether there is a way to anywhere.
     is_online: bool,
     /// The command that goes without UDP, where the server has a port sequence.
     by_sequence: Option<String>,
-    /// Whether this machine's clock is synchronised; `None` where nobody can say.
+    /// Whether this computer's clock is synchronised; `None` where nobody can say.
     clock: Option<bool>,
+    /// The last error of a proxy, which may have had nobody to tell.
+    last_error: Option<String>,
 }
 
 /// The way to one of the server's addresses.
 struct Way {
     to: IpAddr,
-    /// This machine's own address on it: that which the system would send from.
+    /// This computer's own address on it: that which the system would send from.
     from: Result<IpAddr, String>,
-    /// Whether the port answered before any knock.
-    was_open: bool,
+    /// What the port answered before any knock.
+    before: EndpointOutcome,
+    /// How the knock ended.
     outcome: Outcome,
+    /// What is known of the address then.
+    known: EndpointOutcome,
 }
 
-/// What became of the knock.
-enum Outcome {
-    /// It opened the port.
-    Open,
-    OpenError(OpenError),
-    /// It was sent, to open UDP ports alone, which answer nothing.
-    Sent,
+impl Way {
+    /// Whether the service showed itself before any knock.
+    fn was_open(&self) -> bool {
+        self.before == EndpointOutcome::Shown
+    }
+
+    /// Whether the knock was in vain.
+    fn failed(&self) -> bool {
+        !matches!(self.outcome, Outcome::Open { .. } | Outcome::Sent)
+    }
 }
 
 /// Looks, tries and says. Gives whether the port opened, as far as that can be seen.
@@ -70,195 +80,86 @@ pub async fn examine(profile: &Profile) -> Result<(String, bool), Error> {
         Err(Error::NoAddress { why, .. }) => Err(why),
         Err(other) => return Err(other),
     };
-    let seen = Seen {
+    let findings = Findings {
         ways,
-        is_online: FAR.iter().any(|&far| way(far, of.port).is_ok()),
+        is_online: FAR
+            .iter()
+            .any(|&far| plan::route(None, (far, of.port).into()).is_ok()),
         by_sequence: (of.sequence.is_some() || of.rolling)
             .then(|| format!("oneknock open {} --via sequence", profile.name())),
-        clock: is_synchronised(),
+        clock: clock::is_synchronised(),
+        last_error: StateDir::of_this_user().last_error(profile.name()),
     };
-    let all = seen.ways.iter().flatten();
-    let mut fine = all.filter(|way| !matches!(way.outcome, Outcome::OpenError(_)));
-    Ok((text(profile, &seen), fine.next().is_some()))
+    let all = findings.ways.iter().flatten();
+    let is_fine = all.filter(|way| !way.failed()).count() > 0;
+    Ok((text::text(profile, &findings), is_fine))
 }
 
 /// Tries every address by itself, all at the same time.
 async fn try_all(profile: &Profile, service: &Service, addresses: Vec<IpAddr>) -> Vec<Way> {
     let of = &profile.invitation;
-    let tcp_port = first_tcp(service);
-    let opens = |to: IpAddr, port| {
-        let to = SocketAddr::new(to, port);
-        TcpStream::connect_timeout(&to, AT_ONCE).is_ok()
+    let plan = |to| KnockPlan {
+        request: KnockRequest {
+            keys: profile.keys(),
+            action: Action::Open { seconds: 0 },
+            service: Some(service.name),
+            from: None,
+        },
+        addresses: vec![to],
+        port: of.port,
+        signing: match of.address {
+            AddressRule::Any => AddressBinding::IfGlobal,
+            AddressRule::Signed => AddressBinding::Always,
+        },
     };
-    // Before the first knock, which may admit this machine to every one of them.
-    let before = addresses.into_iter().map(|to| {
-        let was_open = tcp_port.is_some_and(|port| opens(to, port));
-        (to, was_open)
-    });
-    let before: Vec<(IpAddr, bool)> = before.collect();
-    let tries = before.into_iter().map(|(to, was_open)| {
-        let round = KnockPlan {
-            knocker: KnockRequest {
-                keys: profile.keys(),
-                action: Action::Open { seconds: 0 },
-                service: Some(service.name),
-                from: None,
-            },
-            addresses: vec![to],
-            port: of.port,
-            signing: match of.address {
-                AddressRule::Any => AddressBinding::IfGlobal,
-                AddressRule::Signed => AddressBinding::Always,
-            },
-        };
-        tokio::spawn(async move {
-            Way {
-                to,
-                from: way(to, round.port),
-                was_open,
-                outcome: knock(&round, tcp_port).await,
-            }
-        })
-    });
-    let tries: Vec<_> = tries.collect();
-    let mut ways = Vec::new();
-    for tried in tries {
-        match tried.await {
-            Ok(way) => ways.push(way),
-            Err(why) => std::panic::resume_unwind(why.into_panic()),
+    let plans: Vec<KnockPlan> = addresses.into_iter().map(plan).collect();
+    let tcp = first_tcp(service);
+    let target = |goal| Target {
+        goal: if tcp.is_some() { goal } else { Goal::Knock },
+        port: tcp.unwrap_or_default(),
+        proof: Proof::of(&service.name, tcp.unwrap_or_default(), SETTLE),
+    };
+    // Before the first knock, which may admit this computer to every one of them.
+    let before = if tcp.is_some() {
+        run_all(&plans, target(Goal::ConnectionWithoutKnock), AT_ONCE).await
+    } else {
+        Vec::new()
+    };
+    let after = run_all(&plans, target(Goal::Connection), PATIENCE).await;
+    let mut before = before.into_iter();
+    let ways = plans.iter().zip(after).map(|(plan, (outcome, known))| {
+        let to = plan.addresses.first().copied();
+        let to = to.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        Way {
+            to,
+            from: plan::route(None, (to, plan.port).into()),
+            before: before
+                .next()
+                .map_or(EndpointOutcome::Silent, |(_, known)| known),
+            outcome,
+            known,
         }
-    }
-    ways
-}
-
-/// Knocks at one address.
-async fn knock(round: &KnockPlan, tcp_port: Option<u16>) -> Outcome {
-    let Some(port) = tcp_port else {
-        return match round.knock_once() {
-            (0, troubles) => Outcome::OpenError(OpenError {
-                refused: false,
-                knock_refused: false,
-                knock_rejected: false,
-                troubles,
-            }),
-            _ => Outcome::Sent,
-        };
-    };
-    let to = round.addresses.first();
-    let fell_back = || {
-        let to = to.map(ToString::to_string).unwrap_or_default();
-        say(&format!(
-            "{to}: the signed address did not open the profile: trying without"
-        ));
-    };
-    match round.open(port, PATIENCE, fell_back).await {
-        Ok(_) => Outcome::Open,
-        Err(shut) => Outcome::OpenError(shut),
-    }
-}
-
-/// This machine's own address on the way to another.
-fn way(to: IpAddr, port: u16) -> Result<IpAddr, String> {
-    let any: SocketAddr = match to {
-        IpAddr::V4(_) => ([0; 4], 0).into(),
-        IpAddr::V6(_) => ([0_u16; 8], 0).into(),
-    };
-    let look = || -> io::Result<IpAddr> {
-        let socket = UdpSocket::bind(any)?;
-        socket.connect((to, port))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    look().map_err(|why| why.to_string())
-}
-
-/// As systemd knows it; elsewhere nobody is asked.
-fn is_synchronised() -> Option<bool> {
-    let mut ask = Command::new("timedatectl");
-    let ask = ask.args(["show", "--property=NTPSynchronized", "--value"]);
-    let mut asked = ask
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let mut out = asked.stdout.take()?;
-    let (tell, told) = sync_channel(1);
-    std::thread::spawn(move || {
-        let mut said = Vec::new();
-        // Nobody waits for it any more where telling fails.
-        let _ = out.read_to_end(&mut said).map(|_| tell.send(said));
     });
-    let said = told.recv_timeout(PATIENCE).ok();
-    // One that says nothing, or does not end, is not waited for.
-    let _ = asked.kill();
-    let _ = asked.wait();
-    match said?.trim_ascii() {
-        b"yes" => Some(true),
-        b"no" => Some(false),
-        _ => None,
-    }
+    ways.collect()
 }
 
-fn text(profile: &Profile, seen: &Seen) -> String {
-    let of = &profile.invitation;
-    let mut text = format!(
-        "profile  {}: {}, udp/{}, key {} generation {}\n",
-        profile.name(),
-        of.host,
-        of.port,
-        of.key,
-        of.generation
-    );
-    let mut line = |head: &str, rest: &str| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{head:<8} {rest}");
-    };
-    match &seen.ways {
-        Ok(ways) => {
-            for way in ways {
-                line("address", &from(way));
-            }
-            for (family, is_it) in [
-                ("IPv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
-                ("IPv6", IpAddr::is_ipv6),
-            ] {
-                if !ways.iter().any(|way| is_it(&way.to)) {
-                    line("address", &format!("none of {family}"));
-                }
-            }
-        }
-        Err(why) => line("address", &format!("none of {}: {why}", of.host)),
+/// Runs each plan, all at the same time; what is known of each one's address.
+async fn run_all(
+    plans: &[KnockPlan],
+    target: Target,
+    limit: Duration,
+) -> Vec<(Outcome, EndpointOutcome)> {
+    let mut runs = JoinSet::new();
+    for (number, plan) in plans.iter().cloned().enumerate() {
+        runs.spawn(async move {
+            let report = drive::run(&plan, target, limit, &Memory::default()).await;
+            let known = report.endpoints.into_iter().next();
+            let known = known.map_or(EndpointOutcome::Silent, |(_, known)| known);
+            (number, report.outcome, known)
+        });
     }
-    let clock = match seen.clock {
-        Some(true) => "synchronised",
-        Some(false) => "not synchronised",
-        None => "nobody here can say whether it is synchronised",
-    };
-    line("clock", &format!("{}, {clock}", packet::clock()));
-    for way in seen.ways.iter().flatten() {
-        line("knock", &outcome(way));
-    }
-    for (at, cause) in causes(of.port, of.address, seen).iter().enumerate() {
-        line(if at == 0 { "likely" } else { "or" }, cause);
-    }
-    text
-}
-
-fn from(way: &Way) -> String {
-    let to = way.to;
-    match &way.from {
-        Ok(own) if is_global(*own) => format!("{to} from {own}, a global address"),
-        Ok(own) => format!("{to} from {own}, a private address: there is a NAT on the way"),
-        Err(why) => format!("{to} no way there: {why}"),
-    }
-}
-
-fn outcome(way: &Way) -> String {
-    let to = way.to;
-    match &way.outcome {
-        _ if way.was_open => format!("{to}: the port answers without one"),
-        Outcome::Open => format!("{to}: the port opens"),
-        Outcome::Sent => format!("{to}: sent, for udp alone: whether it opens cannot be seen"),
-        Outcome::OpenError(shut) => shut.troubles.join(", "),
-    }
+    let mut all = runs.join_all().await;
+    all.sort_by_key(|(number, ..)| *number);
+    let all = all.into_iter();
+    all.map(|(_, outcome, known)| (outcome, known)).collect()
 }
