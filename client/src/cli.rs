@@ -1,6 +1,8 @@
 //! The command line.
 
-use crate::error::Error;
+// Comments here are the help, which has no backticks.
+#![allow(clippy::doc_markdown)]
+
 use crate::knock::address::AddressArg;
 use crate::knock::resolve::Family;
 use crate::knock::sequence::{Via, read_step};
@@ -34,7 +36,7 @@ const SHUT_OUT: &str = "The address to shut out: auto (the packet's source; this
 pub enum Command {
     /// Make a profile of an invitation
     ///
-    /// The invitation is the one line that `oneknockctl key add` printed at the server.
+    /// The invitation is the one line that "oneknockctl key add" printed at the server.
     /// The profile is named after the server, or as --name says, and is kept in a file that
     /// only you can read. A profile that is there already is never overwritten;
     /// one with this very secret takes over what else the server says now.
@@ -87,7 +89,7 @@ pub enum Command {
     /// Say why a port does not open, the most likely cause first
     ///
     /// The server answers nothing to a stranger, so this looks at the name and its addresses,
-    /// the ways there, the clock, and what becomes of a knock. It knocks as `oneknock open`
+    /// the ways there, the clock, and what becomes of a knock. It knocks as "oneknock open"
     /// does.
     ///
     /// Exit status: 0 the port opens, at one address at least, or is of UDP alone and the knock
@@ -96,25 +98,29 @@ pub enum Command {
         /// The profile's name
         name: KeyName,
     },
-    /// Knock, connect, and relay standard input and output: ssh's `ProxyCommand`
+    /// Knock, connect, and relay standard input and output: ssh's ProxyCommand
     ///
-    /// In `ssh_config`: `ProxyCommand oneknock proxy PROFILE %h %p`
+    /// In ssh_config: ProxyCommand oneknock proxy PROFILE %h %p
     Proxy(Proxy),
     /// Knock, and run ssh through the open port
     ///
-    /// Your own `Host PROFILE` block in `ssh_config` holds. The exit status is ssh's; 127 where
-    /// there is no ssh.
-    #[command(override_usage = "oneknock ssh [--via WAY] [USER@]PROFILE [SSH ARGUMENTS]...")]
+    /// Takes ssh's own options and arguments, so that it works as GIT_SSH_COMMAND and for
+    /// "rsync -e". The destination is a profile's name, or the name of its host. Settings from
+    /// your own Host block in ssh_config still apply. The exit status is ssh's; 127 where there
+    /// is no ssh.
+    #[command(
+        override_usage = "oneknock ssh [--via METHOD] [SSH OPTIONS]... [USER@]PROFILE [SSH ARGUMENTS]..."
+    )]
     Ssh {
-        /// By which way: auto, packet or sequence, as of open
-        #[arg(long, value_name = "WAY", default_value = "auto")]
+        /// Knock method: auto, packet or sequence, as for open
+        #[arg(long, value_name = "METHOD", default_value = "auto")]
         via: Via,
-        /// The profile's name, with a user if wanted; what follows goes to ssh as it is
+        /// The profile's name, with ssh's options before and its arguments after it
         #[arg(
             value_name = "[USER@]PROFILE",
             required = true,
             trailing_var_arg = true,
-            allow_hyphen_values = false
+            allow_hyphen_values = true
         )]
         words: Vec<OsString>,
     },
@@ -131,10 +137,10 @@ pub enum Command {
         override_usage = "oneknock rotate PROFILE [--user USER] [--command COMMAND] [-- SSH ARGUMENTS]"
     )]
     Rotate(Rotate),
-    /// Print the `ssh_config` block for a profile
+    /// Print the ssh_config block for a profile
     ///
     /// With it in ~/.ssh/config, plain ssh, scp, sftp, rsync and git work:
-    /// `oneknock ssh-config PROFILE >> ~/.ssh/config`
+    /// oneknock ssh-config PROFILE >> ~/.ssh/config
     SshConfig {
         /// The profile's name
         name: KeyName,
@@ -283,16 +289,6 @@ impl Families {
             _ => Family::Any,
         }
     }
-}
-
-/// The profile and user of `oneknock ssh`, and what is for ssh itself.
-pub fn ssh_words(words: &[OsString]) -> Result<(Destination, &[OsString]), Error> {
-    let missing = || Error::Usage {
-        what: "oneknock ssh needs a profile's name".into(),
-        tip: None,
-    };
-    let (first, more) = words.split_first().ok_or_else(missing)?;
-    Ok((first.to_string_lossy().parse()?, more))
 }
 
 /// Whole seconds that fit the packet's field; 0 there means what the server's policy

@@ -160,7 +160,6 @@ fn wrong_usage_is_one_line_and_status_2() {
         &["proxy", "home", "-oProxyCommand=x", "22"],
         &["proxy", "home", "a b", "22"],
         &["proxy", "home", "h", "0"],
-        &["ssh", "-oProxyCommand=x", "home"],
         &["ssh", "--", "-oProxyCommand=x@home"],
         &["nonsense"],
     ] {

@@ -11,7 +11,7 @@ mod rotate;
 mod sequence;
 mod show;
 
-use crate::cli::{self, Command};
+use crate::cli::Command;
 use crate::error::Error;
 use crate::knock::address::{self, AddressArg, AddressBinding};
 use crate::knock::resolve::Family;
@@ -19,7 +19,7 @@ use crate::knock::sequence::Via;
 use crate::profile::Profile;
 use crate::profile::state::StateDir;
 use crate::profile::store::ProfileStore;
-use crate::ssh;
+use crate::ssh::{self, SshWords};
 use crate::ui::message::note;
 use oneknock_shared::invitation::AddressRule;
 use oneknock_shared::knock::is_admissible;
@@ -73,8 +73,9 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
         }
         Command::Rotate(wanted) => rotate::rotate(&profiles, &wanted)?,
         Command::Ssh { via, words } => {
-            let (to, more) = cli::ssh_words(&words)?;
-            return ssh::run(&profiles.load(&to.profile)?, &to, via, more);
+            let words = SshWords::read(&words)?;
+            let profile = profiles.for_destination(&words.to.profile)?;
+            return ssh::run(&profile, &words, via);
         }
         Command::SshConfig { name } => print(&ssh::configuration(&profiles.load(&name)?)?)?,
     }

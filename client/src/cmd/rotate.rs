@@ -20,7 +20,7 @@ use crate::knock::sequence::Via;
 use crate::profile::Profile;
 use crate::profile::import;
 use crate::profile::store::ProfileStore;
-use crate::ssh::{self, Destination, Knocks};
+use crate::ssh::{self, Destination, Knocks, SshWords};
 use crate::ui::message::{hint, note, warning};
 use oneknock_shared::invitation::Invitation;
 use serde::Deserialize;
@@ -197,10 +197,15 @@ fn command(
         "RequestTTY=no",
     ];
     let own = own.iter().flat_map(|option| ["-o", option]);
-    let mut more: Vec<OsString> = own.map(OsString::from).collect();
-    more.extend(wanted.more.iter().cloned());
-    more.push(order.into());
-    let mut ssh = ssh::command(profile, &to, knocks, &more)?;
+    let mut options: Vec<OsString> = own.map(OsString::from).collect();
+    options.extend(wanted.more.iter().cloned());
+    let words = SshWords {
+        options,
+        to,
+        rest: vec![order.into()],
+        family: None,
+    };
+    let mut ssh = ssh::command(profile, &words, knocks)?;
     ssh.stdin(Stdio::null());
     Ok(ssh)
 }

@@ -96,14 +96,21 @@ pub async fn run(plan: &KnockPlan, target: Target, limit: Duration, memory: &Mem
                     tell,
                 ));
             }
-            Step::Wait(until) => match wait(&mut told, start + until).await {
-                None => {}
-                Some(Told::Event(event)) => engine.notice(start.elapsed(), event),
-                Some(Told::Shown(connection, found)) => {
-                    opened = Some(found);
-                    engine.notice(start.elapsed(), Event::Shown(connection));
+            Step::Wait(until) => {
+                let mut next = wait(&mut told, start + until).await;
+                // All that came meanwhile, before anything new is begun.
+                while let Some(told_now) = next {
+                    let event = match told_now {
+                        Told::Event(event) => event,
+                        Told::Shown(connection, found) => {
+                            opened.get_or_insert(found);
+                            Event::Shown(connection)
+                        }
+                    };
+                    engine.notice(start.elapsed(), event);
+                    next = told.try_recv().ok();
                 }
-            },
+            }
         }
     };
     tasks.abort_all();
@@ -119,9 +126,12 @@ pub async fn run(plan: &KnockPlan, target: Target, limit: Duration, memory: &Mem
 async fn wait(told: &mut UnboundedReceiver<Told>, until: Instant) -> Option<Told> {
     tokio::select! {
         biased;
-        told = told.recv() => told,
-        () = sleep_until(until) => None,
+        told = told.recv() => return told,
+        () = sleep_until(until) => {}
     }
+    // A computer under load wakes late: what has come by then goes first.
+    tokio::task::yield_now().await;
+    told.try_recv().ok()
 }
 
 /// Sends one packet; the event of its failure.

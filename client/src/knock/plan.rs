@@ -113,7 +113,16 @@ pub fn route(from: Option<IpAddr>, to: SocketAddr) -> Result<IpAddr, String> {
         socket.connect(to)?;
         Ok(socket.local_addr()?.ip())
     };
-    look().map_err(|why| format!("no route: {why}"))
+    let own = look().map_err(|why| format!("no route: {why}"))?;
+    // What the system falls back to where the interface has no address that leads on.
+    let is_local = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+    };
+    if own.is_unspecified() || (is_local(own) && !is_local(to.ip())) {
+        return Err("no route: this computer has no address to send from".into());
+    }
+    Ok(own)
 }
 
 #[cfg(test)]

@@ -95,6 +95,22 @@ impl ProfileStore {
         fields.profile(name).map_err(broken)
     }
 
+    /// The profile that a destination of ssh's names: by its own name, or by its host's where
+    /// no other has the same host.
+    pub fn for_destination(&self, name: &KeyName) -> Result<Profile, Error> {
+        let unknown = match self.load(name) {
+            Err(unknown @ Error::NoProfile { .. }) => unknown,
+            other => return other,
+        };
+        let host = name.as_str();
+        let has_host = |p: &Profile| p.invitation.host.as_str().eq_ignore_ascii_case(host);
+        let mut found = self.all()?.into_iter().flatten().filter(has_host);
+        match (found.next(), found.next()) {
+            (Some(profile), None) => Ok(profile),
+            _ => Err(unknown),
+        }
+    }
+
     /// Writes a profile that is not there yet. It comes into being complete or not at all.
     pub fn add(&self, profile: &Profile) -> Result<(), Error> {
         let path = self.path(profile.name());

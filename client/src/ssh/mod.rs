@@ -6,6 +6,7 @@
 mod config;
 mod quote;
 pub mod relay;
+mod words;
 
 use crate::error::Error;
 use crate::knock::sequence::Via;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::str::FromStr;
+pub use words::SshWords;
 
 /// This program's name on the command line.
 const NAME: &str = "oneknock";
@@ -105,66 +107,54 @@ fn port(profile: &Profile) -> Result<u16, Error> {
 }
 
 /// ssh's arguments: our own first, since ssh takes the first value that it meets for
-/// each option; then the destination, then what the person gave, as it is.
+/// each option; then the options that the person gave, as they are; then the destination, and
+/// what followed it.
 ///
 /// The destination is the profile's name, so that the person's own `Host NAME` block holds;
 /// `HostName` is the host's own name, under which its key is known.
 pub fn arguments(
     profile: &Profile,
-    to: &Destination,
+    words: &SshWords,
     knocks: Knocks,
     program: &Path,
-    more: &[OsString],
 ) -> Result<Vec<OsString>, Error> {
     let name = profile.name();
-    let mut arguments: Vec<String> = vec![
-        "-o".into(),
-        format!(
-            "ProxyCommand={} proxy {name} %h %p{}",
-            proxy_word(program)?,
-            match knocks {
-                Knocks::WithAll(Via::Auto) => String::new(),
-                Knocks::WithAll(via) => format!(" --via {}", via.as_str()),
-                Knocks::WithNext => " --next".into(),
-            }
-        ),
-        "-o".into(),
-        format!("HostName={}", profile.invitation.host),
-    ];
+    let family = words.family.map(|family| format!(" {family}"));
+    let proxy = format!(
+        "ProxyCommand={} proxy {name} %h %p{}{}",
+        proxy_word(program)?,
+        family.unwrap_or_default(),
+        match knocks {
+            Knocks::WithAll(Via::Auto) => String::new(),
+            Knocks::WithAll(via) => format!(" --via {}", via.as_str()),
+            Knocks::WithNext => " --next".into(),
+        }
+    );
+    let host = format!("HostName={}", profile.invitation.host);
+    let mut arguments: Vec<OsString> = vec!["-o".into(), proxy.into(), "-o".into(), host.into()];
+    arguments.extend(words.options.iter().cloned());
+    // After the person's own, which ssh then takes.
     let port = port(profile)?;
     if port != 22 {
-        arguments.extend(["-o".into(), format!("Port={port}")]);
+        arguments.extend(["-o".into(), format!("Port={port}").into()]);
     }
-    arguments.push(match &to.user {
-        Some(user) => format!("{user}@{name}"),
-        None => name.to_string(),
+    arguments.push(match &words.to.user {
+        Some(user) => format!("{user}@{name}").into(),
+        None => name.to_string().into(),
     });
-    Ok(arguments
-        .into_iter()
-        .map(OsString::from)
-        .chain(more.iter().cloned())
-        .collect())
+    arguments.extend(words.rest.iter().cloned());
+    Ok(arguments)
 }
 
 /// Becomes ssh; where a program cannot, runs it and gives its exit status.
-pub fn run(
-    profile: &Profile,
-    to: &Destination,
-    via: Via,
-    more: &[OsString],
-) -> Result<ExitCode, Error> {
-    become_ssh(command(profile, to, Knocks::WithAll(via), more)?)
+pub fn run(profile: &Profile, words: &SshWords, via: Via) -> Result<ExitCode, Error> {
+    become_ssh(command(profile, words, Knocks::WithAll(via))?)
 }
 
 /// The command that runs ssh through the profile.
-pub fn command(
-    profile: &Profile,
-    to: &Destination,
-    knocks: Knocks,
-    more: &[OsString],
-) -> Result<Command, Error> {
+pub fn command(profile: &Profile, words: &SshWords, knocks: Knocks) -> Result<Command, Error> {
     let mut ssh = Command::new("ssh");
-    ssh.args(arguments(profile, to, knocks, &program()?, more)?);
+    ssh.args(arguments(profile, words, knocks, &program()?)?);
     Ok(ssh)
 }
 
@@ -208,38 +198,31 @@ pub(crate) mod tests {
         }
     }
 
-    fn texts(profile: &Profile, to: &str, program: &str, more: &[&str]) -> Vec<String> {
-        let more: Vec<OsString> = more.iter().map(OsString::from).collect();
-        let all = arguments(
-            profile,
-            &to.parse().unwrap(),
-            Knocks::WithAll(Via::Auto),
-            Path::new(program),
-            &more,
-        );
-        let all = all.unwrap();
-        all.into_iter().map(|a| a.into_string().unwrap()).collect()
+    fn texts(profile: &Profile, line: &str) -> Vec<String> {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let words = SshWords::read(&words).unwrap();
+        let program = Path::new("/usr/bin/oneknock");
+        let all = arguments(profile, &words, Knocks::WithAll(Via::Auto), program);
+        let all = all.unwrap().into_iter();
+        all.map(|a| a.into_string().unwrap()).collect()
     }
 
     #[test]
     fn ssh_gets_the_proxy_the_hosts_own_name_and_what_the_person_gave() {
         let profile = profile("home.example.org", &["tcp/22"]);
         assert_eq!(
-            texts(
-                &profile,
-                "home",
-                "/usr/bin/oneknock",
-                &["-v", "echo", "a b"]
-            ),
+            texts(&profile, "-4 -l me home -v echo"),
             [
                 "-o",
-                "ProxyCommand=/usr/bin/oneknock proxy home %h %p",
+                "ProxyCommand=/usr/bin/oneknock proxy home %h %p -4",
                 "-o",
                 "HostName=home.example.org",
+                "-4",
+                "-l",
+                "me",
                 "home",
                 "-v",
                 "echo",
-                "a b",
             ]
         );
     }
@@ -248,17 +231,22 @@ pub(crate) mod tests {
     fn another_port_a_user_and_an_ipv6_literal() {
         let profile = profile("2001:db8::7", &["udp/53", "tcp/2222-2230"]);
         assert_eq!(
-            texts(&profile, "me@home", "/usr/bin/oneknock", &[])[2..],
+            texts(&profile, "me@home")[2..],
             ["-o", "HostName=2001:db8::7", "-o", "Port=2222", "me@home"]
+        );
+        // The person's own port comes first, and ssh takes that.
+        assert_eq!(
+            texts(&profile, "-p 2223 home")[4..],
+            ["-p", "2223", "-o", "Port=2222", "home"]
         );
     }
 
     #[test]
     fn a_service_without_tcp_is_no_ssh() {
         let profile = profile("home.example.org", &["udp/53"]);
-        let to = "home".parse().unwrap();
+        let words = SshWords::read(&["home".into()]).unwrap();
         assert!(matches!(
-            arguments(&profile, &to, Knocks::WithNext, Path::new("x"), &[]),
+            arguments(&profile, &words, Knocks::WithNext, Path::new("x")),
             Err(Error::NoTcp { .. })
         ));
     }

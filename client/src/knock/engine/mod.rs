@@ -37,6 +37,8 @@ const ATTEMPT_EVERY: u32 = 600;
 /// Between the first attempts at two addresses, so that the second handshake can still be
 /// given up when the first has ended.
 const STAGGER: Duration = Duration::from_millis(8);
+/// Between two attempts at one address, at least.
+const SPACING: Duration = Duration::from_millis(4);
 /// How long a service has, besides two round trips, to show itself.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Three packets over a second where nothing can answer.
@@ -240,6 +242,8 @@ impl Engine {
                 let took = now.saturating_sub(connection.begun);
                 self.endpoints[connection.endpoint].connected(took);
             }
+            // The first one is it.
+            Event::Shown(_) if matches!(self.outcome, Some(Outcome::Open { .. })) => {}
             Event::Shown(connection) => {
                 let Connection {
                     endpoint, begun, ..
@@ -354,7 +358,7 @@ impl Engine {
         let stagger = STAGGER * u32::try_from(number).unwrap_or(u32::MAX).min(8);
         let mut at = self.round_at + after + stagger;
         if let (Some(round_trip), Some(last)) = (endpoint.round_trip, endpoint.last_attempt) {
-            at = at.max(last + round_trip + round_trip / 4);
+            at = at.max(last + (round_trip + round_trip / 4).max(SPACING));
         }
         Some(at.max(self.patience_ends()))
     }

@@ -185,7 +185,7 @@ impl World {
                 Step::Connect { .. } if self.is_in(&session) => return,
                 Step::Connect { .. } => {}
                 Step::Wait(until) => {
-                    let wait = u64::try_from((until - now).as_millis()).unwrap();
+                    let wait = u64::try_from(until.saturating_sub(now).as_millis()).unwrap();
                     self.after(wait.max(1), Happening::Step(session));
                     return;
                 }
