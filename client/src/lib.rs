@@ -1,53 +1,23 @@
-//! The laptop's side of oneknock: one signed packet, and the door opens for this machine.
+//! The client of oneknock, which does single packet authorization: one signed packet, and the
+//! server's port opens for this machine.
 //!
-//! | module | what it holds |
+//! | room | what it holds |
 //! | --- | --- |
 //! | [`cli`] | the command line |
-//! | [`complete`] | what a shell completes |
-//! | [`commands`] | what each command does and prints |
-//! | [`doctor`] | why a door does not open |
-//! | [`door`] | a server and the key to it |
-//! | [`doors`] | those of this user, a file each |
-//! | [`private`] | files that are this user's alone |
-//! | [`import`] | an invitation becomes a door |
-//! | [`resolve`] | the addresses of a host |
-//! | [`age`] | how old a door's key is, and how long it lasts |
-//! | [`address`] | which address is signed into a packet |
-//! | [`knock`] | one fresh packet to one address |
-//! | [`sequence`] | the port sequence: the fallback, and for other knocking servers |
-//! | [`schedule`] | when to knock, and when to try the port; no clock in it |
-//! | [`enter`] | the way in: packet, sequence, or one after the other |
-//! | [`open`] | knock and try until the port answers |
-//! | [`progress`] | what a person sees while the door is waited for |
-//! | [`relay`] | standard input and output to the connection and back |
-//! | [`ssh`] | ssh's arguments and configuration |
-//! | [`rotate`] | a door's new secret |
-//! | [`shell`] | words for a shell, in hints and in ssh's `ProxyCommand` |
-//! | [`error`] | what is said to the person, and the exit status |
+//! | [`cmd`] | what each command does and prints |
+//! | [`knock`] | packets, port sequences, and when each is sent |
+//! | [`profile`] | a server and the key to it; a file each |
+//! | [`ssh`] | ssh's arguments and configuration, and the relay behind its `ProxyCommand` |
+//! | [`ui`] | messages, progress, completions |
+//! | [`error`] | everything that ends a command, with its exit status and hints |
 
-pub mod address;
-pub mod age;
 pub mod cli;
-pub mod commands;
-pub mod complete;
-pub mod doctor;
-pub mod door;
-mod door_file;
-pub mod doors;
-pub mod enter;
+pub mod cmd;
 pub mod error;
-pub mod import;
 pub mod knock;
-pub mod open;
-pub mod private;
-pub mod progress;
-pub mod relay;
-pub mod resolve;
-pub mod rotate;
-pub mod schedule;
-pub mod sequence;
-pub mod shell;
+pub mod profile;
 pub mod ssh;
+pub mod ui;
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -59,9 +29,9 @@ use std::process::ExitCode;
 /// tried. `oneknock ssh` gives ssh's own, and 127 where there is no ssh.
 #[must_use]
 pub fn main() -> ExitCode {
-    complete::answer_a_shell();
+    ui::complete::answer_a_shell();
     let result = match cli::Cli::try_parse() {
-        Ok(cli) => commands::run(cli.command),
+        Ok(cli) => cmd::run(cli.command),
         Err(asked) if !asked.use_stderr() => {
             // Help or version; where standard output is closed nobody reads it.
             let _ = asked.print();
@@ -74,8 +44,11 @@ pub fn main() -> ExitCode {
         Err(mistake) => Err(error::Error::usage(&mistake)),
     };
     result.unwrap_or_else(|error| {
-        error::say(&error.to_string());
-        error.hints().iter().for_each(|hint| error::hint(hint));
+        ui::message::error(&error.to_string());
+        error
+            .hints()
+            .iter()
+            .for_each(|hint| ui::message::hint(hint));
         ExitCode::from(error.status())
     })
 }

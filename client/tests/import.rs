@@ -1,4 +1,4 @@
-//! An invitation becomes a door, or nothing.
+//! An invitation becomes a profile, or nothing.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 mod common;
@@ -14,9 +14,9 @@ fn every_valid_invitation_makes_a_door_and_no_other_leaves_a_trace() {
         let done = home.run(&["import", "--name", "x"], line);
         if row["valid"] == true {
             assert_eq!((done.code, &*done.out), (Some(0), ""), "{row}: {done:?}");
-            // What was written is read as the same door.
+            // What was written is read as the same profile.
             let again = home.run(&["import", "--name", "x"], line);
-            assert_eq!(again.err, "oneknock: door x is there already\n", "{row}");
+            assert_eq!(again.err, "note: profile x is there already\n", "{row}");
         } else {
             done.is_refusal();
             assert!(home.files().is_empty(), "{row}: {:?}", home.files());
@@ -49,20 +49,20 @@ fn an_invitation_with_the_doors_own_secret_brings_what_is_new_and_another_change
     }
     let again = home.run(&["import"], &changed.to_line());
     assert!(again.err.contains("is there already"), "{again:?}");
-    let before = fs::read(home.door("home")).unwrap();
+    let before = fs::read(home.profile("home")).unwrap();
     let mut other = changed.clone();
     other.secret = oneknock_shared::secret::Secret::generate().unwrap();
     let refused = home.run(&["import"], &other.to_line());
     assert!(refused.is_refusal().contains("it is another one"));
     other.generation += 1;
     let refused = home.run(&["import"], &other.to_line());
-    let want = "door home has an older secret of the same key: generation 1, and this is 2";
+    let want = "profile home has an older secret of the same key: generation 1, and this is 2";
     assert!(refused.is_refusal().contains(want), "{refused:?}");
     assert!(
         refused.err.contains("hint: oneknock import --replace"),
         "{refused:?}"
     );
-    assert_eq!(fs::read(home.door("home")).unwrap(), before);
+    assert_eq!(fs::read(home.profile("home")).unwrap(), before);
 }
 
 #[test]
@@ -76,17 +76,17 @@ fn an_invitation_takes_another_secrets_place_only_where_that_is_asked_for_and_sa
     assert_eq!(done.code, Some(0), "{done:?}");
     let (host, key) = (&first.host, &first.key);
     let want = format!(
-        "door home leads to {host}, key {key} generation 2 now, in the place of {host}, key {key} generation 1\n"
+        "profile home leads to {host}, key {key} generation 2 now, in the place of {host}, key {key} generation 1\n"
     );
     assert!(done.err.contains(&want), "{done:?}");
-    let text = fs::read_to_string(home.door("home")).unwrap();
+    let text = fs::read_to_string(home.profile("home")).unwrap();
     assert!(text.contains(newer.secret.to_base64().as_str()));
     assert!(!text.contains(first.secret.to_base64().as_str()));
     // Where there is nothing in the way it is an import like any other.
     let again = home.run(&["import", "--replace"], &newer.to_line());
     assert!(again.err.contains("is there already"), "{again:?}");
     let other = home.run(&["import", "--replace", "--name", "b"], &newer.to_line());
-    assert!(other.err.contains("door b leads to"), "{other:?}");
+    assert!(other.err.contains("profile b leads to"), "{other:?}");
 }
 
 #[test]
@@ -123,14 +123,14 @@ fn an_invitation_is_read_from_a_file_too() {
         home.run(&["import", "--name", "a.b-c", path], "").code,
         Some(0)
     );
-    assert!(home.door("a.b-c").exists());
+    assert!(home.profile("a.b-c").exists());
 }
 
 #[test]
 fn a_door_is_never_overwritten_unasked() {
     let first = row("plain");
     let home = Home::with(&first);
-    let before = fs::read(home.door("home")).unwrap();
+    let before = fs::read(home.profile("home")).unwrap();
     let again = home.run(&["import"], &first.to_line());
     assert_eq!(again.code, Some(0), "{again:?}");
     assert!(again.err.contains("already"), "{again:?}");
@@ -141,20 +141,20 @@ fn a_door_is_never_overwritten_unasked() {
     assert!(
         other
             .err
-            .contains("hint: import it as another with --name, or in the place of door home"),
+            .contains("hint: import it as another with --name, or in the place of profile home"),
         "{other:?}"
     );
-    assert_eq!(fs::read(home.door("home")).unwrap(), before);
+    assert_eq!(fs::read(home.profile("home")).unwrap(), before);
     // Nor is a broken one.
-    fs::write(home.door("home"), "x").unwrap();
-    home.run(&["import"], &first.to_line()).is_refusal();
-    assert_eq!(fs::read(home.door("home")).unwrap(), b"x");
-    assert_eq!(names_beside(&home.door("home")), [".lock", "home.toml"]);
+    fs::write(home.profile("home"), "x").unwrap();
+    home.run(&["import"], &first.to_line()).is_invalid();
+    assert_eq!(fs::read(home.profile("home")).unwrap(), b"x");
+    assert_eq!(names_beside(&home.profile("home")), [".lock", "home.toml"]);
 }
 
-/// What there is in a door's folder.
-fn names_beside(door: &std::path::Path) -> Vec<String> {
-    let entries = fs::read_dir(door.parent().unwrap()).unwrap();
+/// What there is in a profile's folder.
+fn names_beside(profile: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(profile.parent().unwrap()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
     names.sort();
@@ -165,7 +165,7 @@ fn names_beside(door: &std::path::Path) -> Vec<String> {
 fn what_a_killed_call_has_left_goes_with_the_next() {
     let first = row("plain");
     let home = Home::with(&first);
-    let left = home.door("home").with_file_name(".new-a1B2c3");
+    let left = home.profile("home").with_file_name(".new-a1B2c3");
     let calls: [&[&str]; 3] = [
         &["import", "--name", "other"],
         &["remove", "home"],
@@ -173,13 +173,13 @@ fn what_a_killed_call_has_left_goes_with_the_next() {
     ];
     for call in calls {
         // As an import writes it before it has its name: with the secret.
-        fs::copy(home.door("other"), &left)
-            .or_else(|_| fs::copy(home.door("home"), &left))
+        fs::copy(home.profile("other"), &left)
+            .or_else(|_| fs::copy(home.profile("home"), &left))
             .unwrap();
         home.run(call, &first.to_line());
         assert!(!left.exists(), "{call:?}");
     }
-    assert_eq!(names_beside(&home.door("home")), [".lock", "other.toml"]);
+    assert_eq!(names_beside(&home.profile("home")), [".lock", "other.toml"]);
 }
 
 #[test]

@@ -114,7 +114,10 @@ impl Host {
         command.args(["ip", "netns", "exec", &self.namespace]);
         command.args(args);
         command.env("PATH", &self.path).env("HOME", &self.home);
-        command.env_remove("XDG_CONFIG_HOME").env("LC_ALL", "C");
+        command
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_STATE_HOME");
+        command.env("LC_ALL", "C");
         command.current_dir(&self.home);
         command
     }

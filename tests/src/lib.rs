@@ -23,6 +23,7 @@
 //! | [`power`] | a disk for the daemon's state, and the power that fails |
 //! | [`chance`] | random choices that a seed repeats |
 //! | [`sequence`], [`rolling`] | port sequences, single packets from any address |
+//! | [`relay`] | a transparent proxy |
 //! | [`weather`] | a link that loses and reorders |
 //! | [`control`] | the daemon's socket, for bytes that oneknockctl would not send |
 //! | [`wire`] | knocks with any timestamp, address and service; probes of a port |
@@ -47,6 +48,7 @@ pub mod packets;
 pub mod power;
 pub mod process;
 pub mod record;
+pub mod relay;
 pub mod rolling;
 pub mod sequence;
 pub mod site;

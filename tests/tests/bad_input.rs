@@ -67,7 +67,7 @@ fn a_cut_or_edited_invitation_is_one_line_and_nothing_is_written() {
     bad.extend(invalid.map(|row| row["line"].as_str().unwrap().to_string()));
     for line in bad {
         let err = import(laptop, &line, &["--name", "home"]).fails(2);
-        one_line("oneknock", &err);
+        one_line("error", &err);
     }
     assert_eq!(tree(&laptop.home), []);
 }
@@ -81,10 +81,7 @@ fn a_door_is_private_and_its_name_cannot_leave_its_folder() {
         "", ".", "..", "../x", "a/b", "/tmp/x", "-x", "a b", "a\nb", "a%h", "ä",
     ] {
         let err = import(laptop, &line, &[&format!("--name={name}")]).fails(2);
-        assert!(
-            err.starts_with("oneknock: ") || err.starts_with("error: "),
-            "{name:?}: {err}"
-        );
+        assert!(err.starts_with("error: "), "{name:?}: {err}");
         for verb in [
             "open",
             "show",
@@ -100,7 +97,7 @@ fn a_door_is_private_and_its_name_cannot_leave_its_folder() {
     }
     assert_eq!(tree(&laptop.home), []);
     import(laptop, &line, &[]).ok();
-    let doors = laptop.home.join(".config/oneknock/doors");
+    let doors = laptop.home.join(".config/oneknock/profiles");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&doors), 0o700);
     assert_eq!(mode(&doors.join("home.toml")), 0o600);
@@ -114,7 +111,7 @@ fn a_broken_door_is_named_with_its_file() {
     let site = Site::new(binaries!());
     site.laptop_key();
     let laptop = &site.lab.laptop;
-    let file = laptop.home.join(".config/oneknock/doors/home.toml");
+    let file = laptop.home.join(".config/oneknock/profiles/home.toml");
     let good = fs::read_to_string(&file).unwrap();
     let edits = [
         good[..good.len() / 2].to_string(),
@@ -128,8 +125,8 @@ fn a_broken_door_is_named_with_its_file() {
         assert_ne!(bad, good);
         fs::write(&file, &bad).unwrap();
         for verb in ["open", "ssh-config", "ssh", "proxy", "close", "show"] {
-            let err = laptop.run(&["oneknock", verb, "home"]).fails(2);
-            assert!(one_line("oneknock", &err).contains("home.toml"), "{err}");
+            let err = laptop.run(&["oneknock", verb, "home"]).fails(3);
+            assert!(one_line("error", &err).contains("home.toml"), "{err}");
         }
         assert_eq!(fs::read_to_string(&file).unwrap(), bad);
     }
@@ -140,11 +137,11 @@ fn an_unknown_door_or_service_is_a_usage_error() {
     let site = Site::new(binaries!());
     site.laptop_key();
     let err = site.oneknock(&["open", "nowhere"]).fails(2);
-    assert!(one_line("oneknock", &err).contains("nowhere"));
+    assert!(one_line("error", &err).contains("nowhere"));
     let err = site
         .oneknock(&["open", "home", "--service", "web"])
         .fails(2);
-    assert!(one_line("oneknock", &err).contains("web"));
+    assert!(one_line("error", &err).contains("web"));
 }
 
 #[test]

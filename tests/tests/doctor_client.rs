@@ -32,7 +32,7 @@ fn a_door_that_opens_has_nothing_the_matter() {
     let _daemon = site.daemon();
     let said = site.oneknock(&["doctor", "home"]).ok();
     assert!(
-        said.contains("the door opens") && !said.contains("likely"),
+        said.contains("the port opens") && !said.contains("likely"),
         "{said}"
     );
     assert!(said.contains("192.0.2.10 from 198.51.100.7"), "{said}");
@@ -46,7 +46,7 @@ fn a_clock_that_nobody_answers_for_is_not_waited_for() {
     let site = site("yes; exec sleep 600");
     let _daemon = site.daemon();
     let said = site.oneknock(&["doctor", "home"]).ok();
-    for part in ["the door opens", "nobody here can say"] {
+    for part in ["the port opens", "nobody here can say"] {
         assert!(said.contains(part), "{said}");
     }
 }
@@ -56,7 +56,7 @@ fn the_likely_cause_is_the_one_that_was_made() {
     let site = site("yes");
     site.ctl(&["guard"]).ok();
     // Nobody listens, and the server's machine says so.
-    assert!(likely(&site).contains("oneknockd does not run"));
+    assert!(likely(&site).contains("oneknockd is not running"));
     let server = &site.lab.server;
     server.nft(
         "table inet mine { chain input { type filter hook input priority 0
@@ -71,7 +71,7 @@ fn the_likely_cause_is_the_one_that_was_made() {
         }
         }",
     );
-    assert!(likely(&site).contains("a firewall on this machine"));
+    assert!(likely(&site).contains("a firewall on this computer"));
     site.lab.laptop.nft("delete table inet own");
     site.lab.laptop.ip_batch("link set eth0 down\n");
     assert!(likely(&site).contains("not online"));
@@ -90,7 +90,7 @@ fn what_rejects_a_knock_is_told_from_what_drops_it_over_either_family() {
     for to in site.lab.server.addresses() {
         site.lab.name_server(&site.lab.laptop, &[to]);
         let said = site.oneknock(&["doctor", "home"]).out;
-        let seen = format!("knock    a firewall on the way to {to} rejects udp/45123");
+        let seen = format!("knock    {to}: a firewall on the way rejects udp/45123");
         assert!(said.contains(&seen), "{said}");
         assert!(likely(&site).contains("a firewall rejects udp/45123"));
     }
@@ -102,7 +102,7 @@ fn a_name_that_has_no_address_is_told_and_so_is_all_else() {
     site.lab.name_server(&site.lab.laptop, &[]);
     let said = site.oneknock(&["doctor", "home"]);
     assert!(said.out.contains("address  none of server.lab: "), "{said}");
-    for line in ["door     home", "not synchronised"] {
+    for line in ["profile  home", "not synchronised"] {
         assert!(said.out.contains(line), "{said}");
     }
     assert!(likely(&site).contains("the server's name has no address"));
@@ -119,10 +119,10 @@ fn of_several_addresses_each_is_tried_and_told_of() {
     site.lab.name_server(&site.lab.laptop, &[v4, nobody]);
     let said = site.oneknock(&["doctor", "home"]).ok();
     for line in [
-        "knock    192.0.2.10: the door opens",
+        "knock    192.0.2.10: the port opens",
         "knock    192.0.2.99",
         "address  none of IPv6",
-        "likely   the door opens, but not at every address",
+        "likely   the port opens, but not at every address",
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
@@ -152,7 +152,7 @@ fn behind_a_nat_it_says_so_and_what_a_server_that_wants_the_address_makes_of_it(
     let said = site.oneknock(&["doctor", "home"]).ok();
     let seen = "192.0.2.10 from 192.168.7.2, a private address: there is a NAT on the way";
     assert!(
-        said.contains(seen) && said.contains("the door opens"),
+        said.contains(seen) && said.contains("the port opens"),
         "{said}"
     );
     site.ctl(&["revoke", "--all"]).ok();
@@ -163,7 +163,7 @@ fn behind_a_nat_it_says_so_and_what_a_server_that_wants_the_address_makes_of_it(
     lab.laptop.run_with(&import, &line).ok();
     let said = site.oneknock(&["doctor", "strict"]);
     assert_eq!(said.code, Some(1), "{said}");
-    let cause = "likely   the server demands the address in the packet";
+    let cause = "likely   the server demands this computer's address in the packet";
     assert!(said.out.contains(cause), "{said}");
 }
 
@@ -174,7 +174,7 @@ fn for_udp_alone_it_knocks_and_says_that_nothing_can_be_seen() {
     site.import(&site.lab.laptop, &key, "home");
     let _daemon = site.daemon();
     let said = site.oneknock(&["doctor", "home"]).ok();
-    assert!(said.contains("192.0.2.10: sent, for udp alone"), "{said}");
+    assert!(said.contains("192.0.2.10: sent (UDP only"), "{said}");
     assert!(!said.contains("likely"), "{said}");
     let laptop = site.lab.laptop.v4.into();
     wait::until_true("the grant", || site.admits("game", laptop));
@@ -194,7 +194,7 @@ fn a_clock_that_is_wrong_and_a_service_that_is_down_are_told_apart() {
     assert!(said.out.contains("not synchronised"), "{said}");
     assert!(
         said.out
-            .contains("the service behind the door does not run"),
+            .contains("the service behind the port does not run"),
         "{said}"
     );
     site.lab.server.nft(

@@ -231,11 +231,11 @@ fn open_ends_with_1_and_a_hint_when_the_door_stays_shut() {
     daemon.expect("oneknockd: stopped");
     assert_eq!(daemon.end().code(), Some(0));
     let err = site.oneknock(&["open", "home", "--timeout", "2s"]).fails(1);
-    assert!(err.starts_with("oneknock: "), "{err}");
+    assert!(err.starts_with("error: "), "{err}");
     assert!(err.contains("\nhint: "), "{err}");
     // No more is promised of the log than it holds.
     assert!(err.contains("oneknockctl why"), "{err}");
-    assert!(err.contains("where they say nothing"), "{err}");
+    assert!(err.contains("if it lists nothing"), "{err}");
     for server in site.lab.server.addresses() {
         assert_eq!(site.probe(&site.lab.laptop, server), Probe::Silent);
     }
@@ -253,15 +253,11 @@ fn where_the_guard_opens_and_sshd_is_down_the_client_says_so() {
         let err = site.oneknock(&["open", "home", "--timeout", timeout]);
         let err = err.fails(1);
         daemon.expect("granted address=");
-        assert!(err.contains("nothing listens behind door home"), "{err}");
-        assert!(
-            err.contains("hint: the knock was probably accepted"),
-            "{err}"
-        );
-        assert!(!err.contains("trying the packet's source"), "{err}");
+        assert!(err.contains("the knock was probably accepted"), "{err}");
+        assert!(err.contains("tcp/22 is refused"), "{err}");
     }
     let err = site.oneknock_ssh("echo in").fails(255);
-    assert!(err.contains("nothing listens behind door home"), "{err}");
+    assert!(err.contains("tcp/22 is refused"), "{err}");
 }
 
 #[test]
@@ -316,8 +312,9 @@ fn behind_nat_open_falls_back_to_the_packets_source_and_says_so() {
     let done = site.oneknock_ssh("echo in");
     assert_eq!((done.code, &*done.out), (Some(0), "in\n"), "{done}");
     assert!(
-        done.err.contains("oneknock: "),
-        "it says that it tried the other way: {done}"
+        done.err
+            .contains("note: opened without this computer's address"),
+        "{done}"
     );
     daemon.expect("granted address=192.0.2.77 key=laptop service=ssh");
     assert_eq!(
@@ -351,6 +348,6 @@ fn a_door_is_on_disk_when_it_was_imported_and_gone_from_it_when_it_was_removed()
         let calls = fs::read_to_string(&calls).unwrap();
         let at = calls.find(changes).unwrap();
         // A name is on disk, or gone from it, only when its folder was synced.
-        assert!(calls[at..].contains("/doors>)"), "{calls}");
+        assert!(calls[at..].contains("/profiles>)"), "{calls}");
     }
 }

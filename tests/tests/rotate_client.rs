@@ -131,7 +131,7 @@ impl Fixture {
 }
 
 fn doors(site: &Site) -> PathBuf {
-    site.lab.laptop.home.join(".config/oneknock/doors")
+    site.lab.laptop.home.join(".config/oneknock/profiles")
 }
 
 #[test]
@@ -426,7 +426,9 @@ fn list_tells_how_old_a_key_is_and_warns_of_its_end() {
     let listed = site.oneknock(&["list"]);
     assert!(listed.out.contains("less than a day old"), "{listed}");
     assert!(
-        listed.err.contains("the key of door home ends in 2 days"),
+        listed
+            .err
+            .contains("the key of profile home ends in 2 days"),
         "{listed}"
     );
     assert!(listed.err.contains("hint: "), "{listed}");

@@ -28,11 +28,12 @@ fn kill(daemon: &mut Running) {
 }
 
 #[test]
-fn the_sequence_opens_on_demand_and_says_nothing_of_a_weak_way() {
+fn the_sequence_opens_on_demand_and_says_what_it_is() {
     let (site, mut daemon) = site(&STEPS);
     kill(&mut daemon);
     let opened = site.oneknock(&["open", "home", "--via", "sequence"]);
-    assert_eq!(opened.err, "");
+    let said = "warning: home: sending the port sequence (an eavesdropper can replay it)\n";
+    assert_eq!(opened.err, said);
     opened.ok();
     // Over every address, whichever was quicker.
     for from in site.lab.laptop.addresses() {
@@ -51,11 +52,37 @@ fn the_sequence_opens_on_demand_and_says_nothing_of_a_weak_way() {
     assert_eq!(said.ok(), "in\n");
 }
 
-const WEAK: &str = "trying the port sequence, which is weaker";
+const WEAK: &str = "warning: home: no response to the knock; trying the port sequence (an eavesdropper can replay it)";
+
+/// Lets the laptop's profile fall back to its fixed sequence.
+fn falls_back(site: &Site) {
+    let profile = site
+        .lab
+        .laptop
+        .home
+        .join(".config/oneknock/profiles/home.toml");
+    site.set(&profile, "fallback", "\"sequence\"");
+}
+
+#[test]
+fn a_fixed_sequence_is_never_sent_unasked() {
+    let (site, mut daemon) = site(&TCP);
+    kill(&mut daemon);
+    let mut capture = Capture::start(&site.lab.server, "tcp");
+    let said = site.oneknock(&["open", "home", "--timeout", "6s"]);
+    assert!(!said.err.contains("sequence"), "{said}");
+    let _ = said.fails(1);
+    capture.expect(".22: Flags [S]");
+    for step in TCP {
+        let port = step.split_once('/').unwrap().1;
+        assert_eq!(capture.count(&format!(".{port}: ")), 0);
+    }
+}
 
 #[test]
 fn where_udp_is_swallowed_the_sequence_comes_after_the_packet_and_says_so() {
     let (site, _daemon) = site(&TCP);
+    falls_back(&site);
     site.lab.net.nft(
         "table inet swallow {
             chain forward {
@@ -84,6 +111,7 @@ fn where_the_daemon_is_dead_plain_ssh_gets_in_by_the_sequence() {
     let ways: [&dyn Fn(&Site) -> Done; 2] = [&plain, &ours];
     for way in ways {
         let (site, mut daemon) = site(&STEPS);
+        falls_back(&site);
         kill(&mut daemon);
         let said = way(&site);
         assert_eq!(said.err.matches(WEAK).count(), 1, "{said}");
@@ -132,7 +160,7 @@ fn a_door_without_a_sequence_says_so_and_asks_for_a_new_invitation() {
     let said = site.oneknock(&["open", "home", "--via", "sequence"]);
     let said = said.fails(2);
     assert!(
-        said.contains("door home has no port sequence for ssh"),
+        said.contains("profile home has no port sequence for ssh"),
         "{said}"
     );
     assert!(said.contains("hint: "), "{said}");

@@ -18,7 +18,7 @@ impl Home {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// One with a door, called as the invitation says.
+    /// One with a profile, called as the invitation says.
     pub fn with(invitation: &Invitation) -> Self {
         let home = Self::new();
         let done = home.run(&["import"], &invitation.to_line());
@@ -30,6 +30,7 @@ impl Home {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oneknock"));
         command.args(args).env("XDG_CONFIG_HOME", self.0.path());
+        command.env("XDG_STATE_HOME", self.0.path().join("state"));
         command
     }
 
@@ -46,9 +47,9 @@ impl Home {
         child.wait_with_output().unwrap().into()
     }
 
-    /// A door's file.
-    pub fn door(&self, name: &str) -> PathBuf {
-        self.0.path().join(format!("oneknock/doors/{name}.toml"))
+    /// A profile's file.
+    pub fn profile(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("oneknock/profiles/{name}.toml"))
     }
 
     /// Everything below, folders too.
@@ -90,14 +91,25 @@ impl Done {
     /// It refused: status 2, nothing on standard output, one line besides hints.
     #[track_caller]
     pub fn is_refusal(&self) -> &str {
-        assert_eq!((self.code, &*self.out), (Some(2), ""), "{self:?}");
+        self.ends_with(2)
+    }
+
+    /// The configuration is invalid: status 3, and as [`Done::is_refusal`].
+    #[track_caller]
+    pub fn is_invalid(&self) -> &str {
+        self.ends_with(3)
+    }
+
+    #[track_caller]
+    fn ends_with(&self, status: i32) -> &str {
+        assert_eq!((self.code, &*self.out), (Some(status), ""), "{self:?}");
         let lines: Vec<&str> = self
             .err
             .lines()
             .filter(|l| !l.starts_with("hint: "))
             .collect();
         assert_eq!(lines.len(), 1, "{self:?}");
-        assert!(lines[0].starts_with("oneknock: "), "{self:?}");
+        assert!(lines[0].starts_with("error: "), "{self:?}");
         lines[0]
     }
 }

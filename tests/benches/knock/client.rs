@@ -28,7 +28,7 @@ fn command(host: &Host, program: &str, args: &[&str]) -> Command {
 pub fn door(measured: &Measured) {
     let laptop = &measured.site.lab.laptop;
     measured.site.import(laptop, &measured.key, "home");
-    let door = laptop.home.join(".config/oneknock/doors/home.toml");
+    let door = laptop.home.join(".config/oneknock/profiles/home.toml");
     let text = fs::read_to_string(&door).unwrap();
     let address = measured.server().to_string();
     fs::write(&door, text.replace(SERVER_NAME, &address)).unwrap();

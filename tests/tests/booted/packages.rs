@@ -278,7 +278,7 @@ fn the_client_is_installed_upgraded_and_purged_and_its_doors_stay_their_owners()
         laptop.run(&["dpkg", way, "oneknock"]).ok();
     }
     assert_eq!(laptop.run(&find).out, before);
-    let door = "/root/.config/oneknock/doors/home.toml";
+    let door = "/root/.config/oneknock/profiles/home.toml";
     assert!(laptop.file(door).exists());
 }
 

@@ -1,17 +1,18 @@
 //! Those who hold keys: good clients, by the client's own timetable and its own choice of
 //! what to sign, and such as no good client is.
 
-use super::{Happening, Steps, World};
+use super::{Happening, World};
 use crate::site::service_name;
-use oneknock::address::{Choice, Signing};
-use oneknock::schedule::Step;
+use oneknock::knock::address::{AddressArg, AddressBinding};
+use oneknock::knock::engine::{Binding, Bindings, Candidate, Engine, Goal, Step};
+use oneknock::knock::proof::Proof;
 use oneknock_shared::invitation::AddressRule;
 use oneknock_shared::knock::{Action, Knock, Timestamp};
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_tests::chance::Chance;
 use oneknockd::engine::{Source, Target};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::rc::Rc;
+use std::time::Duration;
 
 pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// How many addresses the holders of keys have among them.
@@ -23,7 +24,7 @@ pub struct Device {
     pub address: IpAddr,
     /// How far its clock is ahead, in milliseconds.
     ahead: i64,
-    choice: Choice,
+    choice: AddressArg,
 }
 
 /// A client that knocks until it is in.
@@ -32,10 +33,9 @@ pub struct Session {
     generation: usize,
     service: Option<ServiceName>,
     seconds: u16,
-    signing: Signing,
+    signing: AddressBinding,
     begun: u64,
-    steps: Steps,
-    next: usize,
+    engine: Engine,
 }
 
 fn some_address(chance: &mut Chance) -> IpAddr {
@@ -64,9 +64,9 @@ impl World {
             }
             for _ in 0..self.chance.between(1, 2) {
                 let choice = match self.chance.below(10) {
-                    0..=5 => Choice::Auto,
-                    6..=8 => Choice::Source,
-                    _ => Choice::Given(some_address(&mut self.chance)),
+                    0..=5 => AddressArg::Auto,
+                    6..=8 => AddressArg::Source,
+                    _ => AddressArg::Given(some_address(&mut self.chance)),
                 };
                 self.devices.push(Device {
                     key: (*key.name).clone(),
@@ -149,10 +149,21 @@ impl World {
 
     fn begin_session(&mut self, device: usize) {
         let (choice, rule) = (self.devices[device].choice, self.rule_of(device));
-        let Some(signing) = Signing::for_open(choice, rule) else {
+        let Some(signing) = AddressBinding::for_open(choice, rule) else {
             return;
         };
-        let may_fall_back = signing == Signing::IfGlobal;
+        let local = self.devices[device].address;
+        let bindings = match signing {
+            AddressBinding::Never => Bindings::Only(Binding::Source),
+            AddressBinding::IfGlobal => Bindings::Both(Binding::Signed),
+            AddressBinding::Always | AddressBinding::Given(_) => Bindings::Only(Binding::Signed),
+        };
+        let candidate = Candidate {
+            address: local,
+            bindings: Ok(bindings),
+            round_trip: None,
+        };
+        let ten_seconds = Duration::from_secs(10);
         let session = Session {
             device,
             generation: self.generation_of(device),
@@ -160,31 +171,29 @@ impl World {
             seconds: *self.chance.pick(&[0, 0, 0, 1, 7, 60, 600, 65_535]),
             signing,
             begun: self.time,
-            steps: Rc::clone(&self.timelines[usize::from(!may_fall_back)]),
-            next: 0,
+            engine: Engine::new(Goal::Connection, Proof::Ssh, ten_seconds, vec![candidate]),
         };
         self.step(Box::new(session));
     }
 
     pub(super) fn step(&mut self, mut session: Box<Session>) {
-        let (_, step) = session.steps[session.next];
-        if step == Step::Attempt {
-            if self.is_in(&session) {
-                return;
+        loop {
+            let now = Duration::from_millis(self.time - session.begun);
+            match session.engine.next(now) {
+                Step::Knock { binding, .. } => self.knock(&session, binding),
+                // What does not answer at once is silent.
+                Step::Connect { .. } if self.is_in(&session) => return,
+                Step::Connect { .. } => {}
+                Step::Wait(until) => {
+                    let wait = u64::try_from(until.saturating_sub(now).as_millis()).unwrap();
+                    self.after(wait.max(1), Happening::Step(session));
+                    return;
+                }
+                Step::Done(_) => {
+                    self.count("sessions that did not");
+                    return;
+                }
             }
-        } else {
-            if step == Step::FallBack {
-                session.signing = Signing::Never;
-            }
-            self.knock(&session);
-        }
-        session.next += 1;
-        match session.steps.get(session.next) {
-            Some((at, _)) => {
-                let at = session.begun + u64::try_from(at.as_millis()).unwrap();
-                self.after(at - self.time, Happening::Step(session));
-            }
-            None => self.count("sessions that did not"),
         }
     }
 
@@ -208,9 +217,13 @@ impl World {
         true
     }
 
-    fn knock(&mut self, session: &Session) {
+    fn knock(&mut self, session: &Session, binding: Binding) {
         let local = self.devices[session.device].address;
-        let Ok(address) = session.signing.address(local) else {
+        let signing = match binding {
+            Binding::Signed => session.signing,
+            Binding::Source => AddressBinding::Never,
+        };
+        let Ok(address) = signing.address(local) else {
             return;
         };
         let seconds = session.seconds;
@@ -224,7 +237,7 @@ impl World {
     }
 
     pub(super) fn close(&mut self, device: usize, generation: usize, service: Option<ServiceName>) {
-        let signing = Signing::for_close(self.devices[device].choice, self.rule_of(device));
+        let signing = AddressBinding::for_close(self.devices[device].choice, self.rule_of(device));
         let local = self.devices[device].address;
         let Some(Ok(address)) = signing.map(|signing| signing.address(local)) else {
             return;

@@ -13,14 +13,12 @@ use crate::server::Server;
 use crate::site::Site;
 use clients::{Device, Session};
 use network::{Datagram, Line};
-use oneknock::schedule::{Step, timeline};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_tests::chance::Chance;
 use oneknockd::engine::{Now, Spend, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// The simulation begins then, in milliseconds since 1970.
@@ -50,9 +48,6 @@ enum Happening {
     Synchronised(u64),
     LineChanges,
 }
-
-/// A step of a client's timetable.
-type Steps = Rc<[(Duration, Step)]>;
 
 pub struct World {
     chance: Chance,
@@ -85,8 +80,6 @@ pub struct World {
     history: History,
     delivered: u64,
     counts: BTreeMap<&'static str, u64>,
-    /// Of a client that may fall back to the packet's source, and of one that may not.
-    timelines: [Steps; 2],
 }
 
 impl World {
@@ -96,7 +89,6 @@ impl World {
             wall: Timestamp(BEGIN + HOUR),
             mono: Duration::from_millis(HOUR),
         };
-        let in_ten_seconds = |fall_back| timeline(Duration::from_secs(10), fall_back).into();
         let mut world = Self {
             server: Server::new(&site.rules, now),
             model: Model::new(&site.rules, now),
@@ -120,7 +112,6 @@ impl World {
             history: History::default(),
             delivered: 0,
             counts: BTreeMap::new(),
-            timelines: [true, false].map(in_ten_seconds),
         };
         for event in [
             Happening::Second(0),

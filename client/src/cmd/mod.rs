@@ -1,0 +1,152 @@
+//! What each command does and prints. Results go to standard output, all else that is
+//! said to standard error.
+
+mod close;
+mod doctor;
+mod import;
+mod list;
+mod open;
+mod proxy;
+mod rotate;
+mod sequence;
+mod show;
+
+use crate::cli::Command;
+use crate::error::Error;
+use crate::knock::address::{self, AddressArg, AddressBinding};
+use crate::knock::resolve::Family;
+use crate::knock::sequence::Via;
+use crate::profile::Profile;
+use crate::profile::state::StateDir;
+use crate::profile::store::ProfileStore;
+use crate::ssh::{self, SshWords};
+use crate::ui::message::note;
+use oneknock_shared::invitation::AddressRule;
+use oneknock_shared::knock::is_admissible;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long `close` and `proxy`, which have no option for it, take at most for the name
+/// and for the profile, each.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs a command; gives the exit status of success.
+pub fn run(command: Command) -> Result<ExitCode, Error> {
+    let profiles = ProfileStore::of_this_user()?;
+    match command {
+        Command::Import {
+            name,
+            replace,
+            file,
+        } => import::run(&profiles, name, replace, file.as_deref())?,
+        Command::List => list::run(&profiles)?,
+        Command::Show { name } => show::run(&profiles, &name)?,
+        Command::Remove { name } => {
+            profiles.remove(&name)?;
+            StateDir::of_this_user().remove(&name);
+            note(&format!("removed profile {name}"));
+        }
+        Command::Open(wanted) => in_runtime(open::run(
+            &wanted.name,
+            &profiles.load(&wanted.name)?,
+            &wanted,
+        ))?,
+        Command::Sequence(wanted) => in_runtime(sequence::run(&wanted))?,
+        Command::Close(wanted) => in_runtime(close::run(&profiles.load(&wanted.name)?, &wanted))?,
+        Command::Proxy(mut wanted) => {
+            let mut profile = profiles.load(&wanted.name)?;
+            if wanted.next {
+                let none = || Error::NoNext(wanted.name.clone());
+                profile.invitation = profile.next.take().ok_or_else(none)?;
+                // A sequence says nothing of the new generation.
+                wanted.via = Via::Packet;
+            }
+            proxy::run(&profile, &wanted)?;
+        }
+        Command::Doctor { name } => {
+            let profile = profiles.load(&name)?;
+            let (said, is_open) = in_runtime(doctor::examine(&profile))?;
+            print(&said)?;
+            return Ok(ExitCode::from(u8::from(!is_open)));
+        }
+        Command::Rotate(wanted) => rotate::rotate(&profiles, &wanted)?,
+        Command::Ssh { via, words } => {
+            let words = SshWords::read(&words)?;
+            let profile = profiles.for_destination(&words.to.profile)?;
+            return ssh::run(&profile, &words, via);
+        }
+        Command::SshConfig { name } => print(&ssh::configuration(&profiles.load(&name)?)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `println!` would panic where nobody reads any more.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|why| Error::System {
+        what: "cannot write to standard output",
+        why,
+    })
+}
+
+fn in_runtime<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let failed = |why| Error::System {
+        what: "cannot wait for the network",
+        why,
+    };
+    let runtime = runtime.map_err(failed)?;
+    let result = runtime.block_on(work);
+    // A name that is still being looked up must not hold the program up.
+    runtime.shutdown_background();
+    result
+}
+
+fn services(profile: &Profile) -> String {
+    let names = profile
+        .invitation
+        .services
+        .iter()
+        .map(|s| s.name.to_string());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// What is said about the address, within what can be.
+fn signing(
+    profile: &Profile,
+    choice: AddressArg,
+    rule: fn(AddressArg, AddressRule) -> Option<AddressBinding>,
+) -> Result<AddressBinding, Error> {
+    match choice {
+        AddressArg::Given(ip) if !is_admissible(ip) => Err(Error::Inadmissible(ip)),
+        _ => rule(choice, profile.invitation.address)
+            .ok_or_else(|| Error::SourceRefused(profile.name().clone())),
+    }
+}
+
+/// The local address to send from where one was given, and the family that it demands.
+fn bound(choice: AddressArg, family: Family) -> Result<(Option<IpAddr>, Family), Error> {
+    let AddressArg::Given(ip) = choice else {
+        return Ok((None, family));
+    };
+    if !address::is_here(ip) {
+        return Ok((None, family));
+    }
+    match (ip.is_ipv4(), family) {
+        (true, Family::V6) => Err(Error::OtherFamily {
+            address: ip,
+            family: "IPv6",
+        }),
+        (false, Family::V4) => Err(Error::OtherFamily {
+            address: ip,
+            family: "IPv4",
+        }),
+        (true, _) => Ok((Some(ip), Family::V4)),
+        (false, _) => Ok((Some(ip), Family::V6)),
+    }
+}

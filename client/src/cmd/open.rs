@@ -1,0 +1,107 @@
+//! `oneknock open`: knock, and wait until the service shows itself.
+
+use super::{bound, signing};
+use crate::cli::Open;
+use crate::error::Error;
+use crate::knock::address::{AddressArg, AddressBinding};
+use crate::knock::connect::{connect, describe, sequence_of, walk_once};
+use crate::knock::drive::{self, Target};
+use crate::knock::engine::{Goal, Outcome};
+use crate::knock::packet::KnockRequest;
+use crate::knock::plan::KnockPlan;
+use crate::knock::proof::Proof;
+use crate::knock::resolve::resolve;
+use crate::knock::sequence::Via;
+use crate::profile::state::StateDir;
+use crate::profile::{Profile, first_tcp};
+use crate::ui::message::{note, warning};
+use oneknock_shared::knock::Action;
+use oneknock_shared::name::{KeyName, ServiceName};
+
+pub async fn run(name: &KeyName, profile: &Profile, wanted: &Open) -> Result<(), Error> {
+    let of = &profile.invitation;
+    let service = profile.service(wanted.service.as_ref())?;
+    let choice = wanted.way.address;
+    let signing = signing(profile, choice, AddressBinding::for_open)?;
+    let (from, family) = bound(choice, wanted.way.family())?;
+    let plan = KnockPlan {
+        request: KnockRequest {
+            keys: profile.keys(),
+            action: Action::Open {
+                seconds: wanted.seconds.unwrap_or(0),
+            },
+            service: Some(service.name),
+            from,
+        },
+        addresses: resolve(&of.host, family, wanted.timeout).await?,
+        port: of.port,
+        signing,
+    };
+    let unverified = match (choice, first_tcp(service)) {
+        _ if wanted.no_wait => "not waiting for the port to answer".to_string(),
+        (AddressArg::Given(ip), _) if from.is_none() => {
+            format!("{ip} is another computer's, so the result cannot be verified from here")
+        }
+        (_, None) => "UDP only: the result cannot be verified".into(),
+        (_, Some(port)) => {
+            let target = Target {
+                goal: Goal::Connection,
+                port,
+                proof: Proof::of(&service.name, port, wanted.settle),
+            };
+            let state = StateDir::of_this_user();
+            let timeout = wanted.timeout;
+            let opened = connect(profile, &plan, wanted.via, target, timeout, &state);
+            return opened.await.map(drop);
+        }
+    };
+    if wanted.via == Via::Sequence {
+        walk_once(&sequence_of(profile, &plan)?).await?;
+        note(&format!(
+            "sent the port sequence for {} to {name} ({unverified})",
+            service.name
+        ));
+        return Ok(());
+    }
+    knock_blindly(profile, &plan, service.name).await?;
+    note(&format!(
+        "sent the knock for {} to {name} ({unverified})",
+        service.name
+    ));
+    Ok(())
+}
+
+/// Three packets over a second, where nothing can answer but an ICMP error.
+async fn knock_blindly(
+    profile: &Profile,
+    plan: &KnockPlan,
+    service: ServiceName,
+) -> Result<(), Error> {
+    let state = StateDir::of_this_user();
+    let target = Target {
+        goal: Goal::Knock,
+        port: 0,
+        proof: Proof::Ssh,
+    };
+    let memory = state.memory(profile.name());
+    let report = drive::run(plan, target, std::time::Duration::ZERO, &memory).await;
+    match report.outcome {
+        Outcome::Sent => {
+            for (address, outcome) in &report.endpoints {
+                if outcome.is_known_failure() {
+                    warning(&format!("{address}: {}", outcome.describe(plan.port, None)));
+                }
+            }
+            Ok(())
+        }
+        Outcome::NotSent => Err(Error::NotSent {
+            errors: describe(&report.endpoints, plan.port, None),
+        }),
+        _ => Err(Error::KnockRefused {
+            profile: profile.name().clone(),
+            service,
+            knock_port: plan.port,
+            endpoints: report.endpoints,
+        }),
+    }
+}

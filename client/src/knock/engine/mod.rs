@@ -1,0 +1,378 @@
+//! What is sent next, and when to stop; pure. Open, proxy, ssh and doctor all read its answers.
+//!
+//! Time goes in as the time since the start, and what the network answered as an [`Event`];
+//! what comes out is a [`Step`]. It opens no socket and reads no clock.
+//!
+//! - Each *round* knocks at every address. Where this computer's own address may be in the
+//!   packet, rounds with it and rounds without it alternate: the first works where nothing
+//!   translates addresses, the second where something does. What worked last goes first.
+//! - Between rounds the port is tried: soon after the first knock, later ones no closer than
+//!   the round trip that is known. A SYN that is lost or dropped is sent again by the system
+//!   after a second, so older attempts go on beside newer ones.
+//! - A connection that stands puts off what would come next until its service had the time to
+//!   show itself. It counts only when it has (see [`super::proof`]).
+
+mod endpoint;
+mod outcome;
+#[cfg(test)]
+mod tests;
+
+use super::proof::Proof;
+use endpoint::Endpoint;
+pub use endpoint::{Binding, Bindings};
+pub use outcome::{EndpointOutcome, Outcome, Refusal};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// When the rounds are, in ms; then every [`ROUND_EVERY`].
+const ROUNDS: [u32; 5] = [0, 300, 1000, 2500, 5000];
+const ROUND_EVERY: u32 = 3000;
+/// When the port is tried after a round, in ms; then every [`ATTEMPT_EVERY`]. A server has
+/// opened some 2 ms after the knock.
+const ATTEMPTS: [u32; 6] = [2, 8, 30, 80, 180, 400];
+const ATTEMPT_EVERY: u32 = 600;
+/// Between the first attempts at two addresses, so that the second handshake can still be
+/// given up when the first has ended.
+const STAGGER: Duration = Duration::from_millis(8);
+/// Between two attempts at one address, at least.
+const SPACING: Duration = Duration::from_millis(4);
+/// How long a service has, besides two round trips, to show itself.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Three packets over a second where nothing can answer.
+const BLIND_ROUNDS: [u32; 3] = [0, 400, 900];
+/// How long an ICMP error has after the last of them.
+const BLIND_END: Duration = Duration::from_millis(1200);
+/// A port has to refuse in so many rounds before it counts.
+const REFUSALS: u32 = 2;
+
+/// What is wanted of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// A connection whose service has shown itself.
+    Connection,
+    /// The same, at a port that was opened by other means: no knock is sent.
+    ConnectionWithoutKnock,
+    /// The knock alone: nothing answers, as with UDP services.
+    Knock,
+}
+
+/// One of the server's addresses, before anything is sent.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The address.
+    pub address: IpAddr,
+    /// Which packets may go there; or why none can.
+    pub bindings: Result<Bindings, String>,
+    /// The round trip to it that was measured before on this network.
+    pub round_trip: Option<Duration>,
+}
+
+/// What to do now. Endpoints and connections are named by their number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Send a fresh packet.
+    Knock {
+        /// To which address.
+        endpoint: usize,
+        /// What it says of this computer's address.
+        binding: Binding,
+    },
+    /// Begin a connection; its events carry this number.
+    Connect {
+        /// To which address.
+        endpoint: usize,
+        /// Its number.
+        connection: usize,
+    },
+    /// Nothing until then, or until an event.
+    Wait(Duration),
+    /// It is over.
+    Done(Outcome),
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The packet could not be sent to this endpoint.
+    NotSent {
+        /// The endpoint.
+        endpoint: usize,
+        /// The system's reason.
+        why: String,
+    },
+    /// An ICMP error came for the packet to this endpoint.
+    KnockRefused {
+        /// The endpoint.
+        endpoint: usize,
+        /// What it says.
+        refusal: Refusal,
+    },
+    /// This connection stands; its service has said nothing yet.
+    Connected(usize),
+    /// The service at the other end of this connection has shown itself.
+    Shown(usize),
+    /// The port refused this connection.
+    PortRefused(usize),
+    /// This connection ended, after it stood, without what shows the service.
+    Closed(usize),
+    /// This connection failed otherwise.
+    Failed {
+        /// The connection.
+        connection: usize,
+        /// The system's reason.
+        why: String,
+    },
+}
+
+/// A connection under way.
+#[derive(Debug)]
+struct Connection {
+    endpoint: usize,
+    begun: Duration,
+    stands: Option<Duration>,
+}
+
+/// The time of the entry with this number, and whether it is in the table; after the table's
+/// end they follow each other `every` so many ms.
+fn at(table: &[u32], number: u32, every: u32) -> (Duration, bool) {
+    let number = usize::try_from(number).unwrap_or(usize::MAX);
+    if let Some(&at) = table.get(number) {
+        return (MS * at, true);
+    }
+    let more = u32::try_from(number - table.len()).unwrap_or(u32::MAX);
+    let last = table.last().copied().unwrap_or_default();
+    let ms = u64::from(last) + u64::from(every) * (u64::from(more) + 1);
+    (Duration::from_millis(ms), false)
+}
+
+/// The engine of one open.
+#[derive(Debug)]
+pub struct Engine {
+    goal: Goal,
+    /// Whether a connection that stands puts rounds off too: where its service will show
+    /// itself by itself, and a second knock would be for nothing.
+    is_patient: bool,
+    limit: Duration,
+    endpoints: Vec<Endpoint>,
+    connections: Vec<Connection>,
+    /// How many rounds have begun.
+    rounds: u32,
+    /// When the last round began.
+    round_at: Duration,
+    /// The steps of this moment that are still to be given out.
+    due: VecDeque<Step>,
+    outcome: Option<Outcome>,
+}
+
+impl Engine {
+    /// One that gives up after `limit`. The candidates are tried in their order.
+    #[must_use]
+    pub fn new(goal: Goal, proof: Proof, limit: Duration, candidates: Vec<Candidate>) -> Self {
+        let limit = if goal == Goal::Knock {
+            BLIND_END
+        } else {
+            limit
+        };
+        Self {
+            goal,
+            is_patient: proof == Proof::Ssh,
+            limit,
+            endpoints: candidates.into_iter().map(Endpoint::new).collect(),
+            connections: Vec::new(),
+            rounds: 0,
+            round_at: Duration::ZERO,
+            due: VecDeque::new(),
+            outcome: None,
+        }
+    }
+
+    /// What to do at this time after the start. To be called again until it waits or is done.
+    pub fn next(&mut self, now: Duration) -> Step {
+        if let Some(outcome) = &self.outcome {
+            return Step::Done(outcome.clone());
+        }
+        if let Some(step) = self.due.pop_front() {
+            return step;
+        }
+        if !self.endpoints.iter().any(Endpoint::is_reachable) {
+            return self.end(Outcome::NotSent);
+        }
+        if self.rounds > 0 && self.all_refuse() {
+            return self.end(Outcome::PortRefused);
+        }
+        if now >= self.limit {
+            return self.end(match self.goal {
+                Goal::Knock if self.endpoints.iter().any(Endpoint::may_have_arrived) => {
+                    Outcome::Sent
+                }
+                _ => Outcome::NoAnswer,
+            });
+        }
+        let round = self.round_due();
+        if now >= round {
+            self.begin_round(now);
+            return self.next(now);
+        }
+        let mut wake = round.min(self.limit);
+        for endpoint in 0..self.endpoints.len() {
+            let Some(at) = self.attempt_due(endpoint) else {
+                continue;
+            };
+            if now >= at {
+                return self.begin_attempt(endpoint, now);
+            }
+            wake = wake.min(at);
+        }
+        Step::Wait(wake)
+    }
+
+    /// Takes in what came back at this time.
+    pub fn notice(&mut self, now: Duration, event: Event) {
+        match event {
+            Event::NotSent { endpoint, why } => self.endpoints[endpoint].not_sent(why),
+            Event::KnockRefused { endpoint, refusal } => {
+                self.endpoints[endpoint].knock_refused(refusal);
+            }
+            Event::Connected(connection) => {
+                let connection = &mut self.connections[connection];
+                connection.stands = Some(now);
+                let took = now.saturating_sub(connection.begun);
+                self.endpoints[connection.endpoint].connected(took);
+            }
+            // The first one is it.
+            Event::Shown(_) if matches!(self.outcome, Some(Outcome::Open { .. })) => {}
+            Event::Shown(connection) => {
+                let Connection {
+                    endpoint, begun, ..
+                } = self.connections[connection];
+                self.endpoints[endpoint].shown();
+                self.outcome = Some(Outcome::Open {
+                    endpoint,
+                    connection,
+                    by: self.endpoints[endpoint].opened_by(begun),
+                    round_trip: self.endpoints[endpoint].round_trip,
+                });
+            }
+            Event::PortRefused(connection) => {
+                let endpoint = self.ended(connection);
+                self.endpoints[endpoint].port_refused(self.rounds);
+            }
+            Event::Closed(connection) => {
+                let endpoint = self.ended(connection);
+                self.endpoints[endpoint].closed();
+            }
+            Event::Failed { connection, why } => {
+                let endpoint = self.ended(connection);
+                self.endpoints[endpoint].failed(why);
+            }
+        }
+    }
+
+    /// What is known of each address, in the order of the candidates.
+    pub fn endpoints(&self) -> impl Iterator<Item = (IpAddr, &EndpointOutcome)> {
+        self.endpoints.iter().map(|e| (e.address, &e.outcome))
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Step {
+        self.outcome = Some(outcome.clone());
+        Step::Done(outcome)
+    }
+
+    fn ended(&mut self, connection: usize) -> usize {
+        let connection = &mut self.connections[connection];
+        connection.stands = None;
+        connection.endpoint
+    }
+
+    /// Whether every address that can be reached refuses the port, and none the knock: it may
+    /// well have been accepted, and nothing listens.
+    fn all_refuse(&self) -> bool {
+        let mut reached = self
+            .endpoints
+            .iter()
+            .filter(|e| e.is_reachable())
+            .peekable();
+        reached.peek().is_some()
+            && reached.all(|e| {
+                e.refusals >= REFUSALS && matches!(e.outcome, EndpointOutcome::PortRefused)
+            })
+    }
+
+    /// When the next round is due.
+    fn round_due(&self) -> Duration {
+        let table: &[u32] = match self.goal {
+            Goal::Knock => &BLIND_ROUNDS,
+            _ => &ROUNDS,
+        };
+        let at = match at(table, self.rounds, ROUND_EVERY) {
+            (_, false) if self.goal == Goal::Knock => return Duration::MAX,
+            (at, _) => at,
+        };
+        if self.is_patient {
+            at.max(self.patience_ends())
+        } else {
+            at
+        }
+    }
+
+    /// Until when a connection that stands puts off what would come next.
+    fn patience_ends(&self) -> Duration {
+        let ends = self.connections.iter().filter_map(|connection| {
+            let stands = connection.stands?;
+            let round_trip = stands.saturating_sub(connection.begun);
+            Some(stands + 2 * round_trip + PATIENCE)
+        });
+        ends.max().unwrap_or_default()
+    }
+
+    fn begin_round(&mut self, now: Duration) {
+        self.rounds += 1;
+        self.round_at = now;
+        for (number, endpoint) in self.endpoints.iter_mut().enumerate() {
+            let next = endpoint.begin_round(self.rounds);
+            let bindings = match self.goal {
+                Goal::Connection => next.into_iter().collect(),
+                Goal::ConnectionWithoutKnock => Vec::new(),
+                Goal::Knock => endpoint.all_bindings(),
+            };
+            for binding in bindings {
+                endpoint.knocked(binding, now);
+                self.due.push_back(Step::Knock {
+                    endpoint: number,
+                    binding,
+                });
+            }
+        }
+    }
+
+    /// When the port of this endpoint is to be tried next; never where it cannot be.
+    fn attempt_due(&self, number: usize) -> Option<Duration> {
+        let endpoint = &self.endpoints[number];
+        if self.goal == Goal::Knock || !endpoint.is_reachable() {
+            return None;
+        }
+        let (after, _) = at(&ATTEMPTS, endpoint.attempts, ATTEMPT_EVERY);
+        let stagger = STAGGER * u32::try_from(number).unwrap_or(u32::MAX).min(8);
+        let mut at = self.round_at + after + stagger;
+        if let (Some(round_trip), Some(last)) = (endpoint.round_trip, endpoint.last_attempt) {
+            at = at.max(last + (round_trip + round_trip / 4).max(SPACING));
+        }
+        Some(at.max(self.patience_ends()))
+    }
+
+    fn begin_attempt(&mut self, endpoint: usize, now: Duration) -> Step {
+        self.endpoints[endpoint].attempted(now);
+        self.connections.push(Connection {
+            endpoint,
+            begun: now,
+            stands: None,
+        });
+        Step::Connect {
+            endpoint,
+            connection: self.connections.len() - 1,
+        }
+    }
+}
