@@ -328,7 +328,7 @@ fn before_init_every_program_says_how_to_begin() {
     let calls: [&[&str]; 6] = [
         &["oneknockd"],
         &["oneknockctl", "check"],
-        &["oneknockctl", "rules"],
+        &["oneknockctl", "debug", "rules"],
         &["oneknockctl", "key", "list"],
         &["oneknockctl", "key", "add", "laptop"],
         &["oneknockctl", "key", "invite", "laptop"],
@@ -363,11 +363,11 @@ fn without_root_every_command_says_how_to_become_it() {
     let before = tree(&site.dir);
     let dir = site.dir.to_str().unwrap();
     let calls: [&[&str]; 13] = [
-        &["history"],
-        &["new-state"],
+        &["log"],
+        &["debug", "reset-state"],
         &["check"],
-        &["rules"],
-        &["teardown"],
+        &["debug", "rules"],
+        &["disable", "--until-reboot"],
         &["key", "list"],
         &["key", "add", "phone"],
         &["key", "invite", "laptop"],

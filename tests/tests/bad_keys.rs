@@ -91,7 +91,7 @@ fn a_key_file_that_others_could_touch_is_refused_with_the_command_that_mends_it(
         site.lab.server.run(&["sh", "-c", command]).ok();
         let daemon = site.daemon();
         drop(daemon);
-        site.ctl(&["teardown"]).ok();
+        site.ctl(&["disable", "--until-reboot"]).ok();
     }
 }
 
@@ -112,7 +112,7 @@ fn a_key_file_that_is_a_link_is_refused_with_the_command_that_mends_it() {
         assert!(said.contains("keys/laptop.toml"), "{said}");
         site.lab.server.run(&["sh", "-c", mending(&said)]).ok();
         drop(site.daemon());
-        site.ctl(&["teardown"]).ok();
+        site.ctl(&["disable", "--until-reboot"]).ok();
         fs::remove_file(&elsewhere).unwrap();
     }
 }

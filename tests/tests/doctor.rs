@@ -346,7 +346,12 @@ fn a_guard_that_is_down_and_a_key_whose_time_is_over_are_found() {
 #[test]
 fn before_the_guard_was_ever_up_the_way_is_a_key_and_then_a_trial() {
     let site = Site::not_enabled(binaries!());
-    for call in [&["status"][..], &["grants"], &["why"], &["reload"]] {
+    for call in [
+        &["status"][..],
+        &["grants"],
+        &["log", "--denied"],
+        &["reload"],
+    ] {
         let said = site.ctl(call).fails(1);
         let hint = "hint: \"oneknockctl enable --confirm 10m\" puts the guard up, on trial";
         assert!(said.contains(hint), "{said}");

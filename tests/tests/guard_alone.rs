@@ -1,4 +1,4 @@
-//! `oneknockctl guard`: the guard without the daemon.
+//! `oneknockctl debug boot-guard`: the guard without the daemon.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
@@ -15,9 +15,9 @@ fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
     site.laptop_key();
     let server = site.lab.server.v4.into();
     let mut session = site.session(&["ssh", "server.lab"]);
-    let said = site.ctl(&["guard"]);
+    let said = site.ctl(&["debug", "boot-guard"]);
     assert_eq!(said.code, Some(0), "{said}");
-    assert!(said.err.contains("the guard is up"), "{said}");
+    assert!(said.err.contains("installed the guard"), "{said}");
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
     session.say("older than the guard");
     session.expect("got older than the guard");
@@ -25,12 +25,15 @@ fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
     let mut daemon = site.daemon();
     site.oneknock(&["open", "home"]).ok();
     // The daemon knows best.
-    let said = site.ctl(&["guard"]);
-    assert!(said.err.contains("a running oneknockd keeps"), "{said}");
+    let said = site.ctl(&["debug", "boot-guard"]);
+    assert!(
+        said.err.contains("oneknockd is running and enforces"),
+        "{said}"
+    );
     daemon.signal(Signal::SIGKILL);
     daemon.end();
-    let said = site.ctl(&["guard"]);
-    assert!(said.err.contains("was up"), "{said}");
+    let said = site.ctl(&["debug", "boot-guard"]);
+    assert!(said.err.contains("was installed already"), "{said}");
     assert!(site.admits("ssh", site.lab.laptop.v4.into()));
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
 }
@@ -41,9 +44,12 @@ fn a_hung_daemons_guard_is_its_own() {
     site.laptop_key();
     let daemon = site.daemon();
     std::fs::remove_file(socket(&site)).unwrap();
-    let said = site.ctl(&["guard"]);
+    let said = site.ctl(&["debug", "boot-guard"]);
     assert_eq!(said.code, Some(0), "{said}");
-    assert!(said.err.contains("owns the guard: it is up"), "{said}");
+    assert!(
+        said.err.contains("oneknockd is running and enforces"),
+        "{said}"
+    );
     drop(daemon);
 }
 
@@ -54,19 +60,26 @@ fn a_key_with_a_mistake_hinders_no_guard_and_a_configuration_with_one_does() {
     site.set(&site.key_file("laptop"), "mistake", "1");
     let server = site.lab.server.v4.into();
     site.set(&site.config(), "mistake", "1");
-    let said = site.ctl(&["guard"]).fails(2);
+    let said = site.ctl(&["debug", "boot-guard"]).fails(3);
     assert!(said.contains("mistake"), "{said}");
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
     let text = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), text.replace("mistake = 1\n", "")).unwrap();
-    site.ctl(&["guard"]).ok();
+    site.ctl(&["debug", "boot-guard"]).ok();
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
 
     let (config, setpriv) = (site.dir.to_str().unwrap(), "--bounding-set=-net_admin");
-    let without = ["setpriv", setpriv, "oneknockctl", "guard", "--config"];
+    let without = [
+        "setpriv",
+        setpriv,
+        "oneknockctl",
+        "debug",
+        "boot-guard",
+        "--config",
+    ];
     let without = [&without[..], &[config]].concat();
     let said = site.lab.server.run(&without).fails(1);
-    assert!(said.contains("by root alone"), "{said}");
+    assert!(said.contains("only root can"), "{said}");
 }
 
 #[test]
@@ -86,7 +99,15 @@ fn what_the_guards_user_cannot_read_leaves_nothing_open() {
         // As the unit runs it: to such a root a mode is a mode.
         let caps = "--bounding-set=-dac_override,-dac_read_search";
         let config = site.dir.to_str().unwrap();
-        let guard = ["setpriv", caps, "oneknockctl", "guard", "--config", config];
+        let guard = [
+            "setpriv",
+            caps,
+            "oneknockctl",
+            "debug",
+            "boot-guard",
+            "--config",
+            config,
+        ];
         let said = site.lab.server.run(&guard);
         assert_eq!(said.code, Some(status), "{said}");
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
@@ -96,7 +117,7 @@ fn what_the_guards_user_cannot_read_leaves_nothing_open() {
     mode(&site.dir.join("keys"), 0o000);
     guard(0);
     mode(&site.config(), 0o200);
-    let said = guard(3);
+    let said = guard(0);
     assert!(said.contains("cannot be read"), "{said}");
     assert!(said.contains("check\" says what to do"), "{said}");
 }
@@ -128,8 +149,12 @@ fn what_was_last_in_force_is_found_whatever_became_of_the_main_file() {
     let mistakes: [&dyn Fn(); 3] = [&unclosed, &others_write, &removed];
     for make in mistakes {
         make();
-        let said = site.ctl(&["guard"]).fails(3);
-        assert!(said.contains("oneknockd.toml:"), "{said}");
+        let said = site.ctl(&["debug", "boot-guard"]);
+        assert!(
+            said.err.contains("error: ") && said.err.contains("oneknockd.toml:"),
+            "{said}"
+        );
+        said.ok();
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
         let mut daemon = site.daemon_unready();
         daemon.expect("using-last-good");
@@ -144,7 +169,7 @@ fn what_was_last_in_force_is_found_whatever_became_of_the_main_file() {
         stop(daemon);
     }
     // As it is said.
-    let said = site.ctl(&["check"]).fails(1);
+    let said = site.ctl(&["check"]).fails(3);
     let (_, mend) = said.split_once("last in force with: ").unwrap();
     let mend = mend.lines().next().unwrap();
     site.lab.server.run(&["sh", "-c", mend]).ok();
@@ -154,11 +179,11 @@ fn what_was_last_in_force_is_found_whatever_became_of_the_main_file() {
     removed();
     let [keys, aside] = ["keys", "aside"].map(|name| site.dir.join(name));
     std::fs::rename(&keys, &aside).unwrap();
-    let said = site.ctl(&["guard"]).fails(2);
+    let said = site.ctl(&["debug", "boot-guard"]).fails(3);
     assert!(said.contains("init --host"), "{said}");
     std::fs::rename(&aside, &keys).unwrap();
     site.ctl(&["disable"]).ok();
-    site.ctl(&["guard"]).fails(2);
+    site.ctl(&["debug", "boot-guard"]).fails(3);
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
 }
 
@@ -181,9 +206,14 @@ fn with_a_mistake_in_the_configuration_what_was_last_in_force_is_so_through_a_re
     stop(site.daemon());
     for bad in [&good[..good.len() / 2], &format!("mistake = 1\n{good}")] {
         std::fs::write(site.config(), bad).unwrap();
-        let said = site.ctl(&["guard"]).fails(3);
-        assert!(said.contains("oneknockd.toml:"), "{said}");
-        assert!(said.contains("as the guard is up it was before"), "{said}");
+        let said = site.ctl(&["debug", "boot-guard"]);
+        for part in [
+            "oneknockd.toml:",
+            "the guard is that of the last good configuration",
+        ] {
+            assert!(said.err.contains(part), "{said}");
+        }
+        said.ok();
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
         put_down();
         let mut daemon = site.daemon_unready();
@@ -192,8 +222,12 @@ fn with_a_mistake_in_the_configuration_what_was_last_in_force_is_so_through_a_re
         daemon.expect("ready");
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
         assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
-        let said = site.ctl(&["guard"]).fails(3);
-        assert!(said.contains("a running oneknockd keeps"), "{said}");
+        let said = site.ctl(&["debug", "boot-guard"]);
+        assert!(
+            said.err.contains("oneknockd is running and enforces"),
+            "{said}"
+        );
+        said.ok();
         let status = || site.ctl(&["status"]).ok();
         assert!(status().contains("running on the last good configuration"));
         std::fs::write(site.config(), &good).unwrap();
@@ -206,7 +240,7 @@ fn with_a_mistake_in_the_configuration_what_was_last_in_force_is_so_through_a_re
     // What others could have written was in force nowhere.
     let mode = |mode| std::fs::set_permissions(&kept, Permissions::from_mode(mode)).unwrap();
     mode(0o660);
-    site.ctl(&["guard"]).fails(2);
+    site.ctl(&["debug", "boot-guard"]).fails(3);
     mode(0o600);
     // A new server begins with nothing of the old one's.
     let [config, aside] = [site.config(), site.dir.join("aside")];
@@ -217,10 +251,10 @@ fn with_a_mistake_in_the_configuration_what_was_last_in_force_is_so_through_a_re
     std::fs::rename(&aside, &config).unwrap();
     std::fs::write(&kept, copy).unwrap();
     mode(0o600);
-    site.ctl(&["guard"]).fails(3);
+    site.ctl(&["debug", "boot-guard"]).ok();
     put_down();
     site.ctl(&["disable"]).ok();
-    site.ctl(&["guard"]).fails(2);
+    site.ctl(&["debug", "boot-guard"]).fails(3);
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
     assert_eq!(site.daemon_unready().end().code(), Some(2));
 }

@@ -144,7 +144,7 @@ fn what_a_removed_keys_sequence_has_opened_is_closed() {
     };
     open(&gone, 1);
     open(&stays, 2);
-    site.ctl(&["reload"]).ok();
+    site.ctl(&["reload", "--yes"]).ok();
     assert_eq!(site.guests("seq_ssh").len(), 4);
     site.ctl(&["key", "remove", "gone", "--force"]).ok();
     daemon.expect("revoked-sequence-grants grants=4");

@@ -71,7 +71,7 @@ fn no_step_is_a_misstep_while_all_are_told_anew() {
     };
     let (last, ()) = wait::meanwhile(walks, || {
         for _ in 0..10 {
-            site.ctl(&["reload"]).ok();
+            site.ctl(&["reload", "--yes"]).ok();
         }
     });
     // So many that the set of the admitted may be full.
@@ -211,7 +211,7 @@ fn the_client_walks_it_where_udp_is_swallowed() {
 fn what_a_rolling_sequence_cannot_be_is_a_mistake() {
     let site = site();
     site.ctl(&["check"]).ok();
-    let said = site.ctl(&["rules", "--sequence-only"]).fails(2);
+    let said = site.ctl(&["debug", "rules", "--sequence-only"]).fails(2);
     assert!(said.contains("a rolling one needs the daemon"), "{said}");
     let good = fs::read_to_string(site.config()).unwrap();
     for (from, to, why) in [

@@ -174,7 +174,7 @@ fn skipped_key_hinders_no_change_of_another_nor_its_own_repair() {
     }
     let mut daemon = site.daemon();
     // What has nothing to do with keys is asked as ever.
-    site.ctl(&["history"]).ok();
+    site.ctl(&["log"]).ok();
     let said = site.ctl(&["confirm"]);
     assert!(said.err.contains("confirmed already"), "{said}");
     let listed = site.ctl(&["key", "list"]);
@@ -186,7 +186,7 @@ fn skipped_key_hinders_no_change_of_another_nor_its_own_repair() {
     fs::write(site.key_file("phone"), &good).unwrap();
     let said = site.ctl(&["key", "list", "--json"]);
     assert!(said.out.contains("\"in_force\":false"), "{said}");
-    let said = site.ctl(&["why", "phone"]);
+    let said = site.ctl(&["log", "--denied", "phone"]);
     assert!(
         said.err.contains("invalid: phone.toml, tablet.toml"),
         "{said}"
@@ -249,7 +249,7 @@ fn what_a_skipped_key_has_sent_before_the_state_was_lost_is_worth_nothing_later(
     stop(daemon);
     fs::remove_dir_all(site.state()).unwrap();
     fs::write(site.key_file("phone"), "").unwrap();
-    site.ctl(&["new-state"]).ok();
+    site.ctl(&["debug", "reset-state"]).ok();
     let mut daemon = site.daemon();
     fs::write(site.key_file("phone"), &good).unwrap();
     site.ctl(&["reload"]).ok();

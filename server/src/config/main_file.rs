@@ -278,7 +278,7 @@ server_id = \"{id}\"
 listen = [{listen}]
 # How far a client's clock may be off, 1s to 10min.
 skew = \"{skew}\"
-# How long oneknockctl history looks back.
+# How far oneknockctl log looks back.
 history = \"{history}\"
 # Once a key's new secret is used, its old one works for no longer than this.
 rotation_grace = \"{grace}\"

@@ -1,7 +1,9 @@
 //! `oneknockctl check`: every mistake at once, and what is no mistake and unwise.
 
 use super::listening::{self, Listening};
-use super::{Failure, check_readable, say, words};
+use super::output::say;
+use super::status::State;
+use super::{Exit, Failure, check_readable, words};
 use crate::clock::Clock;
 use crate::config::{self, Config, Key, Mistake, Paths, Settings, Usable, enabled};
 use crate::files;
@@ -9,7 +11,7 @@ use crate::store;
 use std::path::Path;
 
 /// Looks at configuration, keys and state; changes nothing.
-pub fn check(paths: &Paths) -> Result<(), Failure> {
+pub fn check(paths: &Paths, _as_json: bool) -> Result<(), Failure> {
     check_readable(paths)?;
     let file = paths.main_file();
     let listening = Listening::read()?;
@@ -42,11 +44,8 @@ pub fn check(paths: &Paths) -> Result<(), Failure> {
         ));
     }
     let count = found.len();
-    let hint = "a running daemon goes on with what it last read without a mistake";
-    Err(Failure::Failed(
-        format!("mistakes found: {count}"),
-        file.exists().then(|| hint.into()),
-    ))
+    say(format_args!("errors found: {count}"));
+    Err(Failure::Ended(Exit::InvalidConfig))
 }
 
 /// With a mistake in oneknockd.toml alone a daemon starts as it was, as far as that was kept;
@@ -123,7 +122,7 @@ fn warn(paths: &Paths, file: &Path, settings: &Settings) {
         say(format_args!("warning: {}", words::NO_KEY));
     }
     if !enabled::is_set(paths) {
-        let state = words::State::NotEnforcing.text(paths);
+        let (state, _) = State::NotEnforcing.text(paths);
         say(format_args!("warning: {state}"));
     }
     for stray in config::strays(paths) {

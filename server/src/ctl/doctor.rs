@@ -11,7 +11,7 @@ use crate::doctor::{self, Finding};
 use crate::files::Owner;
 
 /// Says what is found; a trouble is a failure.
-pub fn examine(paths: &Paths) -> Result<(), Failure> {
+pub fn examine(paths: &Paths, _as_json: bool) -> Result<(), Failure> {
     super::check_readable(paths)?;
     if !nix::unistd::geteuid().is_root() {
         let what = "a machine is examined by root alone";
@@ -65,10 +65,11 @@ fn daemon(paths: &Paths, is_down: bool) -> Vec<Finding> {
                 "the daemon runs, and its guard is {}",
                 status.guard
             ));
-            findings.extend(status.waits_for_clock.then(|| {
-                let (what, mend) = words::WAITS.split_once("; ").unwrap_or_default();
-                Finding::trouble(what, mend)
-            }));
+            findings.extend(
+                status
+                    .waits_for_clock
+                    .then(|| Finding::trouble(words::WAITS, words::waits_hint(paths))),
+            );
             findings.extend((!status.skipped_keys.is_empty()).then(|| {
                 let files = status.skipped_keys.join(", ");
                 Finding::trouble(
@@ -85,7 +86,7 @@ fn daemon(paths: &Paths, is_down: bool) -> Vec<Finding> {
             findings.extend(status.exclusive_pending.then(|| {
                 Finding::trouble(
                     "the guard is watched, and not owned as configured: it was put up so, and stays so until it is taken down; another program's \"flush ruleset\" takes it down for a moment",
-                    "when its ports may be open for a moment: oneknockctl teardown; systemctl start oneknockd",
+                    "when its ports may be open for a moment: oneknockctl disable --until-reboot; systemctl start oneknockd",
                 )
             }));
         }
@@ -104,11 +105,8 @@ fn daemon(paths: &Paths, is_down: bool) -> Vec<Finding> {
         // One that hangs says nothing of the rest of the machine.
         Err(no) => {
             let why = match no.into() {
-                Failure::Failed(why, _) | Failure::Usage(why, _) => why,
-                Failure::Mistakes(mistakes) | Failure::AsItWas(mistakes, _) => {
-                    format!("{} mistakes", mistakes.len())
-                }
-                Failure::Answered(code) => format!("status {code}"),
+                Failure::Failed(why, _) => why,
+                other => format!("{other:?}"),
             };
             findings.push(Finding::trouble(
                 format!("the daemon cannot be asked: {why}"),

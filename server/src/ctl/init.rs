@@ -1,6 +1,7 @@
 //! `oneknockctl init`.
 
-use super::{Failure, say};
+use super::Failure;
+use super::output::say;
 use crate::config::{Config, Paths, Service, forget_kept, main_text};
 use crate::files::{self, Existing, KEY_FOLDER_MODE, Owner};
 use crate::store::Store;

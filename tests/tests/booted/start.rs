@@ -122,7 +122,9 @@ fn what_the_daemons_user_cannot_read_is_found_and_the_guard_is_up_without_it() {
     // The keys alone are nothing to the guard.
     let keys = "/etc/oneknock/keys";
     home.machine.run(&["chmod", "0700", keys]).ok();
-    home.machine.run(&["oneknockctl", "teardown"]).ok();
+    home.machine
+        .run(&["oneknockctl", "disable", "--until-reboot"])
+        .ok();
     home.systemctl(&["restart", GUARD]);
     home.is_shut();
 }
