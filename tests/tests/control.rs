@@ -156,7 +156,7 @@ fn reload_says_what_check_would_and_whether_invitations_are_out_of_date() {
     assert_eq!(status(&site)["using_last_good_config"], false);
     let said = site.ctl(&["reload", "--yes"]);
     assert!(
-        said.err.contains("key laptop: has no port sequence"),
+        said.err.contains("key laptop has no port sequence"),
         "{said}"
     );
     let warned = format!("warning: {changed}\n");

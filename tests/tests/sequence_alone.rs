@@ -58,7 +58,7 @@ fn rules_alone_say_how_they_go_and_are_named_where_they_stand() {
     let said = site.ctl(&["status"]);
     assert!(said.err.contains(mend), "{said}");
     let said = site.ctl(&["doctor"]);
-    assert!(said.out.contains(&format!("do: {mend}\n")), "{said}");
+    assert!(said.out.contains(&format!("hint: {mend}\n")), "{said}");
     let said = site.ctl(&["disable", "--until-reboot"]);
     assert!(said.err.contains(mend), "{said}");
     // With neither daemon nor guard as well: that is what it is for.

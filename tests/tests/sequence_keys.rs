@@ -79,12 +79,12 @@ fn a_key_whose_policy_a_sequence_cannot_keep_has_none() {
     for key in ["signs", "short"] {
         assert!(!invited(key).rolling);
         assert!(
-            said.err
-                .contains(&format!("key {key}: has no port sequence")),
+            said.out
+                .contains(&format!("key {key} has no port sequence")),
             "{said}"
         );
     }
-    assert!(!said.err.contains("key stays"), "{said}");
+    assert!(!said.out.contains("key stays"), "{said}");
     let _daemon = site.daemon();
     early_in_a_minute();
     for (number, key) in (1..).zip([&signs, &short]) {

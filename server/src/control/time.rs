@@ -16,6 +16,7 @@ pub(super) mod rfc3339 {
     /// The last one that can be written: the end of the year 9999.
     const LAST: u64 = 253_402_300_799_999;
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     pub fn serialize<S: Serializer>(ms: &u64, to: S) -> Result<S::Ok, S::Error> {
         let time = UNIX_EPOCH + Duration::from_millis((*ms).min(LAST));
         to.collect_str(&humantime::format_rfc3339_millis(time))

@@ -25,7 +25,7 @@ const MAX_ANSWER: usize = 1 << 21;
 #[derive(Debug)]
 pub enum NoAnswer {
     /// No daemon runs: there is no socket, or nothing listens on it.
-    NoDaemon(PathBuf),
+    NoDaemon(Paths),
     /// The daemon did not do it.
     Refused(ErrorBody),
     /// It could not be asked, or did not answer.
@@ -36,14 +36,12 @@ impl From<NoAnswer> for Failure {
     fn from(no: NoAnswer) -> Self {
         match no {
             NoAnswer::Failed(failure) => failure,
-            NoAnswer::NoDaemon(path) => {
-                let guard = guard();
+            NoAnswer::NoDaemon(paths) => {
+                let (socket, guard) = (paths.control(), guard());
+                let socket = socket.display();
                 Self::NotRunning(
-                    format!(
-                        "oneknockd is not running (no answer on {}){guard}",
-                        path.display()
-                    ),
-                    Some(how_to_start().into()),
+                    format!("oneknockd is not running (no answer on {socket}){guard}"),
+                    Some(how_to_start(&paths)),
                 )
             }
             NoAnswer::Refused(error) => {
@@ -84,10 +82,19 @@ pub fn stands_alone() -> bool {
     look::look().is_ok_and(|look| look.has_standalone_sequence)
 }
 
-fn how_to_start() -> &'static str {
+fn how_to_start(paths: &Paths) -> String {
     match look::look().map(|look| look.is_guarding()) {
-        Ok(false) => "to enforce, on trial at first: oneknockctl enable --confirm 10m",
-        _ => "systemctl start oneknockd; if it ends at once, its log says why",
+        Ok(false) => format!(
+            "to enforce, on trial at first: {} enable --confirm 10m",
+            paths.ctl()
+        ),
+        _ if paths.is_default() => {
+            "systemctl start oneknockd; if it ends at once, its log says why".into()
+        }
+        _ => format!(
+            "oneknockd{}; if it ends at once, it says why",
+            paths.option()
+        ),
     }
 }
 
@@ -109,7 +116,7 @@ impl Connection {
     /// Sends a command.
     pub fn new(paths: &Paths, command: &Command) -> Result<Self, NoAnswer> {
         let path = paths.control();
-        let stream = reach(&path)?;
+        let stream = reach(paths)?;
         let mut connection = Self {
             path,
             lines: BufReader::new(stream),
@@ -222,7 +229,8 @@ fn failed(path: &Path, error: &io::Error) -> NoAnswer {
 }
 
 /// A socket that nothing listens on means that no daemon runs only where none has its lock.
-fn reach(path: &Path) -> Result<UnixStream, NoAnswer> {
+fn reach(paths: &Paths) -> Result<UnixStream, NoAnswer> {
+    let path = &paths.control();
     let start = Instant::now();
     loop {
         match connect(path) {
@@ -235,7 +243,7 @@ fn reach(path: &Path) -> Result<UnixStream, NoAnswer> {
             Err(error) => return Err(failed(path, &error)),
         }
         if !control::is_alive(path) {
-            return Err(NoAnswer::NoDaemon(path.into()));
+            return Err(NoAnswer::NoDaemon(paths.clone()));
         }
         if start.elapsed() > MOMENT {
             let what = format!("oneknockd runs, and does not answer on {}", path.display());

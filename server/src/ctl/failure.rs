@@ -5,7 +5,7 @@ use crate::config::{Mistake, Paths};
 use crate::files;
 use oneknock_shared::name::KeyName;
 use serde_json::{Value, json};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io;
 use std::path::Path;
 
@@ -135,6 +135,17 @@ impl Failure {
         let what = what.unwrap_or("the configuration is invalid");
         let error = json!({"code": code, "message": what, "hint": hint, "errors": errors});
         Some(json!({"version": super::output::VERSION, "error": error}))
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (errors, what, _) = self.parts();
+        match (what, errors.first()) {
+            (Some(what), _) => f.write_str(what),
+            (None, Some(error)) => write!(f, "{error}"),
+            (None, None) => f.write_str("it failed"),
+        }
     }
 }
 

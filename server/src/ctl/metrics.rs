@@ -6,7 +6,7 @@ use crate::config::Paths;
 use crate::control::answers::Status;
 use crate::control::protocol::Command;
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display, Write};
 
 pub fn metrics(paths: &Paths) -> Result<(), Failure> {
     let status: Option<Status> = match ask(paths, &Command::Status) {
@@ -23,13 +23,17 @@ struct Text(String);
 
 impl Text {
     fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let head = format!("# HELP oneknock_{name} {help}\n# TYPE oneknock_{name} {kind}\n");
-        self.0.push_str(&head);
+        self.line(format_args!("# HELP oneknock_{name} {help}"));
+        self.line(format_args!("# TYPE oneknock_{name} {kind}"));
     }
 
     fn value(&mut self, name: &str, labels: &str, value: impl Display) {
-        self.0
-            .push_str(&format!("oneknock_{name}{labels} {value}\n"));
+        self.line(format_args!("oneknock_{name}{labels} {value}"));
+    }
+
+    fn line(&mut self, text: fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{text}");
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: impl Display) {

@@ -11,13 +11,11 @@ mod boot_guard;
 mod check;
 mod complete;
 mod debug;
-mod doctor;
 mod enable;
 mod failure;
 mod grants;
 mod init;
 mod key;
-mod listening;
 mod log;
 mod look;
 mod metrics;
@@ -179,7 +177,7 @@ impl Command {
             Self::Status { json } => status::status(paths, *json),
             Self::Metrics => metrics::metrics(paths),
             Self::Check { json } => check::check(paths, *json),
-            Self::Doctor { json } => doctor::examine(paths, *json),
+            Self::Doctor { json } => check::doctor(paths, *json),
             Self::Key(command) => command.run(paths),
             Self::Grants { json } => grants::grants(paths, *json),
             Self::Revoke(revoke) => revoke.run(paths),
@@ -230,7 +228,7 @@ pub fn main() -> ExitCode {
     };
     let paths = Paths::of(&cli.config);
     let result = match paths.unusable() {
-        Some(error) => Err(Failure::Mistakes(vec![error])),
+        Some(error) => Err(Failure::Usage(error.to_string(), None)),
         None => cli.command.run(&paths),
     };
     let Err(failure) = result else {

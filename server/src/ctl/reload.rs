@@ -2,10 +2,11 @@
 
 use super::ask::{NoAnswer, ask};
 use super::output::{say, warn};
-use super::{Exit, Failure, check, enable, words};
+use super::{Exit, Failure, check, enable};
 use crate::config::{self, Config, Paths};
 use crate::control::answers::Reloaded;
 use crate::control::protocol::Command;
+use crate::doctor;
 use crate::files::Owner;
 use std::time::Duration;
 
@@ -71,12 +72,10 @@ fn reload(paths: &Paths) -> Result<(), Failure> {
         keys,
     } = answer?;
     say(format_args!("reloaded: services {services}, keys {keys}"));
-    if !skipped_keys.is_empty() {
-        say(words::skipped(&skipped_keys));
-        say(format_args!("hint: {}", words::fix_and_reload(paths)));
+    if let Some(finding) = doctor::skipped_keys(&skipped_keys, paths) {
+        say(finding);
         return Err(Failure::Ended(Exit::InvalidConfig));
     }
-    check::warn_of_what_is_in_force(paths);
-    check::warn_of_next_start(paths);
+    check::warn_of_findings(paths);
     Ok(())
 }

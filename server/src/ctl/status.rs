@@ -8,6 +8,7 @@ use crate::clock::date;
 use crate::config::{Paths, enabled};
 use crate::control::answers::{MOST_LISTED, Status, TrialStatus};
 use crate::control::protocol::Command;
+use crate::doctor;
 use oneknock_shared::knock::Timestamp;
 use std::fmt::Write;
 
@@ -119,8 +120,8 @@ fn text(status: &Status, paths: &Paths) -> String {
     if let Some(hint) = hint {
         line(format_args!("hint: {hint}"));
     }
-    for (what, hint) in words::of_status(status, paths) {
-        line(format_args!("{what}\nhint: {hint}"));
+    for finding in doctor::of_status(status, paths) {
+        line(format_args!("{finding}"));
     }
     line(format_args!(
         "oneknockd {}, process {}, running for {}",

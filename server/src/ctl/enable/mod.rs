@@ -17,11 +17,12 @@ pub use session::Session;
 use super::ask::{NoAnswer, ask};
 use super::offline::kernel_failure;
 use super::output::say;
-use super::{Failure, boot_guard, look, span_of_time, words};
+use super::{Failure, boot_guard, look, span_of_time};
 use crate::clock::Clock;
 use crate::config::{Config, Paths, Settings, enabled};
 use crate::control::answers::{Enforced, Reloaded, Revoked, Status, TrialStarted};
 use crate::control::protocol::{Command, Selection, TRIAL};
+use crate::doctor::{self, Finding, NO_KEY};
 use crate::kernel::has_net_admin;
 use humantime::format_duration;
 use std::time::Duration;
@@ -61,7 +62,7 @@ impl Enable {
         }
         if !settings.has_key_at(Clock::start().now().wall) {
             let hint = format!("{} key add laptop", paths.ctl());
-            return Err(Failure::Refused(words::NO_KEY.into(), Some(hint)));
+            return Err(Failure::Refused(NO_KEY.into(), Some(hint)));
         }
         let runs = match ask::<Status>(paths, &Command::Status) {
             Err(NoAnswer::NoDaemon(_)) => false,
@@ -83,16 +84,14 @@ impl Enable {
             return self_test_enabled(paths);
         }
         self_test(paths)?;
-        match trial {
-            Some(time) => begin_trial(paths, time),
-            None => {
-                // As a trial first: what cannot be made to enforce for good opens again.
-                start_trial(paths, Duration::from_secs(*TRIAL.start()))?;
-                enforce(paths)?;
-                say("enforcing: established connections go on");
-                systemd::enable(paths)
-            }
+        if let Some(time) = trial {
+            return begin_trial(paths, time);
         }
+        // As a trial first: what cannot be made to enforce for good opens again.
+        start_trial(paths, Duration::from_secs(*TRIAL.start()))?;
+        enforce(paths)?;
+        say("enforcing: established connections go on");
+        systemd::enable(paths)
     }
 
     /// For how long it is to be on trial. Whoever is connected from elsewhere, and did not say, is
@@ -208,7 +207,8 @@ fn start(paths: &Paths) -> Result<(), Failure> {
         Err(NoAnswer::NoDaemon(_)) if systemd::is_in_charge(paths) => {
             systemd::start("not enabled")?;
         }
-        Err(NoAnswer::NoDaemon(path)) => {
+        Err(NoAnswer::NoDaemon(_)) => {
+            let path = paths.control();
             let what = format!(
                 "not enabled: oneknockd is not running (no answer on {})",
                 path.display()
@@ -226,8 +226,8 @@ fn start(paths: &Paths) -> Result<(), Failure> {
     }
     let status: Status = ask(paths, &Command::Status)?;
     if status.waits_for_clock {
-        let what = format!("not enabled: {}", words::WAITS);
-        return Err(Failure::Failed(what, Some(words::waits_hint(paths))));
+        let Finding { message, hint, .. } = doctor::waits_for_clock(paths);
+        return Err(Failure::Failed(format!("not enabled: {message}"), hint));
     }
     Ok(())
 }

@@ -4,9 +4,10 @@ use super::{clock_skew, text};
 use crate::config::{Paths, Usable};
 use crate::control::answers::{MOST_LISTED, Rejected, Rejections, Status};
 use crate::control::protocol::{Command, Selection};
+use crate::ctl::Failure;
 use crate::ctl::ask::{NoAnswer, ask};
 use crate::ctl::output::{say, warn};
-use crate::ctl::{Failure, words};
+use crate::doctor;
 use serde_json::{Value, json};
 
 /// What the daemon remembers.
@@ -104,12 +105,10 @@ impl Denied {
             return say("note: oneknockd is not running: which knocks were denied is not known");
         };
         if answer.waits_for_clock {
-            say(format_args!("error: {}", words::WAITS));
-            say(format_args!("hint: {}", words::waits_hint(paths)));
+            say(doctor::waits_for_clock(paths));
         }
-        if !self.skipped_keys.is_empty() {
-            say(words::skipped(&self.skipped_keys));
-            say(format_args!("hint: {}", words::fix_and_reload(paths)));
+        if let Some(finding) = doctor::skipped_keys(&self.skipped_keys, paths) {
+            say(finding);
         }
         if self.strangers > 0 && of.key().is_none() {
             let count = self.strangers;
