@@ -1,25 +1,23 @@
-//! What was typed wrongly is said as everything else is: `program: what happened`, and a
-//! hint on a line of its own.
+//! Errors of the command line, said as all others are: `error: …`, and a line `hint: …`.
 
 use clap::Parser;
 use clap::error::{Error, ErrorKind};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Reads the command line. Where it asks for help that is printed, and where it is wrong
-/// that is said; then this is the exit status: 0 or 2.
+/// Reads the command line. If it asks for help, that is printed, and if it is wrong, the error is;
+/// then this is the exit status: 0 or 2.
 pub fn parse<C: Parser>(program: &str) -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| {
         let asks = !error.use_stderr();
         if asks || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            // Where it cannot be printed nobody reads it.
+            // Where it cannot be printed nothing reads it.
             let _ = error.print();
         } else {
             let (what, tip) = in_words(&error);
-            eprintln!("{program}: {what}");
-            if let Some(tip) = tip {
-                eprintln!("hint: {tip}");
-            }
-            eprintln!("hint: {program} --help says all of it");
+            let tip = tip.map_or(String::new(), |tip| format!("hint: {tip}\n"));
+            let text = format!("error: {what}\n{tip}hint: {program} --help\n");
+            let _ = io::stderr().write_all(text.as_bytes());
         }
         ExitCode::from(if asks { 0 } else { 2 })
     })
@@ -44,7 +42,7 @@ mod tests {
     use clap::Command;
 
     #[test]
-    fn a_mistake_is_one_line_and_so_is_the_tip() {
+    fn error_is_one_line_and_so_is_the_tip() {
         let program = || {
             Command::new("p")
                 .subcommand_required(true)

@@ -197,7 +197,7 @@ impl<'s> Machine<'s> {
 
     /// What a kernel that was switched off has forgotten: the guard and its grants.
     pub fn forget_grants(&self) {
-        self.site.ctl(&["teardown"]).ok();
+        self.site.ctl(&["disable", "--until-reboot"]).ok();
     }
 }
 

@@ -47,10 +47,10 @@ fn without_a_daemon_what_a_key_has_opened_is_closed_and_stays_so() {
         for part in ["laptop ", "198.51.100.7", "203.0.113.9"] {
             assert!(listed.out.contains(part), "{listed}");
         }
-        listed.fails(1);
+        listed.fails(4);
         let done = site.ctl(call);
         assert!(done.err.contains("oneknockd is not running"), "{done}");
-        assert!(done.err.contains("closed: "), "{done}");
+        assert!(done.err.contains("revoked grants: "), "{done}");
         done.ok();
         let guests = || {
             let guests = site.guests("ssh").into_iter();
@@ -81,7 +81,7 @@ fn without_a_daemon_and_without_a_state_the_kernels_word_counts() {
     kill(daemon);
     fs::remove_dir_all(site.state()).unwrap();
     let done = site.ctl(&["key", "rotate", "laptop", "--now"]);
-    assert!(done.err.contains("closed: 1"), "{done}");
+    assert!(done.err.contains("revoked grants: 1"), "{done}");
     assert!(done.err.contains("the state cannot be read"), "{done}");
     done.ok();
     let guests = site.guests("ssh");
@@ -98,7 +98,7 @@ fn without_a_daemon_root_alone_revokes_also_what_the_sequence_opened() {
     walk(&site, from, &STEPS);
     wait::until_true("it opens", || is_open(&site, from));
     let done = site.ctl(&["revoke", &from.to_string()]);
-    assert!(done.err.contains("closed: 1"), "{done}");
+    assert!(done.err.contains("revoked grants: 1"), "{done}");
     done.ok();
     assert!(!is_open(&site, from));
     let err = site.ctl(&["revoke", "nobody"]).fails(2);
@@ -135,7 +135,10 @@ fn without_a_daemon_another_servers_guard_is_not_touched() {
     let id = text.lines().find(|line| line.starts_with("server_id"));
     let text = text.replace(id.unwrap(), "server_id = \"AAAAAAAAAAAAAAAAAAAAAA==\"");
     fs::write(other.join("oneknockd.toml"), text.replace(from, to)).unwrap();
-    for call in [&["revoke", "--all", "--cut"][..], &["revoke", "laptop"]] {
+    for call in [
+        &["revoke", "--all", "--disconnect"][..],
+        &["revoke", "laptop"],
+    ] {
         let ctl = [&["oneknockctl", "--config", to], call].concat();
         let done = site.lab.server.run(&ctl);
         assert!(done.err.contains("another configuration"), "{done}");

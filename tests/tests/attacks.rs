@@ -139,7 +139,7 @@ fn no_address_is_admitted_that_nobody_could_revoke() {
     let own = "add element inet oneknock ssh4 { 192.0.2.200 timeout 1h }";
     site.lab.server.run(&["nft", own]).ok();
     fs::remove_file(site.dir.join("state/mark")).unwrap();
-    site.ctl(&["new-state"]).ok();
+    site.ctl(&["debug", "reset-state"]).ok();
     let daemon = site.daemon();
     let listed = site
         .lab

@@ -83,7 +83,7 @@ fn each_shell_completes_commands_options_doors_and_keys() {
         let laptops = ["laptop", "laptop-2"];
         assert_eq!(server(&["key", "rotate", "l"]), laptops, "{shell}");
         assert_eq!(server(&["revoke", "p"]), ["phone"], "{shell}");
-        assert_eq!(server(&["history", "--key", "p"]), ["phone"], "{shell}");
+        assert_eq!(server(&["log", "p"]), ["phone"], "{shell}");
         // A key that is to be made has no name yet.
         assert!(
             !server(&["key", "add", ""]).contains(&"phone".into()),

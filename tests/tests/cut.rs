@@ -47,8 +47,8 @@ fn cuts(done: Done) {
 #[test]
 fn cut_ends_the_sessions_that_a_key_let_in_and_no_other() {
     let ways: [&[&str]; 5] = [
-        &["revoke", "laptop", "--cut"],
-        &["revoke", "198.51.100.7", "--cut"],
+        &["revoke", "laptop", "--disconnect"],
+        &["revoke", "198.51.100.7", "--disconnect"],
         &["key", "remove", "laptop", "--force", "--cut"],
         &["key", "rotate", "laptop", "--now", "--cut"],
         &[
@@ -122,16 +122,16 @@ fn cut_of_all_and_of_nobody() {
     let site = Site::new(binaries!());
     let (_daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
     // Older than any grant: nobody let it in.
-    let none = site.ctl(&["revoke", "192.0.2.77", "--cut"]);
+    let none = site.ctl(&["revoke", "192.0.2.77", "--disconnect"]);
     assert!(none.err.contains("connections ended: 0"), "{none}");
     none.ok();
     site.ctl(&["key", "remove", "laptop", "--force"]).ok();
     lives(&mut of_laptop);
     // What the key let in is known although the key is gone.
-    cuts(site.ctl(&["revoke", "laptop", "--cut"]));
+    cuts(site.ctl(&["revoke", "laptop", "--disconnect"]));
     assert_ne!(of_laptop.end().code(), Some(0));
     lives(&mut of_stranger);
-    cuts(site.ctl(&["revoke", "--all", "--cut"]));
+    cuts(site.ctl(&["revoke", "--all", "--disconnect"]));
     assert_ne!(of_stranger.end().code(), Some(0));
     until_silent(&site.lab.stranger, site.lab.server.v4.into(), 22);
 }
@@ -139,7 +139,7 @@ fn cut_of_all_and_of_nobody() {
 #[test]
 fn cut_ends_sessions_without_a_daemon_too() {
     let ways: [&[&str]; 3] = [
-        &["revoke", "laptop", "--cut"],
+        &["revoke", "laptop", "--disconnect"],
         &["key", "remove", "laptop", "--force", "--cut"],
         &["key", "rotate", "laptop", "--now", "--cut"],
     ];
@@ -193,7 +193,7 @@ fn cut_ends_a_forwarded_session() {
     let mut of_laptop = session(&site.lab.laptop, &key);
     let mut of_stranger = session(&site.lab.stranger, &other);
     lives(&mut of_laptop);
-    site.ctl(&["revoke", "laptop", "--cut"]).ok();
+    site.ctl(&["revoke", "laptop", "--disconnect"]).ok();
     lives(&mut of_stranger);
     // Who is admitted again comes in again, and what was cut stays so.
     lives(&mut session(&site.lab.laptop, &key));
@@ -234,7 +234,7 @@ fn cut_ends_an_exchange_of_datagrams_until_the_next_grant_also_after_a_restart()
         wait::until_true("it is answered", answers);
         site.ctl(&["revoke", "laptop"]).ok();
         assert!(answers());
-        site.ctl(&["revoke", "laptop", "--cut"]).ok();
+        site.ctl(&["revoke", "laptop", "--disconnect"]).ok();
         assert!(!answers());
         if is_killed {
             daemon.signal(Signal::SIGKILL);
@@ -265,10 +265,10 @@ fn cut_ends_the_sessions_that_the_port_sequence_let_in() {
     let mut over = walked(server.v4.into(), "-4");
     until_silent(laptop, server.v4.into(), 22);
     let mut admitted = walked(server.v6.into(), "-6");
-    cuts(site.ctl(&["revoke", &laptop.v4.to_string(), "--cut"]));
+    cuts(site.ctl(&["revoke", &laptop.v4.to_string(), "--disconnect"]));
     assert_ne!(over.end().code(), Some(0));
     lives(&mut admitted);
-    cuts(site.ctl(&["revoke", "--all", "--cut"]));
+    cuts(site.ctl(&["revoke", "--all", "--disconnect"]));
     assert_ne!(admitted.end().code(), Some(0));
 }
 
@@ -291,9 +291,9 @@ fn cut_ends_walked_sessions_without_a_daemon_too() {
         site.session(&["ssh", family, "server.lab"])
     };
     let mut first = walked(server.v4.into(), "-4");
-    cuts(site.ctl(&["revoke", "--all", "--cut"]));
+    cuts(site.ctl(&["revoke", "--all", "--disconnect"]));
     assert_ne!(first.end().code(), Some(0));
     let mut second = walked(server.v6.into(), "-6");
-    cuts(site.ctl(&["revoke", &laptop.v6.to_string(), "--cut"]));
+    cuts(site.ctl(&["revoke", &laptop.v6.to_string(), "--disconnect"]));
     assert_ne!(second.end().code(), Some(0));
 }

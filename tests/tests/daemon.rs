@@ -137,7 +137,7 @@ fn sigterm_leaves_the_guard_up_and_teardown_takes_it_down() {
     assert_eq!(daemon.end().code(), Some(0));
     let server: IpAddr = site.lab.server.v4.into();
     assert_eq!(site.probe(&site.lab.laptop, server), Probe::Silent);
-    site.ctl(&["teardown"]).ok();
+    site.ctl(&["disable", "--until-reboot"]).ok();
     assert!(!has_table(&site));
     until_open(&site.lab.laptop, server, 22);
 }
@@ -147,7 +147,7 @@ fn rules_prints_what_the_daemon_loads() {
     let site = Site::with_services(binaries!(), &["ssh=tcp/22", "mosh=udp/60000-61000"]);
     sequence::configure(&site, &sequence::STEPS, "");
     let _daemon = site.daemon();
-    let rules = site.ctl(&["rules"]).ok();
+    let rules = site.ctl(&["debug", "rules"]).ok();
     let stranger = &site.lab.stranger;
     stranger.nft(&rules);
     let list = ["nft", "-s", "list", "table", "inet", "oneknock"];
@@ -186,7 +186,7 @@ fn secrets_never_reach_a_log_or_a_command_line() {
         &["key", "show", "laptop"],
         &["key", "show", "laptop", "--json"],
         &["check"],
-        &["rules"],
+        &["debug", "rules"],
     ];
     let server = server.map(|args| site.ctl(args).to_string());
     let all = [daemon.lines().join("\n"), client.concat(), server.concat()].concat();

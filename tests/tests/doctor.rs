@@ -24,7 +24,7 @@ fn doctor(site: &Site) -> Done {
 fn about_rules(site: &Site) -> Vec<String> {
     let said = doctor(site);
     let lines = said.out.lines();
-    let about = lines.filter(|line| line.contains(": table ") || line.contains("tried out"));
+    let about = lines.filter(|line| line.contains(": table ") || line.contains("cannot be tried"));
     about.map(str::to_owned).collect()
 }
 
@@ -46,19 +46,19 @@ fn a_ruleset_that_stops_knocks_or_guests_is_found_by_trying_it() {
     assert_eq!(found.len(), 2, "{found:?}");
     for (finding, family) in found.iter().zip(["IPv4", "IPv6"]) {
         assert!(
-            finding.starts_with("trouble: knocks do not arrive"),
+            finding.starts_with("error: knocks do not arrive"),
             "{found:?}"
         );
         assert!(finding.contains("table inet mine"), "{found:?}");
         assert!(
-            finding.ends_with(&format!("stops udp/45123 over {family}")),
+            finding.ends_with(&format!("blocks udp/45123 over {family}")),
             "{found:?}"
         );
     }
     let said = doctor(&site);
     assert!(
         said.out
-            .contains("do: let a rule of its own accept udp dport 45123"),
+            .contains("hint: add a rule that accepts udp dport 45123"),
         "{said}"
     );
     // A knock is not tracked: it is in no state that this one asks for.
@@ -76,7 +76,7 @@ fn a_ruleset_that_stops_knocks_or_guests_is_found_by_trying_it() {
     );
     let found = about_rules(&site);
     assert_eq!(found.len(), 1, "{found:?}");
-    let what = "whoever is let in does not get to ssh: table ip other";
+    let what = "service ssh cannot be reached with a grant: table ip other";
     assert!(
         found[0].contains(what) && found[0].ends_with("tcp/22 over IPv4"),
         "{found:?}"
@@ -104,7 +104,7 @@ fn a_port_that_is_passed_on_unguarded_and_ipv6_without_rules_are_found() {
     let _daemon = site.daemon();
     let quiet = doctor(&site);
     assert!(
-        !quiet.out.contains("passed on") && !quiet.out.contains("over IPv6"),
+        !quiet.out.contains("forwarded") && !quiet.out.contains("over IPv6"),
         "{quiet}"
     );
     site.lab.server.nft(
@@ -120,13 +120,13 @@ fn a_port_that_is_passed_on_unguarded_and_ipv6_without_rules_are_found() {
         }",
     );
     let said = doctor(&site);
-    assert!(said.out.contains("note: tcp/8080 is passed on"), "{said}");
+    assert!(said.out.contains("note: tcp/8080 is forwarded"), "{said}");
     let guarded =
-        "note: tcp/22 is passed on to a container or another host, and guarded by service ssh";
+        "note: tcp/22 is forwarded to a container or another host, and guarded by service ssh";
     assert!(said.out.contains(guarded), "{said}");
     assert!(
         said.out
-            .contains("note: over IPv6 this machine's own rules let in"),
+            .contains("note: this machine's own rules allow over IPv6"),
         "{said}"
     );
     site.lab.server.nft(
@@ -155,30 +155,33 @@ fn rules_of_iptables_are_tried_and_what_they_pass_on_is_told_of_either_kind() {
             "iptables-{kind} -t nat -A PREROUTING -p tcp --dport {port} -j DNAT --to-destination 198.18.0.2:80"
         ));
         let said = doctor(&site);
-        let passed_on = format!("note: tcp/{port} is passed on");
+        let passed_on = format!("note: tcp/{port} is forwarded");
         assert!(said.out.contains(&passed_on), "{said}");
-        assert!(!said.out.contains("tried out"), "{said}");
+        assert!(!said.out.contains("cannot be tried"), "{said}");
         let rule = "INPUT -p udp --dport 45123 -j DROP";
         run(&format!("iptables-{kind} -A {rule}"));
         let found = about_rules(&site);
         assert_eq!(found.len(), 1, "{found:?}");
-        let what = "trouble: knocks do not arrive: table ip filter, ";
+        let what = "error: knocks do not arrive: table ip filter (";
         assert!(found[0].starts_with(what), "{found:?}");
-        assert!(found[0].ends_with("stops udp/45123 over IPv4"), "{found:?}");
-        assert_eq!(found[0].contains("of iptables-legacy's"), kind == "legacy");
+        assert!(
+            found[0].ends_with("blocks udp/45123 over IPv4"),
+            "{found:?}"
+        );
+        assert_eq!(found[0].contains("(iptables-legacy)"), kind == "legacy");
         run(&format!("iptables-{kind} -D {rule}"));
     }
     run("ip6tables-legacy -A INPUT -p tcp --dport 22 -j REJECT");
     let found = about_rules(&site);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].contains("table ip6 filter, of iptables-legacy's"));
+    assert!(found[0].contains("table ip6 filter (iptables-legacy)"));
     // What cannot be read is said, and the rest is tried.
     let program = site.lab.dir().join("bin/ip6tables-legacy-save");
     fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     run("iptables-nft -A INPUT -p udp --dport 45123 -j DROP");
     let said = doctor(&site);
-    let unread = "trouble: table ip6 filter cannot be read";
+    let unread = "error: table ip6 filter cannot be read";
     let about = about_rules(&site);
     assert!(about.iter().any(|f| f.starts_with(unread)), "{said}");
     assert_eq!(about.len(), 2, "{said}");
@@ -204,10 +207,13 @@ fn each_family_is_tried_over_its_own_link_and_none_is_said() {
     );
     let found = about_rules(&site);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].ends_with("stops udp/45123 over IPv6"), "{found:?}");
+    assert!(
+        found[0].ends_with("blocks udp/45123 over IPv6"),
+        "{found:?}"
+    );
     server.ip_batch("link delete six0\naddr flush dev eth0\n");
     let found = about_rules(&site);
-    let untried = "trouble: table inet link cannot be tried out: this machine has no address yet";
+    let untried = "error: table inet link cannot be tried: this machine has no address yet";
     assert_eq!(found, [untried]);
 }
 
@@ -226,10 +232,10 @@ fn a_kernel_and_an_nft_that_are_too_old_are_found_with_what_is_needed() {
         .server
         .run(&[&call[..], &["--config", dir]].concat());
     for line in [
-        "trouble: nft is too old for the guard's ruleset: nftables v0.9.8",
-        "do: install nftables 1.0.6 or later",
-        "trouble: the kernel is too old for the guard's ruleset: 2.6.",
-        "do: use Linux 5.6 or later",
+        "warning: nft is too old to show the guard's ruleset: nftables v0.9.8",
+        "hint: install nftables 1.0.6 or later",
+        "error: the kernel is too old for the guard: 2.6.",
+        "hint: Linux 5.6 or later",
     ] {
         assert!(said.out.contains(line), "{line}: {said}");
     }
@@ -262,10 +268,12 @@ fn what_the_machine_itself_lacks_is_found() {
     let site = site("echo no");
     let said = doctor(&site);
     assert_eq!(said.code, Some(1), "{said}");
-    assert!(said.out.contains("trouble: no daemon runs"), "{said}");
     assert!(
-        said.out
-            .contains("trouble: this machine's clock is not synchronised"),
+        said.out.contains("error: oneknockd is not running"),
+        "{said}"
+    );
+    assert!(
+        said.out.contains("error: the clock is not synchronized"),
         "{said}"
     );
     assert!(!said.out.contains("nothing listens"), "{said}");
@@ -275,7 +283,7 @@ fn what_the_machine_itself_lacks_is_found() {
     let text = text.replace("\nports = [\"tcp/22\"]\n", "\n");
     fs::write(site.config(), text).unwrap();
     let said = doctor(&site);
-    let silent = "nothing listens on tcp/8443 of service ssh";
+    let silent = "service ssh: nothing listens on tcp/8443";
     assert!(said.out.contains(silent), "{said}");
     let here = |port| {
         site.lab
@@ -283,18 +291,18 @@ fn what_the_machine_itself_lacks_is_found() {
             .enter(|| TcpListener::bind(("127.0.0.1", port)))
     };
     let _listener = here(8443).unwrap();
-    let alone = "nothing listens for others than this machine itself on tcp/8443";
+    let alone = "service ssh: only loopback listens on tcp/8443";
     let listened = doctor(&site);
     assert!(listened.out.contains(alone), "{listened}");
     assert!(
-        !said.out.contains("60000") && !said.out.contains("no daemon"),
+        !said.out.contains("60000") && !said.out.contains("not running"),
         "{said}"
     );
     assert!(!said.out.contains("no address of this machine"), "{said}");
     let listen = "[\"192.0.2.10:45123\", \"192.0.2.99:45123\"]";
     site.set(&site.config(), "listen", listen);
     let said = doctor(&site);
-    let wrong = "trouble: listen: 192.0.2.99 is no address of this machine";
+    let wrong = "error: listen: 192.0.2.99 is no address of this machine";
     assert!(said.out.contains(wrong), "{said}");
     assert!(!said.out.contains("192.0.2.10 is no"), "{said}");
 }
@@ -305,23 +313,24 @@ fn a_key_file_with_a_loose_mode_is_told_and_the_machine_is_examined_all_the_same
     let file = site.key_file("laptop");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let said = doctor(&site);
-    assert!(said.out.contains("not synchronised"), "{said}");
-    let said = said.fails(2);
-    assert!(said.contains("chmod 0640"), "{said}");
+    assert!(said.out.contains("not synchronized"), "{said}");
+    assert!(said.out.contains("chmod 0640"), "{said}");
+    said.fails(3);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     // Where nobody can say what the guard should be, that is all.
     let good = fs::read_to_string(site.config()).unwrap();
     let broken = || fs::write(site.config(), "listen = [").unwrap();
     broken();
     let said = doctor(&site);
-    assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{said}");
+    assert_eq!(said.code, Some(3), "{said}");
+    assert!(!said.out.contains("service"), "{said}");
     fs::write(site.config(), good).unwrap();
     let _daemon = site.daemon();
     broken();
     let said = doctor(&site);
-    assert!(said.out.contains("not synchronised"), "{said}");
-    let said = said.fails(2);
-    assert!(said.contains("oneknockd.toml:1"), "{said}");
+    assert!(said.out.contains("not synchronized"), "{said}");
+    assert!(said.out.contains("oneknockd.toml:1"), "{said}");
+    said.fails(3);
 }
 
 #[test]
@@ -329,7 +338,7 @@ fn a_guard_that_is_down_and_a_key_whose_time_is_over_are_found() {
     let site = site("echo yes");
     let daemon = site.daemon();
     let said = doctor(&site);
-    assert!(!said.out.contains("guard is down"), "{said}");
+    assert!(!said.out.contains("not installed"), "{said}");
     drop(daemon);
     site.lab.server.nft("delete table inet oneknock");
     let file = site.key_file("laptop");
@@ -338,30 +347,35 @@ fn a_guard_that_is_down_and_a_key_whose_time_is_over_are_found() {
     let over = format!("{header}not_after = 2020-01-01T00:00:00Z\n");
     fs::write(&file, text.replace(header, &over)).unwrap();
     let said = doctor(&site);
-    let down = "trouble: the guard is down: everybody gets to the guarded ports";
+    let down = "error: the guard is not installed: anyone can reach the guarded ports";
     assert!(said.out.contains(down), "{said}");
-    assert!(said.out.contains("trouble: there is no key"), "{said}");
+    assert!(said.out.contains("error: there is no valid key"), "{said}");
 }
 
 #[test]
 fn before_the_guard_was_ever_up_the_way_is_a_key_and_then_a_trial() {
     let site = Site::not_enabled(binaries!());
-    for call in [&["status"][..], &["grants"], &["why"], &["reload"]] {
-        let said = site.ctl(call).fails(1);
-        let hint = "hint: \"oneknockctl enable --confirm 10m\" puts the guard up, on trial";
+    for call in [
+        &["status"][..],
+        &["grants"],
+        &["log", "--denied"],
+        &["reload"],
+    ] {
+        let said = site.ctl(call).fails(4);
+        let hint = "hint: to enforce, on trial at first: oneknockctl";
         assert!(said.contains(hint), "{said}");
     }
     let said = doctor(&site);
     let mends: Vec<&str> = said
         .out
         .lines()
-        .filter_map(|line| line.strip_prefix("  do: "))
+        .filter_map(|line| line.strip_prefix("hint: "))
         .collect();
     assert!(mends[0].ends_with("key add laptop"), "{said}");
     assert!(mends[1].ends_with("enable --confirm 10m"), "{said}");
     assert!(!said.out.contains("systemctl start"), "{said}");
     let said = site.ctl(&["check"]);
-    assert!(said.err.contains("warning: there is no key"), "{said}");
+    assert!(said.out.contains("error: there is no valid key"), "{said}");
     // Who has it enforce all the same is told what that means.
     fs::write(site.enabled(), "").unwrap();
     let mut daemon = site.daemon_unready();
@@ -369,11 +383,11 @@ fn before_the_guard_was_ever_up_the_way_is_a_key_and_then_a_trial() {
     daemon.expect("no-key");
     site.laptop_key();
     let said = site.ctl(&["key", "remove", "laptop"]);
-    assert!(said.err.contains("nobody can get in any more"), "{said}");
+    assert!(said.err.contains("no one can knock any more"), "{said}");
 }
 
 #[test]
-fn a_state_that_is_lost_and_a_trial_that_is_over_are_troubles() {
+fn a_state_that_is_lost_and_a_trial_that_is_over_are_errors() {
     let site = site("echo no");
     fs::remove_file(site.enabled()).unwrap();
     fs::remove_dir_all(site.state()).unwrap();
@@ -381,10 +395,11 @@ fn a_state_that_is_lost_and_a_trial_that_is_over_are_troubles() {
     let mut daemon = site.daemon_unready();
     daemon.expect("ready");
     let said = doctor(&site);
-    let lost = "trouble: nothing is accepted yet, from any key: the state was lost";
+    let lost =
+        "error: all knocks are rejected until the clock is synchronized (the replay log was lost)";
     assert!(said.out.contains(lost), "{said}");
-    assert!(said.out.contains("oneknockctl new-state"), "{said}");
-    let over = "trouble: the guard does not enforce, and no trial goes on: everybody";
+    assert!(said.out.contains("debug reset-state"), "{said}");
+    let over = "error: not enforcing: anyone can reach the guarded ports";
     assert!(said.out.contains(over), "{said}");
     assert!(!said.out.contains("goes down by itself"), "{said}");
 }
@@ -397,8 +412,8 @@ fn where_the_daemon_hangs_the_machine_is_examined_all_the_same() {
     let said = doctor(&site);
     assert_eq!(said.code, Some(1), "{said}");
     assert!(
-        said.out.contains("trouble: the daemon cannot be asked: "),
+        said.out.contains("error: oneknockd does not answer: "),
         "{said}"
     );
-    assert!(said.out.contains("not synchronised"), "{said}");
+    assert!(said.out.contains("not synchronized"), "{said}");
 }

@@ -54,7 +54,7 @@ fn a_clock_that_nobody_answers_for_is_not_waited_for() {
 #[test]
 fn the_likely_cause_is_the_one_that_was_made() {
     let site = site("yes");
-    site.ctl(&["guard"]).ok();
+    site.ctl(&["debug", "boot-guard"]).ok();
     // Nobody listens, and the server's machine says so.
     assert!(likely(&site).contains("oneknockd is not running"));
     let server = &site.lab.server;
@@ -157,7 +157,7 @@ fn behind_a_nat_it_says_so_and_what_a_server_that_wants_the_address_makes_of_it(
     );
     site.ctl(&["revoke", "--all"]).ok();
     site.set(&site.key_file("laptop"), "require_signed_address", "true");
-    site.ctl(&["reload"]).ok();
+    site.ctl(&["reload", "--yes"]).ok();
     let line = site.ctl(&["key", "invite", "laptop"]).ok();
     let import = ["oneknock", "import", "--name", "strict"];
     lab.laptop.run_with(&import, &line).ok();

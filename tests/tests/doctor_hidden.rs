@@ -44,7 +44,7 @@ fn a_program_that_does_not_answer_is_given_up_and_named() {
 }
 
 #[test]
-fn a_table_of_any_name_is_shown_as_text_is_a_trouble_and_hides_no_other() {
+fn a_table_of_any_name_is_shown_as_text_is_an_error_and_hides_no_other() {
     let site = site();
     let _daemon = site.daemon();
     let drop = "table inet mine { chain input { type filter hook input priority 0; policy drop
@@ -52,8 +52,8 @@ fn a_table_of_any_name_is_shown_as_text_is_a_trouble_and_hides_no_other() {
     }";
     site.lab.server.nft(drop);
     let plain = doctor(&site);
-    let troubles = |said: &Done| said.out.matches("trouble: ").count();
-    assert!(troubles(&plain) > 0, "{plain}");
+    let errors = |said: &Done| said.out.matches("error: ").count();
+    assert!(errors(&plain) > 0, "{plain}");
     // The kernel takes names that nft's own language has no words for.
     let real = site.lab.server.run(&["sh", "-c", "command -v nft"]).ok();
     let odd = format!(
@@ -72,10 +72,10 @@ fn a_table_of_any_name_is_shown_as_text_is_a_trouble_and_hides_no_other() {
         "{said}"
     );
     for name in ["inet \\u{1b}]0;pwned\\u{7}x", "inet a b"] {
-        let unread = format!("trouble: table {name} cannot be read");
+        let unread = format!("error: table {name} cannot be read");
         assert!(said.out.contains(&unread), "{said}");
     }
-    assert_eq!(troubles(&said), troubles(&plain) + 2, "{said}");
+    assert_eq!(errors(&said), errors(&plain) + 2, "{said}");
     said.fails(1);
 }
 
@@ -93,7 +93,7 @@ fn a_table_before_all_others_that_drops_knocks_is_found() {
     };
     site.lab.server.nft(&table("early", "eth0"));
     let said = doctor(&site);
-    let what = "trouble: knocks do not arrive: table netdev early";
+    let what = "error: knocks do not arrive: table netdev early";
     assert!(said.out.contains(what), "{said}");
     said.fails(1);
     // One for a link that does not lead to the world stops nobody.
@@ -102,5 +102,5 @@ fn a_table_before_all_others_that_drops_knocks_is_found() {
     server.ip_batch("link add inner0 type bridge\n");
     server.nft(&table("inner", "inner0"));
     let said = doctor(&site);
-    assert!(!said.out.contains("trouble: "), "{said}");
+    assert!(!said.out.contains("error: "), "{said}");
 }

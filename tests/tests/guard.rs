@@ -312,7 +312,7 @@ fn the_machines_other_rules_are_left_as_they_are() {
     let daemon = site.daemon();
     assert_eq!(site.lab.server.run(&list).ok(), before);
     drop(daemon);
-    site.ctl(&["teardown"]).ok();
+    site.ctl(&["disable", "--until-reboot"]).ok();
     assert_eq!(site.lab.server.run(&list).ok(), before);
     let tables = site.lab.server.run(&["nft", "list", "tables"]).ok();
     assert_eq!(tables, "table inet site\n");

@@ -1,4 +1,4 @@
-//! `oneknockctl guard`: the guard without the daemon.
+//! `oneknockctl debug boot-guard`: the guard without the daemon.
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
@@ -17,9 +17,9 @@ fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
     site.laptop_key();
     let server = site.lab.server.v4.into();
     let mut session = site.session(&["ssh", "server.lab"]);
-    let said = site.ctl(&["guard"]);
+    let said = site.ctl(&["debug", "boot-guard"]);
     assert_eq!(said.code, Some(0), "{said}");
-    assert!(said.err.contains("the guard is up"), "{said}");
+    assert!(said.err.contains("installed the guard"), "{said}");
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
     session.say("older than the guard");
     session.expect("got older than the guard");
@@ -27,12 +27,15 @@ fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
     let mut daemon = site.daemon();
     site.oneknock(&["open", "home"]).ok();
     // The daemon knows best.
-    let said = site.ctl(&["guard"]);
-    assert!(said.err.contains("a running oneknockd keeps"), "{said}");
+    let said = site.ctl(&["debug", "boot-guard"]);
+    assert!(
+        said.err.contains("oneknockd is running and enforces"),
+        "{said}"
+    );
     daemon.signal(Signal::SIGKILL);
     daemon.end();
-    let said = site.ctl(&["guard"]);
-    assert!(said.err.contains("was up"), "{said}");
+    let said = site.ctl(&["debug", "boot-guard"]);
+    assert!(said.err.contains("was installed already"), "{said}");
     assert!(site.admits("ssh", site.lab.laptop.v4.into()));
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
 }
@@ -55,7 +58,10 @@ fn guard_at_boot_is_one_process_and_no_thread() {
     let site = Site::new(binaries!());
     site.laptop_key();
     assert_eq!(tasks(&site, "sh -c 'true & wait'"), "2");
-    let guard = format!("oneknockctl guard --config {}", site.dir.display());
+    let guard = format!(
+        "oneknockctl debug boot-guard --config {}",
+        site.dir.display()
+    );
     assert_eq!(tasks(&site, &guard), "1");
     let server = &site.lab.server;
     assert_eq!(
@@ -67,7 +73,9 @@ fn guard_at_boot_is_one_process_and_no_thread() {
             let delete = ["delete", "table", "inet", "oneknock"];
             assert!(Command::new("nft").args(delete).status().unwrap().success());
             let mut guard = Command::new(binaries!().oneknockctl);
-            guard.args(["guard", "--config"]).arg(&site.dir);
+            guard
+                .args(["debug", "boot-guard", "--config"])
+                .arg(&site.dir);
             let start = Instant::now();
             assert!(guard.output().unwrap().status.success());
             start.elapsed()
@@ -87,9 +95,12 @@ fn a_hung_daemons_guard_is_its_own() {
     site.laptop_key();
     let daemon = site.daemon();
     std::fs::remove_file(socket(&site)).unwrap();
-    let said = site.ctl(&["guard"]);
+    let said = site.ctl(&["debug", "boot-guard"]);
     assert_eq!(said.code, Some(0), "{said}");
-    assert!(said.err.contains("owns the guard: it is up"), "{said}");
+    assert!(
+        said.err.contains("oneknockd is running and enforces"),
+        "{said}"
+    );
     drop(daemon);
 }
 
@@ -100,19 +111,26 @@ fn a_key_with_a_mistake_hinders_no_guard_and_a_configuration_with_one_does() {
     std::fs::write(site.key_file("laptop"), "").unwrap();
     let server = site.lab.server.v4.into();
     site.set(&site.config(), "history", "1");
-    let said = site.ctl(&["guard"]).fails(2);
+    let said = site.ctl(&["debug", "boot-guard"]).fails(3);
     assert!(said.contains("history"), "{said}");
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
     let text = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), text.replace("history = 1\n", "")).unwrap();
-    site.ctl(&["guard"]).ok();
+    site.ctl(&["debug", "boot-guard"]).ok();
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
 
     let (config, setpriv) = (site.dir.to_str().unwrap(), "--bounding-set=-net_admin");
-    let without = ["setpriv", setpriv, "oneknockctl", "guard", "--config"];
+    let without = [
+        "setpriv",
+        setpriv,
+        "oneknockctl",
+        "debug",
+        "boot-guard",
+        "--config",
+    ];
     let without = [&without[..], &[config]].concat();
     let said = site.lab.server.run(&without).fails(1);
-    assert!(said.contains("by root alone"), "{said}");
+    assert!(said.contains("only root can"), "{said}");
 }
 
 #[test]
@@ -132,7 +150,15 @@ fn what_the_guards_user_cannot_read_leaves_nothing_open() {
         // As the unit runs it: to such a root a mode is a mode.
         let caps = "--bounding-set=-dac_override,-dac_read_search";
         let config = site.dir.to_str().unwrap();
-        let guard = ["setpriv", caps, "oneknockctl", "guard", "--config", config];
+        let guard = [
+            "setpriv",
+            caps,
+            "oneknockctl",
+            "debug",
+            "boot-guard",
+            "--config",
+            config,
+        ];
         let said = site.lab.server.run(&guard);
         assert_eq!(said.code, Some(status), "{said}");
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
@@ -142,7 +168,7 @@ fn what_the_guards_user_cannot_read_leaves_nothing_open() {
     mode(&site.dir.join("keys"), 0o000);
     guard(0);
     mode(&site.config(), 0o200);
-    let said = guard(3);
+    let said = guard(0);
     assert!(said.contains("cannot be read"), "{said}");
     assert!(said.contains("check\" says what to do"), "{said}");
 }
@@ -174,8 +200,12 @@ fn the_last_good_copy_is_found_whatever_the_main_file_is() {
     let mistakes: [&dyn Fn(); 3] = [&unclosed, &others_write, &removed];
     for make in mistakes {
         make();
-        let said = site.ctl(&["guard"]).fails(3);
-        assert!(said.contains("oneknockd.toml:"), "{said}");
+        let said = site.ctl(&["debug", "boot-guard"]);
+        assert!(
+            said.err.contains("error: ") && said.err.contains("oneknockd.toml:"),
+            "{said}"
+        );
+        said.ok();
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
         let mut daemon = site.daemon_unready();
         daemon.expect("using-last-good");
@@ -190,8 +220,9 @@ fn the_last_good_copy_is_found_whatever_the_main_file_is() {
         stop(daemon);
     }
     // As it is said.
-    let said = site.ctl(&["check"]).fails(1);
-    assert!(said.contains("init --restore"), "{said}");
+    let said = site.ctl(&["check"]);
+    assert_eq!(said.code, Some(3), "{said}");
+    assert!(said.out.contains("init --restore"), "{said}");
     let said = site.ctl(&["init", "--restore"]);
     assert_eq!(said.out, good, "{said}");
     said.ok();
@@ -201,11 +232,11 @@ fn the_last_good_copy_is_found_whatever_the_main_file_is() {
     removed();
     let [keys, aside] = ["keys", "aside"].map(|name| site.dir.join(name));
     std::fs::rename(&keys, &aside).unwrap();
-    let said = site.ctl(&["guard"]).fails(2);
+    let said = site.ctl(&["debug", "boot-guard"]).fails(3);
     assert!(said.contains("init --host"), "{said}");
     std::fs::rename(&aside, &keys).unwrap();
     site.ctl(&["disable"]).ok();
-    site.ctl(&["guard"]).fails(2);
+    site.ctl(&["debug", "boot-guard"]).fails(3);
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
 }
 
@@ -231,12 +262,14 @@ fn with_an_invalid_main_file_a_start_runs_on_the_last_good_one() {
         &good.replace("udp/", "tcp/").replace("port = ", "port = 0"),
     ] {
         std::fs::write(site.config(), bad).unwrap();
-        let said = site.ctl(&["guard"]).fails(3);
-        assert!(said.contains("oneknockd.toml:"), "{said}");
-        assert!(
-            said.contains("the guard is up by the last good configuration"),
-            "{said}"
-        );
+        let said = site.ctl(&["debug", "boot-guard"]);
+        for part in [
+            "oneknockd.toml:",
+            "the guard is that of the last good configuration",
+        ] {
+            assert!(said.err.contains(part), "{said}");
+        }
+        said.ok();
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
         put_down();
         let mut daemon = site.daemon_unready();
@@ -245,8 +278,12 @@ fn with_an_invalid_main_file_a_start_runs_on_the_last_good_one() {
         daemon.expect("ready");
         assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
         assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
-        let said = site.ctl(&["guard"]).fails(3);
-        assert!(said.contains("a running oneknockd keeps"), "{said}");
+        let said = site.ctl(&["debug", "boot-guard"]);
+        assert!(
+            said.err.contains("oneknockd is running and enforces"),
+            "{said}"
+        );
+        said.ok();
         let status = || site.ctl(&["status"]).ok();
         assert!(status().contains("running on the last good configuration"));
         std::fs::write(site.config(), &good).unwrap();
@@ -259,7 +296,7 @@ fn with_an_invalid_main_file_a_start_runs_on_the_last_good_one() {
     // What others could have written was in force nowhere.
     let mode = |mode| std::fs::set_permissions(&kept, Permissions::from_mode(mode)).unwrap();
     mode(0o660);
-    site.ctl(&["guard"]).fails(2);
+    site.ctl(&["debug", "boot-guard"]).fails(3);
     mode(0o600);
     // A new server begins with nothing of the old one's.
     let [config, aside] = [site.config(), site.dir.join("aside")];
@@ -271,13 +308,12 @@ fn with_an_invalid_main_file_a_start_runs_on_the_last_good_one() {
     std::fs::write(&kept, copy).unwrap();
     mode(0o600);
     // Nor does it enforce, as the old one did.
-    let said = site.ctl(&["guard"]).fails(7);
-    assert!(said.contains("not enforcing"), "{said}");
+    site.ctl(&["debug", "boot-guard"]).fails(7);
     std::fs::write(site.enabled(), "").unwrap();
-    site.ctl(&["guard"]).fails(3);
+    site.ctl(&["debug", "boot-guard"]).ok();
     put_down();
     site.ctl(&["disable"]).ok();
-    site.ctl(&["guard"]).fails(2);
+    site.ctl(&["debug", "boot-guard"]).fails(3);
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Open);
     assert_eq!(site.daemon_unready().end().code(), Some(2));
 }

@@ -202,7 +202,7 @@ fn a_guard_changes_from_watched_to_owned_when_it_was_taken_down_between() {
     daemon.expect("exclusive-pending");
     daemon.signal(Signal::SIGTERM);
     daemon.end();
-    site.ctl(&["teardown"]).ok();
+    site.ctl(&["disable", "--until-reboot"]).ok();
     let mut daemon = site.daemon();
     assert!(!is_said());
     is_as_before(&site);

@@ -77,11 +77,11 @@ fn a_page_with_json_names_every_member() {
         "oneknockctl",
         "--config",
         site.dir.to_str().unwrap(),
-        "watch",
+        "log",
+        "--follow",
         "--json",
     ];
     let mut watch = Running::start("watch", site.lab.server.command(&watch));
-    watch.expect("{\"v\":1}");
     let server = site.lab.server.v4.into();
     let knock = |key: &wire::Key| {
         let packet = key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 600));
@@ -101,13 +101,12 @@ fn a_page_with_json_names_every_member() {
     watch.expect("\"revoked\"");
     knock(&key);
     watch.expect("\"granted\"");
-    let calls: [&[&str]; 6] = [
+    let calls: [&[&str]; 5] = [
         &["status"],
         &["grants"],
-        &["why"],
+        &["log"],
         &["key", "list"],
         &["key", "show", "laptop"],
-        &["history"],
     ];
     let mut said: Vec<(Vec<&str>, String)> = Vec::new();
     for call in calls {
@@ -115,7 +114,11 @@ fn a_page_with_json_names_every_member() {
         let page = call.iter().take_while(|word| **word != "laptop");
         said.push((page.copied().collect(), out));
     }
-    said.push((vec!["watch"], watch.lines().join("\n")));
+    let events = watch
+        .lines()
+        .into_iter()
+        .filter(|line| line.starts_with('{'));
+    said.push((vec!["log"], events.collect::<Vec<_>>().join("\n")));
     for (call, out) in said {
         let mut found = BTreeSet::new();
         for line in out.lines() {
@@ -124,11 +127,9 @@ fn a_page_with_json_names_every_member() {
         assert!(found.len() > 1, "{call:?}: {out}");
         let help = |call: &[&str]| site.ctl(&[call, &["--help"]].concat()).ok();
         let mut page = help(&call);
-        // One page says of these that the other has them.
-        for (of, other) in [("list", &["key", "show"][..]), ("why", &["watch"])] {
-            if call.last() == Some(&of) {
-                page += &help(other);
-            }
+        // That page says that the other has them.
+        if call == ["key", "list"] {
+            page += &help(&["key", "show"]);
         }
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let named: BTreeSet<&str> = page.split(|c| !is_word(c)).collect();
@@ -144,7 +145,7 @@ fn a_page_with_json_names_every_member() {
 fn help_answers_what_a_stranger_asks() {
     let site = Site::new(binaries!());
     let help = |call: &[&str]| site.lab.server.run(&[call, &["--help"]].concat()).ok();
-    let asked: [(&[&str], &[&str]); 14] = [
+    let asked: [(&[&str], &[&str]); 13] = [
         (&["oneknockctl", "key", "add"], &["SIGHUP"]),
         (
             &["oneknockctl", "key", "list"],
@@ -163,14 +164,21 @@ fn help_answers_what_a_stranger_asks() {
             &["oneknockctl", "init"],
             &["oneknockd.toml", "firewall", "\"server\""],
         ),
-        (&["oneknockctl", "status"], &["running daemon"]),
-        (&["oneknockctl", "grants"], &["how long", "port sequence"]),
+        (&["oneknockctl", "status"], &["enforces"]),
+        (&["oneknockctl", "grants"], &["time left", "port sequence"]),
         (
             &["oneknockctl", "revoke"],
-            &["--cut", "knock again", "no daemon runs"],
+            &["--disconnect", "knock again", "no daemon runs"],
         ),
-        (&["oneknockctl", "why"], &["oneknockd --help", "what to do"]),
-        (&["oneknockctl", "watch"], &["Ctrl-C", "granted, closed"]),
+        (
+            &["oneknockctl", "log"],
+            &[
+                "oneknockd --help",
+                "what to do",
+                "Ctrl-C",
+                "granted, closed",
+            ],
+        ),
         (&["oneknockctl", "metrics"], &["Prometheus", "textfile"]),
         (&["oneknock", "list"], &["how old each key is", "Warns"]),
         (

@@ -218,7 +218,7 @@ fn no_packet_but_the_first_of_a_connection_to_an_own_address_is_a_step() {
     let tcp = ["tcp/7000", "tcp/8000", "tcp/300", "tcp/9000"];
     let (laptop, server) = (&site.lab.laptop, &site.lab.server);
     configure(&site, &["tcp/7000", "tcp/8000", "tcp/300", "tcp/9000"], "");
-    site.ctl(&["reload"]).ok();
+    site.ctl(&["reload", "--yes"]).ok();
     let kinds = [
         0,
         flags::ACK,
@@ -323,7 +323,7 @@ fn a_reload_keeps_steps_penalties_and_grants_and_another_sequence_begins_anew() 
         walk(&site, begun, &[a, b]);
         walk(&site, bad, &["tcp/5"]);
         wait::until_true("it opens", || is_open(&site, open));
-        site.ctl(&["reload"]).ok();
+        site.ctl(&["reload", "--yes"]).ok();
         assert!(is_open(&site, open));
         walk(&site, begun, &[c, d]);
         walk(&site, bad, &STEPS);
@@ -336,7 +336,7 @@ fn a_reload_keeps_steps_penalties_and_grants_and_another_sequence_begins_anew() 
     }
     let other = ["tcp/7100", "udp/8100", "tcp/310", d];
     configure(&site, &other, "");
-    site.ctl(&["reload"]).ok();
+    site.ctl(&["reload", "--yes"]).ok();
     for from in others {
         walk(&site, from, &[d]);
     }

@@ -13,7 +13,7 @@ fn site(more: &str) -> (Site, String) {
     configure(&site, &STEPS, "");
     let text = fs::read_to_string(site.config()).unwrap();
     fs::write(site.config(), format!("{more}\n{text}")).unwrap();
-    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
+    let rules = site.ctl(&["debug", "rules", "--sequence-only"]).ok();
     fs::remove_dir_all(&site.dir).unwrap();
     (site, rules)
 }
@@ -52,7 +52,7 @@ fn rules_alone_say_how_they_go_and_are_named_where_they_stand() {
     let site = Site::new(binaries!());
     site.laptop_key();
     configure(&site, &STEPS, "");
-    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
+    let rules = site.ctl(&["debug", "rules", "--sequence-only"]).ok();
     let mend = "nft delete table inet oneknock_sequence";
     assert!(rules.contains(mend), "{rules}");
     let _daemon = site.daemon();
@@ -60,17 +60,17 @@ fn rules_alone_say_how_they_go_and_are_named_where_they_stand() {
     let said = site.ctl(&["status"]);
     assert!(said.err.contains(mend), "{said}");
     let said = site.ctl(&["doctor"]);
-    assert!(said.out.contains(&format!("do: {mend}\n")), "{said}");
-    let said = site.ctl(&["teardown"]);
+    assert!(said.out.contains(&format!("hint: {mend}\n")), "{said}");
+    let said = site.ctl(&["disable", "--until-reboot"]);
     assert!(said.err.contains(mend), "{said}");
     // With neither daemon nor guard as well: that is what it is for.
-    let said = site.ctl(&["status"]).fails(1);
+    let said = site.ctl(&["status"]).fails(4);
     assert!(
-        said.contains(mend) && said.contains("but by the port sequence"),
+        said.contains(mend) && said.contains("its service opens by the port sequence alone"),
         "{said}"
     );
     site.lab.server.run(&["sh", "-c", mend]).ok();
-    let said = site.ctl(&["teardown"]);
+    let said = site.ctl(&["disable", "--until-reboot"]);
     assert!(!said.err.contains("sequence"), "{said}");
 }
 
@@ -80,8 +80,8 @@ fn with_the_daemon_dead_it_is_said_that_the_sequence_lets_in_still() {
     site.laptop_key();
     configure(&site, &STEPS, "");
     drop(site.daemon());
-    let said = site.ctl(&["status"]).fails(1);
-    let but = "in but by the port sequence";
+    let said = site.ctl(&["status"]).fails(4);
+    let but = "only the port sequence opens anything new";
     assert!(said.contains(but), "{said}");
     let said = site.ctl(&["doctor"]);
     assert!(said.out.contains(but), "{said}");

@@ -6,9 +6,17 @@ use oneknock_tests::wire;
 use oneknock_tests::{Site, binaries};
 use std::net::TcpListener;
 
+/// What `check` finds, which must fail with this status.
+fn failed(site: &Site, status: i32) -> String {
+    let said = site.ctl(&["check"]);
+    assert_eq!(said.code, Some(status), "{said}");
+    said.out
+}
+
 #[test]
 fn check_refuses_a_step_that_a_service_here_listens_on_and_proposes_a_sequence() {
     let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
     let steps = ["tcp/7000", "udp/8000", "tcp/300", "udp/9000"];
     configure(&site, &steps, "");
     site.ctl(&["check"]).ok();
@@ -18,14 +26,14 @@ fn check_refuses_a_step_that_a_service_here_listens_on_and_proposes_a_sequence()
         .enter(|| TcpListener::bind("[::]:300"))
         .unwrap();
     let _udp = wire::Listener::start(&site.lab.server, 9000, false, None);
-    let said = site.ctl(&["check"]).fails(1);
+    let said = failed(&site, 1);
     assert!(said.contains("listens on tcp/300"), "{said}");
     assert!(said.contains("listens on udp/9000"), "{said}");
     assert!(!said.contains("listens on tcp/7000"), "{said}");
     // What is proposed is taken as it stands.
     let drawn = said
         .lines()
-        .find_map(|l| l.split("just now: ports = ").nth(1))
+        .find_map(|l| l.split("at random: ports = ").nth(1))
         .unwrap();
     let drawn: Vec<String> = serde_json::from_str(drawn).unwrap();
     let drawn: Vec<&str> = drawn.iter().map(String::as_str).collect();
@@ -38,27 +46,28 @@ fn check_refuses_a_step_that_a_service_here_listens_on_and_proposes_a_sequence()
         &[],
     ] {
         configure(&site, bad, "");
-        let said = site.ctl(&["check"]).fails(1);
+        let said = failed(&site, 3);
         assert!(said.contains("sequence.ports: "), "{said}");
-        assert!(said.contains("just now: ports = "), "{said}");
+        assert!(said.contains("at random: ports = "), "{said}");
     }
 }
 
 #[test]
 fn check_proposes_a_sequence_beside_other_mistakes_and_names_ports_whose_use_is_a_misstep() {
     let site = Site::new(binaries!());
+    site.key("laptop", &["ssh"]);
     configure(&site, &STEPS, "ignored_ports = [\"tcp/443\"]");
     let listen = |at: &str| site.lab.server.enter(|| TcpListener::bind(at)).unwrap();
     // What this machine alone can reach does not matter.
     let _others = ["0.0.0.0:443", "[::]:8080", "127.0.0.1:7000", "[::1]:300"].map(listen);
     let said = site.ctl(&["check"]);
-    let said = format!("{}{}", said.err.clone(), said.ok());
+    let said = said.ok();
     // Beside the lab's own sshd that nobody guards.
-    let named = "something here listens on tcp/2222, tcp/8080: whoever connects";
+    let named = "something listens on tcp/2222, tcp/8080: a client that connects";
     assert!(said.contains(named), "{said}");
     site.set(&site.config(), "skew", "\"a week\"");
     configure(&site, &["tcp/10", "tcp/7"], "");
-    let said = site.ctl(&["check"]).fails(1);
+    let said = failed(&site, 3);
     assert!(said.contains("skew: "), "{said}");
-    assert!(said.contains("just now: ports = "), "{said}");
+    assert!(said.contains("at random: ports = "), "{said}");
 }

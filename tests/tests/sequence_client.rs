@@ -254,10 +254,10 @@ fn a_knocking_ruleset_written_by_hand_opens_for_our_client_over_ipv4_and_ipv6() 
 fn over_a_link_that_loses_ten_percent_and_reorders_a_walk_nearly_always_opens() {
     const ROUNDS: usize = 10;
     let (site, mut daemon) = site(&STEPS);
-    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
+    let rules = site.ctl(&["debug", "rules", "--sequence-only"]).ok();
     daemon.signal(Signal::SIGTERM);
     daemon.end();
-    site.ctl(&["teardown"]).ok();
+    site.ctl(&["disable", "--until-reboot"]).ok();
     let _weather = Weather::bad(&site.lab.net, &["laptop", "br0"], 10);
     let mut opened = 0;
     for _ in 0..ROUNDS {

@@ -46,7 +46,7 @@ fn nobody_walks_as_the_machines_gateway_unless_configured() {
 #[test]
 fn nobody_walks_as_the_gateway_where_the_guard_is_up_without_a_daemon() {
     let site = site();
-    site.ctl(&["guard"]).ok();
+    site.ctl(&["debug", "boot-guard"]).ok();
     is_barred(&site, &site.lab.net, 1000);
 }
 
@@ -76,14 +76,14 @@ fn a_gateway_that_comes_later_is_seen_and_one_that_goes_is_one_of_many() {
     }
     site.ctl(&["revoke", "--all"]).ok();
     default(&site.lab.net);
-    site.ctl(&["reload"]).ok();
+    site.ctl(&["reload", "--yes"]).ok();
     is_barred(&site, &site.lab.net, 1001);
 }
 
 #[test]
 fn rules_alone_admit_nobody_as_the_gateway_of_the_machine_that_wrote_them() {
     let site = site();
-    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
+    let rules = site.ctl(&["debug", "rules", "--sequence-only"]).ok();
     let (net, laptop, server) = (&site.lab.net, &site.lab.laptop, &site.lab.server);
     server.nft(&rules);
     for to in server.addresses() {

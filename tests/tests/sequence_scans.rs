@@ -263,7 +263,7 @@ fn where_the_set_of_a_step_is_full_nobody_else_gets_on() {
 #[test]
 fn every_set_of_a_sequence_has_a_size() {
     let (site, _daemon) = site(&STEPS);
-    let rules = site.ctl(&["rules", "--sequence-only"]).ok();
+    let rules = site.ctl(&["debug", "rules", "--sequence-only"]).ok();
     site.lab.stranger.nft(&rules);
     let unsized_of = |host: &Host| -> Vec<String> {
         let listings = ["sets", "maps"].map(|kind| {
@@ -299,7 +299,7 @@ fn every_set_of_a_sequence_has_a_size() {
     assert_ne!(text, rolling);
     for text in [text, rolling] {
         fs::write(site.config(), text).unwrap();
-        site.ctl(&["reload"]).ok();
+        site.ctl(&["reload", "--yes"]).ok();
         assert_eq!(unsized_of(&site.lab.server), [""; 0]);
     }
 }

@@ -73,19 +73,23 @@ fn a_lost_state_waits_for_the_clock_and_then_refuses_what_was_made_before() {
         let mut lost = lines.iter().filter(|line| line.contains("state-lost"));
         assert!(lost.any(|line| line.contains(said)), "{lines:?}");
         key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 1));
-        for ask in ["status", "why"] {
-            let done = site.ctl(&[ask]);
+        for ask in [&["status"][..], &["log", "--denied"]] {
+            let done = site.ctl(ask);
             let said = format!("{}{}", done.out, done.err);
-            for part in ["nothing is accepted yet", "timedatectl", "new-state"] {
+            for part in [
+                "all knocks are rejected",
+                "timedatectl",
+                "debug reset-state",
+            ] {
                 assert!(said.contains(part), "{done}");
             }
         }
         wait::until_true("the knock is counted", || {
             let words = site.ctl(&["status"]).ok();
-            words.contains("packets not looked at: 1")
+            words.contains("packets not examined: 1")
         });
         // With a daemon there it is said what to do first.
-        let err = site.ctl(&["new-state"]).fails(1);
+        let err = site.ctl(&["debug", "reset-state"]).fails(1);
         assert!(err.contains("hint: stop oneknockd"), "{err}");
         // Killed in this state it is no wiser afterwards.
         daemon.signal(Signal::SIGKILL);
@@ -143,7 +147,7 @@ fn where_nobody_can_be_asked_about_the_clock_the_owner_can_vouch_for_it() {
     site.set(&site.config(), "skew", "\"1s\"");
     let key = site.key("laptop", &["ssh"]);
     fs::write(state(&site).join("mark"), "scribble").unwrap();
-    site.ctl(&["new-state"]).ok();
+    site.ctl(&["debug", "reset-state"]).ok();
     let mut daemon = site.daemon();
     let server: IpAddr = site.lab.server.v4.into();
     wait::until_true("a fresh knock opens", || {
@@ -153,8 +157,8 @@ fn where_nobody_can_be_asked_about_the_clock_the_owner_can_vouch_for_it() {
     assert!(daemon.is_alive());
     daemon.signal(Signal::SIGTERM);
     daemon.end();
-    let error = site.ctl(&["new-state"]).fails(1);
-    assert!(error.contains("is whole: nothing was changed"), "{error}");
+    let error = site.ctl(&["debug", "reset-state"]).fails(1);
+    assert!(error.contains("is intact: nothing was changed"), "{error}");
 }
 
 #[test]
@@ -166,7 +170,7 @@ fn journal_damaged_under_the_daemon_opens_nothing_and_is_made_again() {
     let packet = key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 300));
     daemon.expect("granted address=");
     wait::until_true("it is in the history", || {
-        site.ctl(&["history"]).ok().contains("laptop")
+        site.ctl(&["log"]).ok().contains("laptop")
     });
     for file in ["journal.db", "journal.db-wal"] {
         let path = state(&site).join(file);
@@ -186,7 +190,7 @@ fn journal_damaged_under_the_daemon_opens_nothing_and_is_made_again() {
     send(&site.lab.laptop, (server, PORT).into(), &packet);
     daemon.expect("ignored source=");
     wait::until_true("the history is there again", || {
-        site.ctl(&["history"]).ok().contains("laptop")
+        site.ctl(&["log"]).ok().contains("laptop")
     });
 }
 
@@ -267,7 +271,9 @@ fn the_history_is_shown_while_the_daemon_runs_and_after() {
     let laptop = site.key("laptop", &["ssh"]);
     let phone = site.key("phone", &["ssh"]);
     let server: IpAddr = site.lab.server.v4.into();
-    assert_eq!(site.ctl(&["history", "--json"]).ok(), "");
+    let none = site.ctl(&["log", "--json"]).json();
+    assert_eq!(none["grants"], serde_json::json!([]));
+    assert_eq!(none["denied_is_known"], false);
     let mut daemon = site.daemon();
     for key in [&laptop, &phone] {
         key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 60));
@@ -276,9 +282,8 @@ fn the_history_is_shown_while_the_daemon_runs_and_after() {
     laptop.knock(&site.lab.laptop, server, &wire::close(None));
     daemon.expect("closed address=");
     let shown = |args: &[&str]| {
-        let lines = site.ctl(&[&["history", "--json"], args].concat()).ok();
-        let entry = |line: &str| {
-            let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        let log = site.ctl(&[&["log", "--json"], args].concat()).json();
+        let entry = |entry: &serde_json::Value| {
             let word = |name: &str| entry[name].as_str().unwrap().to_owned();
             format!(
                 "{} {} {} {}",
@@ -288,7 +293,12 @@ fn the_history_is_shown_while_the_daemon_runs_and_after() {
                 word("address")
             )
         };
-        let mut lines: Vec<String> = lines.lines().map(entry).collect();
+        let mut lines: Vec<String> = log["grants"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(entry)
+            .collect();
         lines.sort();
         lines
     };
@@ -298,15 +308,26 @@ fn the_history_is_shown_while_the_daemon_runs_and_after() {
     ];
     // The journal follows the log.
     wait::until_true("the journal has it", || shown(&[]) == all);
-    assert_eq!(shown(&["--key", "phone"]), all[1..]);
+    assert_eq!(shown(&["phone"]), all[1..]);
     assert_eq!(shown(&["--since", "1h"]), all);
     daemon.signal(Signal::SIGTERM);
     daemon.end();
     assert_eq!(shown(&[]), all);
-    let table = site.ctl(&["history"]).ok();
-    assert!(table.starts_with("OPENED "), "{table}");
-    assert_eq!(table.lines().count(), 3);
-    let error = site.ctl(&["history", "--since", "soon"]).fails(2);
+    let of_address = shown(&["198.51.100.7"]);
+    assert_eq!(
+        (of_address, shown(&["192.0.2.99"])),
+        (shown(&[]), Vec::new())
+    );
+    let lines = site.ctl(&["log"]).ok();
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    for part in [
+        " granted laptop 198.51.100.7 ssh until ",
+        "(closed",
+        "(open",
+    ] {
+        assert!(lines.contains(part), "{lines}");
+    }
+    let error = site.ctl(&["log", "--since", "soon"]).fails(2);
     assert!(error.contains("--since"), "{error}");
 }
 
@@ -341,7 +362,7 @@ fn grants_whose_guard_was_taken_away_while_no_daemon_ran_come_back_with_it() {
     daemon.expect("granted address=");
     daemon.signal(Signal::SIGKILL);
     daemon.end();
-    site.ctl(&["teardown"]).ok();
+    site.ctl(&["disable", "--until-reboot"]).ok();
     let _daemon = site.daemon();
     let guests = site.guests("ssh");
     assert_eq!(guests.len(), 1);

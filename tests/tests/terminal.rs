@@ -15,7 +15,7 @@ fn while_the_door_is_waited_for_a_terminal_shows_it_and_a_file_does_not() {
     let site = Site::new(binaries!());
     site.laptop_key();
     // Shut, and nobody knocks for it.
-    site.ctl(&["guard"]).ok();
+    site.ctl(&["debug", "boot-guard"]).ok();
     let shown = on_terminal(&site, "oneknock open home --timeout 2s");
     let line = "oneknock: knocking at home: tcp/22 does not answer yet, 1 s";
     assert!(shown.contains(line), "{shown:?}");
@@ -58,10 +58,12 @@ fn on_a_terminal_watch_draws_who_is_in_counting_down_and_what_happened() {
     knock(&site.lab.stranger, 600);
     daemon.expect("granted address=203.0.113.9");
     let dir = site.dir.display();
-    let line = format!("TERM=xterm oneknockctl --config {dir} watch");
+    let line = format!(
+        "export TERM=xterm; stty columns 60 rows 20; oneknockctl --config {dir} log --follow"
+    );
     let script = ["script", "--quiet", "--command", &line, "/dev/null"];
     let mut view = Running::start("view", site.lab.server.command(&script));
-    view.expect("\x1b[Hgrants now: 1; Ctrl-C ends it");
+    view.expect("\x1b[Hactive grants: 1; Ctrl-C ends it");
     let left = |view: &mut Running| {
         let line = view.expect("203.0.113.9 ");
         let left = line
@@ -75,12 +77,12 @@ fn on_a_terminal_watch_draws_who_is_in_counting_down_and_what_happened() {
     let before = left(&mut view);
     wait::until_true("it counts down", || left(&mut view) < before);
     knock(&site.lab.laptop, 4);
-    view.expect("grants now: 2;");
+    view.expect("active grants: 2;");
     view.expect("granted laptop 198.51.100.7 ssh 4s");
-    view.expect("grants now: 1;");
+    view.expect("active grants: 1;");
     view.expect("expired laptop 198.51.100.7 ssh");
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    view.expect("the daemon has ended");
+    view.expect("the daemon has stopped");
 }
 
 #[test]

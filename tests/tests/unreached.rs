@@ -6,7 +6,7 @@ use oneknock_tests::control::socket;
 use oneknock_tests::{Site, binaries, wait};
 use std::fs;
 
-const RUNS: &str = "a daemon runs, and does not answer";
+const RUNS: &str = "oneknockd runs, and does not answer";
 
 /// Whether the laptop's key opens.
 fn opens(site: &Site) -> bool {
@@ -52,8 +52,8 @@ fn a_daemon_is_found_where_the_main_file_is_invalid() {
     let kept = site.state().join("last-good.toml");
     fs::write(site.config(), &text[..text.len() / 2]).unwrap();
     fs::remove_file(&kept).unwrap();
-    let done = site.ctl(&["teardown"]);
-    assert!(done.err.contains("the daemon has ended"), "{done}");
+    let done = site.ctl(&["disable", "--until-reboot"]);
+    assert!(done.err.contains("stopped oneknockd"), "{done}");
     done.ok();
     assert_eq!(daemon.end().code(), Some(0));
     wait::until_true("the guard is down", || !guard_is_up(&site));
@@ -73,9 +73,9 @@ fn a_guard_that_is_put_back_is_not_said_to_be_down() {
     site.lab.server.run(&copy).ok();
     fs::remove_file(socket(&site)).unwrap();
     fs::remove_file(socket(&site).with_extension("lock")).unwrap();
-    for call in ["teardown", "disable"] {
-        let done = site.ctl(&[call]);
-        assert!(done.err.contains("the guard is up again"), "{done}");
+    for call in [&["disable", "--until-reboot"][..], &["disable"]] {
+        let done = site.ctl(call);
+        assert!(done.err.contains("the guard is installed again"), "{done}");
         done.fails(1);
         wait::until_true("the guard is up", || guard_is_up(&site));
     }

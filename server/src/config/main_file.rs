@@ -5,8 +5,8 @@ use super::reader::{Parsed, Reader, Section};
 use super::sequence::{self, Sequence};
 use super::service::{self, Service};
 use super::trusted;
-use ipnet::IpNet;
 use crate::kernel::GuardMode;
+use ipnet::IpNet;
 use oneknock_shared::name::{Host, KeyName, ServiceName};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::secret::ServerId;
@@ -296,7 +296,7 @@ server_id = \"{id}\"
 listen = [{listen}]
 # How far a client's clock may be off, 1s to 10min.
 skew = \"{skew}\"
-# How long the history of grants looks back.
+# How far oneknockctl log looks back.
 history = \"{history}\"
 # Once a key's new secret is used, its old one works for no longer than this.
 rotation_grace = \"{grace}\"

@@ -1,6 +1,8 @@
 //! What the daemon answers and tells on the control socket, as JSON.
 
 use super::protocol::VERSION;
+use super::time::rfc3339;
+pub use super::time::whole_seconds;
 use super::watch::WatchEvent;
 use crate::engine::Grant;
 use serde::{Deserialize, Serialize};
@@ -90,12 +92,14 @@ impl Answer {
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Status {
     /// The daemon's version.
+    #[serde(rename = "daemon_version")]
     pub version: String,
     /// Its process id.
     pub pid: u32,
     /// For how long it has run, in seconds.
     pub up_seconds: u64,
     /// This machine's clock, in milliseconds since 1970-01-01 UTC.
+    #[serde(rename = "clock", with = "rfc3339")]
     pub clock_ms: u64,
     /// How far a packet's timestamp may be from it, in seconds.
     pub skew_seconds: u64,
@@ -207,12 +211,6 @@ pub struct ListedGrant {
     pub seconds: u64,
 }
 
-/// Rounded up.
-#[must_use]
-pub fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
 impl ListedGrant {
     /// A live grant.
     #[must_use]
@@ -304,6 +302,7 @@ pub struct Rejections {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnknownPacket {
     /// When the last one came, in milliseconds since 1970-01-01 UTC.
+    #[serde(rename = "at", with = "rfc3339")]
     pub at_ms: u64,
     /// Where it came from, which may be forged.
     pub address: IpAddr,

@@ -5,6 +5,7 @@ mod bind;
 mod lock;
 pub mod protocol;
 mod socket;
+mod time;
 pub mod watch;
 
 pub use bind::{NoSocket, is_alive};

@@ -1,6 +1,6 @@
 //! Events as those who watch are told them.
 
-use super::answers::whole_seconds;
+use super::time::{rfc3339, whole_seconds};
 use crate::engine::{EndReason, Event, Grant, Now, ReasonKind};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
@@ -35,32 +35,27 @@ pub enum Happened {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchEvent {
     /// When, in milliseconds since 1970-01-01 UTC.
+    #[serde(rename = "at", with = "rfc3339")]
     pub at_ms: u64,
     /// What.
     pub event: Happened,
     /// Whose key it was.
     pub key: String,
     /// Who was admitted, or where a rejected packet came from; none of a retiring generation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// Whether that address is the key holder's for sure; else who captured the packet may
     /// have sent it.
-    pub proven: bool,
+    pub authenticated: bool,
     /// What was asked for; all that the key may open where there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// For how long it was granted, or is open still, or a retiring generation works still.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
     /// Which generation retires.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
     /// Why it was rejected, as the log says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How far the packet's clock is ahead of this machine's, in seconds; behind where it is
     /// negative.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead_seconds: Option<i64>,
 }
 
@@ -73,7 +68,7 @@ impl WatchEvent {
             event,
             key: key.to_string(),
             address,
-            proven: false,
+            authenticated: false,
             service: None,
             seconds: None,
             generation: None,
@@ -118,7 +113,7 @@ impl WatchEvent {
                     ReasonKind::Failed => Happened::Failed,
                 };
                 Self {
-                    proven: rejection.authenticated,
+                    authenticated: rejection.authenticated,
                     service: rejection.service.map(|service| service.to_string()),
                     reason: Some(rejection.reason.name().into()),
                     ahead_seconds: rejection.reason.ahead(),
@@ -172,7 +167,7 @@ mod tests {
     fn dropped_events_are_told_from_one_that_came() {
         let dropped: WatchMessage = serde_json::from_str(r#"{"dropped":3}"#).unwrap();
         assert_eq!(dropped, WatchMessage::Dropped { dropped: 3 });
-        let event = r#"{"at_ms":1,"event":"granted","key":"a","address":"192.0.2.7","proven":true,"service":"ssh","seconds":30}"#;
+        let event = r#"{"at":"1970-01-01T00:00:00.001Z","event":"granted","key":"a","address":"192.0.2.7","authenticated":true,"service":"ssh","seconds":30,"generation":null,"reason":null,"ahead_seconds":null}"#;
         let read: WatchMessage = serde_json::from_str(event).unwrap();
         assert!(matches!(&read, WatchMessage::Event(e) if e.seconds == Some(30)));
         assert_eq!(serde_json::to_string(&read).unwrap(), event);

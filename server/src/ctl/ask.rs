@@ -1,9 +1,10 @@
 //! Asks the daemon over its control socket. Blocking, with an end to every wait.
 
-use super::{Failure, look, say};
+use super::output::say;
+use super::{Exit, Failure, look};
 use crate::config::{self, Paths};
 use crate::control;
-use crate::control::answers::{Answer, ErrorBody};
+use crate::control::answers::{Answer, ErrorBody, ErrorCode};
 use crate::control::protocol::Command;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::de::DeserializeOwned;
@@ -23,8 +24,8 @@ const MAX_ANSWER: usize = 1 << 21;
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum NoAnswer {
-    /// No daemon is there: there is no socket, or nobody behind it.
-    NoDaemon(PathBuf),
+    /// No daemon runs: there is no socket, or nothing listens on it.
+    NoDaemon(Paths),
     /// The daemon did not do it.
     Refused(ErrorBody),
     /// It could not be asked, or did not answer.
@@ -35,86 +36,102 @@ impl From<NoAnswer> for Failure {
     fn from(no: NoAnswer) -> Self {
         match no {
             NoAnswer::Failed(failure) => failure,
-            NoAnswer::NoDaemon(path) => Self::Failed(
-                format!("no daemon answers at {}{}", path.display(), guard()),
-                Some(how_to_start().into()),
-            ),
+            NoAnswer::NoDaemon(paths) => {
+                let (socket, guard) = (paths.control(), guard());
+                let socket = socket.display();
+                Self::NotRunning(
+                    format!("oneknockd is not running (no answer on {socket}){guard}"),
+                    Some(how_to_start(&paths)),
+                )
+            }
             NoAnswer::Refused(error) => {
                 for error in error.errors {
-                    say(format_args!("oneknockctl: {error}"));
+                    say(format_args!("error: {error}"));
                 }
-                Self::Failed(error.message, None)
+                match error.code {
+                    ErrorCode::Config => {
+                        say(format_args!("error: {}", error.message));
+                        Self::Ended(Exit::InvalidConfig)
+                    }
+                    _ => Self::Failed(error.message, None),
+                }
             }
         }
     }
 }
 
-/// Whether the guard is up while no daemon runs, for the end of a line: root can see it.
+/// What is open while no daemon runs, for the end of a line: root can see it.
 #[must_use]
 pub fn guard() -> &'static str {
     let Ok(look) = look::look() else { return "" };
     match look.is_guarding() {
         true if look.has_fixed_sequence() => {
-            "; the guard is up: nothing new is let in but by the port sequence"
+            "; the guard enforces: only the port sequence opens anything new"
         }
-        true => "; the guard is up: nothing new is let in",
+        true => "; the guard enforces: nothing new is opened",
         false if look.has_standalone_sequence => {
-            "; there is no guard but \"oneknockctl rules --sequence-only\": nothing new is let in to its service but by the port sequence"
+            "; there is no guard but \"debug rules --sequence-only\": its service opens by the port sequence alone"
         }
-        false => "; there is no guard: every port is as open as without oneknock",
+        false => "; there is no guard: anyone can reach the guarded ports",
     }
 }
 
-/// Whether the rules that need no daemon are in force, where root can see it.
+/// Whether the rules that need no daemon are loaded, where root can see it.
 #[must_use]
 pub fn stands_alone() -> bool {
     look::look().is_ok_and(|look| look.has_standalone_sequence)
 }
 
-/// A daemon that is started by hand shuts the doors for good, tried or not.
-fn how_to_start() -> &'static str {
+fn how_to_start(paths: &Paths) -> String {
     match look::look().map(|look| look.is_guarding()) {
-        Ok(false) => {
-            "\"oneknockctl enable --confirm 10m\" puts the guard up, on trial at first, and starts oneknockd or says when to"
+        Ok(false) => format!(
+            "to enforce, on trial at first: {} enable --confirm 10m",
+            paths.ctl()
+        ),
+        _ if paths.is_default() => {
+            "systemctl start oneknockd; if it ends at once, its log says why".into()
         }
-        _ => "start oneknockd; where it ends at once, its log says why",
+        _ => format!(
+            "oneknockd{}; if it ends at once, it says why",
+            paths.option()
+        ),
     }
 }
 
 /// A connection to the daemon.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Connection {
     path: PathBuf,
     lines: BufReader<UnixStream>,
     /// When an answer is to be there, all of it.
     until: Option<Instant>,
 }
 
-/// Asks the daemon of a configuration folder.
+/// Asks the daemon of a configuration directory.
 pub fn ask<T: DeserializeOwned>(paths: &Paths, command: &Command) -> Result<T, NoAnswer> {
-    Asked::new(paths, command)?.answer()
+    Connection::new(paths, command)?.answer()
 }
 
-impl Asked {
+impl Connection {
     /// Sends a command.
     pub fn new(paths: &Paths, command: &Command) -> Result<Self, NoAnswer> {
         let path = paths.control();
-        let stream = reach(&path)?;
-        let mut asked = Self {
+        let stream = reach(paths)?;
+        let mut connection = Self {
             path,
             lines: BufReader::new(stream),
             until: Instant::now().checked_add(PATIENCE),
         };
-        let sent = asked
+        let sent = connection
             .lines
             .get_mut()
             .write_all(command.to_line().as_bytes());
-        // One that was turned away may be told why before it has said anything.
+        // A rejected peer may be told why before it has said anything.
         match sent {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(failed(&asked.path, &error))
+                Err(failed(&connection.path, &error))
             }
-            _ => Ok(asked),
+            _ => Ok(connection),
         }
     }
 
@@ -143,7 +160,7 @@ impl Asked {
         if line.is_empty() {
             return Ok(None);
         }
-        let value = serde_json::from_slice(&line).map(spelt);
+        let value = serde_json::from_slice(&line).map(escape);
         let value = value.and_then(serde_json::from_value);
         value
             .map(Some)
@@ -176,8 +193,8 @@ impl Asked {
         }
     }
 
-    /// Waits for the next lines without end.
-    pub fn wait_for_ever(&mut self) -> Result<(), NoAnswer> {
+    /// Waits for the next lines without a time limit.
+    pub fn clear_timeout(&mut self) -> Result<(), NoAnswer> {
         self.until = None;
         let waits = self.lines.get_ref().set_read_timeout(None);
         waits.map_err(|error| failed(&self.path, &error))
@@ -186,13 +203,13 @@ impl Asked {
 
 /// What a daemon says reaches a terminal, root's at that; one that was taken over must not
 /// move its cursor.
-fn spelt(value: Value) -> Value {
+fn escape(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(config::one_line(&text)),
-        Value::Array(all) => all.into_iter().map(spelt).collect(),
+        Value::Array(all) => all.into_iter().map(escape).collect(),
         Value::Object(members) => {
-            let spelt = |(name, value): (String, Value)| (config::one_line(&name), spelt(value));
-            members.into_iter().map(spelt).collect()
+            let escaped = |(name, value): (String, Value)| (config::one_line(&name), escape(value));
+            members.into_iter().map(escaped).collect()
         }
         other => other,
     }
@@ -211,8 +228,9 @@ fn failed(path: &Path, error: &io::Error) -> NoAnswer {
     })
 }
 
-/// Nobody behind the socket is no daemon only where none holds the folder either.
-fn reach(path: &Path) -> Result<UnixStream, NoAnswer> {
+/// A socket that nothing listens on means that no daemon runs only where none has its lock.
+fn reach(paths: &Paths) -> Result<UnixStream, NoAnswer> {
+    let path = &paths.control();
     let start = Instant::now();
     loop {
         match connect(path) {
@@ -225,15 +243,11 @@ fn reach(path: &Path) -> Result<UnixStream, NoAnswer> {
             Err(error) => return Err(failed(path, &error)),
         }
         if !control::is_alive(path) {
-            return Err(NoAnswer::NoDaemon(path.into()));
+            return Err(NoAnswer::NoDaemon(paths.clone()));
         }
         if start.elapsed() > MOMENT {
-            let what = format!(
-                "a daemon runs, and does not answer at {}: nothing was asked of it",
-                path.display()
-            );
-            let hint =
-                "its socket was removed: restart it (systemctl restart oneknockd), then again";
+            let what = format!("oneknockd runs, and does not answer on {}", path.display());
+            let hint = "its socket was removed: systemctl restart oneknockd";
             return Err(NoAnswer::Failed(Failure::Failed(what, Some(hint.into()))));
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -247,7 +261,7 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.connect(&socket2::SockAddr::unix(path)?)?;
     let stream = UnixStream::from(socket);
-    // Whoever else answers there could tell anything.
+    // Any other user's program could answer anything.
     let peer = getsockopt(&stream, PeerCredentials)?.uid();
     let daemon = nix::unistd::User::from_name("oneknock").ok().flatten();
     let is_daemons = daemon.is_some_and(|user| user.uid.as_raw() == peer);
@@ -267,14 +281,14 @@ mod tests {
     fn an_answer_that_comes_bit_by_bit_and_never_ends_is_given_up() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let drip = std::thread::spawn(move || while theirs.write_all(b" ").is_ok() {});
-        let mut asked = Asked {
+        let mut connection = Connection {
             path: "control".into(),
             lines: BufReader::new(ours),
             until: Some(Instant::now() + Duration::from_millis(20)),
         };
-        let line = asked.line::<Value>();
+        let line = connection.line::<Value>();
         assert!(matches!(line, Err(NoAnswer::Failed(_))), "{line:?}");
-        drop(asked);
+        drop(connection);
         drip.join().unwrap();
     }
 }

@@ -1,146 +1,120 @@
-//! `oneknockctl check`: every mistake at once, and what is no mistake and unwise.
+//! `oneknockctl check` and `oneknockctl doctor`: findings, printed as text or as JSON.
 
-use super::listening::{self, Listening};
-use super::{Failure, check_readable, say, words};
+use super::ask::{NoAnswer, ask};
+use super::output::{print, print_json, say};
+use super::{Exit, Failure, check_readable, look};
 use crate::clock::Clock;
-use crate::config::{self, Config, ConfigError, Key, Loaded, Paths, Settings, enabled};
-use crate::store;
-use std::path::Path;
+use crate::config::{self, Config, ConfigError, Paths, Settings};
+use crate::control::answers::Status;
+use crate::control::protocol::Command;
+use crate::doctor::{
+    self, DaemonAnswer, FILES, Finding, GuardFacts, Listeners, MACHINE, Severity, Subject,
+};
+use serde_json::json;
 
-/// Looks at configuration, keys and state; changes nothing.
-pub fn check(paths: &Paths) -> Result<(), Failure> {
+/// What the files say.
+struct Files {
+    errors: Vec<ConfigError>,
+    config: Option<Config>,
+    settings: Option<Settings>,
+    listeners: Listeners,
+}
+
+impl Files {
+    fn read(paths: &Paths) -> Self {
+        // Where the kernel does not say what listens, nothing does.
+        let listeners = Listeners::read().unwrap_or_default();
+        match Settings::load(paths) {
+            Ok(settings) => Self {
+                errors: Vec::new(),
+                config: Some(settings.config.clone()),
+                settings: Some(settings),
+                listeners,
+            },
+            Err(errors) => Self {
+                errors,
+                config: config::main_or_last_good(paths)
+                    .ok()
+                    .map(|(config, _)| config),
+                settings: None,
+                listeners,
+            },
+        }
+    }
+
+    fn subject<'a>(&'a self, paths: &'a Paths) -> Subject<'a> {
+        Subject {
+            paths,
+            errors: &self.errors,
+            config: self.config.as_ref(),
+            settings: self.settings.as_ref(),
+            listeners: &self.listeners,
+            now: Clock::start().now().wall,
+            guard: None,
+            daemon: None,
+        }
+    }
+}
+
+/// Looks at configuration, keys and state.
+pub fn check(paths: &Paths, as_json: bool) -> Result<(), Failure> {
     check_readable(paths)?;
-    let file = paths.main_file();
-    let listening = Listening::read()?;
-    let (settings, mut found) = match Settings::load(paths) {
-        Ok(settings) => {
-            let taken = taken(&file, &settings.config, &listening);
-            (Some(settings), taken)
+    let loaded = Files::read(paths);
+    report(&doctor::run(FILES, &loaded.subject(paths)), as_json)
+}
+
+/// Looks at the machine too.
+pub fn doctor(paths: &Paths, as_json: bool) -> Result<(), Failure> {
+    check_readable(paths)?;
+    if !nix::unistd::geteuid().is_root() {
+        let what = "only root can examine a machine";
+        return Err(Failure::needs_root(what.into()));
+    }
+    let loaded = Files::read(paths);
+    let daemon = match ask::<Status>(paths, &Command::Status) {
+        Ok(status) => DaemonAnswer::Status(Box::new(status)),
+        Err(NoAnswer::NoDaemon(_)) => DaemonAnswer::NotRunning,
+        Err(no) => DaemonAnswer::Unknown(Failure::from(no).to_string()),
+    };
+    let facts = look::look().ok().map(|look| GuardFacts {
+        is_enforcing: look.is_enforcing(),
+        is_guarding: look.is_guarding(),
+        has_fixed_sequence: look.has_fixed_sequence(),
+    });
+    let subject = Subject {
+        guard: facts,
+        daemon: Some(&daemon),
+        ..loaded.subject(paths)
+    };
+    report(&doctor::run(&[FILES, MACHINE].concat(), &subject), as_json)
+}
+
+/// After a reload: what `check` finds in what was loaded, for those who may read it.
+pub fn warn_of_findings(paths: &Paths) {
+    let loaded = Files::read(paths);
+    if loaded.settings.is_some() {
+        let found = doctor::run(FILES, &loaded.subject(paths));
+        found.iter().for_each(say);
+    }
+}
+
+/// Findings are the answer.
+fn report(found: &[Finding], as_json: bool) -> Result<(), Failure> {
+    let errors = found.iter().filter(|finding| finding.is_error());
+    let is_invalid = errors.clone().any(|finding| finding.code == "E-CONFIG");
+    if as_json {
+        print_json(&json!({ "findings": found }))?;
+    } else {
+        for finding in found {
+            print(&finding.to_string())?;
         }
-        Err(mistakes) => (None, mistakes),
-    };
-    found.extend(config::unreachable(paths));
-    if let Some(settings) = settings.filter(|_| found.is_empty()) {
-        let (services, keys) = (settings.config.services.len(), settings.keys.len());
-        warn(paths, &file, &settings);
-        warn_of_missteps(&file, &settings.config, &listening);
-        say(format_args!(
-            "no mistake found: services {services}, keys {keys}"
-        ));
-        return Ok(());
+        let count = |severity| found.iter().filter(|one| one.severity == severity).count();
+        let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+        print(&format!("{errors} errors, {warnings} warnings"))?;
     }
-    for mistake in &found {
-        say(format_args!("{mistake}"));
-    }
-    warn_of_next_start(paths);
-    if found.iter().any(|m| m.what.starts_with("sequence."))
-        && let Some(proposal) = listening::proposal(paths, &listening)
-    {
-        say(format_args!(
-            "hint: a good sequence, drawn at random just now: {proposal}"
-        ));
-    }
-    let count = found.len();
-    let hint = "a running daemon goes on with what it last read without a mistake";
-    Err(Failure::Failed(
-        format!("mistakes found: {count}"),
-        file.exists().then(|| hint.into()),
-    ))
-}
-
-/// What the daemon would make of the files as they are.
-pub fn warn_of_next_start(paths: &Paths) {
-    let Ok(loaded) = Loaded::at_start(paths) else {
-        return say("warning: the next start of oneknockd fails, as long as this is not fixed");
-    };
-    if loaded.main_text.is_none() {
-        say(
-            "warning: oneknockd.toml is invalid: it is not reloaded, and the next start of oneknockd runs on the last good configuration",
-        );
-    }
-    let skipped = loaded.skipped.iter().map(|key| key.file.as_str());
-    let skipped: Vec<&str> = skipped.collect();
-    if !skipped.is_empty() {
-        say(format_args!(
-            "warning: the next reload or start of oneknockd skips these keys, and nobody gets in by them: {}",
-            skipped.join(", ")
-        ));
-    }
-    if loaded.settings.keys.is_empty() && loaded.all_errors().next().is_some() {
-        say("warning: the next start of oneknockd finds no valid key: nobody new can get in");
-    }
-}
-
-/// Steps of the sequence that a service of this machine has.
-fn taken(file: &Path, config: &Config, listening: &Listening) -> Vec<ConfigError> {
-    let sequence = config.sequence.as_ref();
-    let taken = sequence.map(|s| listening.mistakes(s)).unwrap_or_default();
-    let mistake = |what| ConfigError {
-        file: file.into(),
-        line: None,
-        what,
-    };
-    taken.into_iter().map(mistake).collect()
-}
-
-/// Ports that many use cost each of them a penalty.
-fn warn_of_missteps(file: &Path, config: &Config, listening: &Listening) {
-    let missteps = listening.missteps(config, &listening::outgoing());
-    if !missteps.is_empty() {
-        say(format_args!(
-            "warning: {}: sequence.public: something here listens on {}: whoever connects there cannot walk the sequence for a while after; what is for everybody belongs into public",
-            file.display(),
-            missteps.join(", ")
-        ));
-    }
-}
-
-/// After a reload: what `check` would say of what was taken. Who may reload need not be one
-/// who may read the keys.
-pub fn warn_of_what_is_in_force(paths: &Paths) {
-    if let (Ok(settings), Ok(listening)) = (Settings::load(paths), Listening::read()) {
-        let file = paths.main_file();
-        warn(paths, &file, &settings);
-        warn_of_missteps(&file, &settings.config, &listening);
-    }
-}
-
-fn warn(paths: &Paths, file: &Path, settings: &Settings) {
-    let config = &settings.config;
-    for warning in config.warnings() {
-        say(format_args!("warning: {}: {warning}", file.display()));
-    }
-    if let Some(sequence) = &config.sequence {
-        let may = |key: &&Key| key.policy.services.contains(&sequence.service);
-        for key in settings.keys.iter().filter(may) {
-            if !sequence.is_for(&key.policy) {
-                say(format_args!(
-                    "warning: key {}: {}",
-                    key.name,
-                    words::NO_SEQUENCE
-                ));
-            }
-        }
-    }
-    if !settings.has_key_at(Clock::start().now().wall) {
-        say(format_args!("warning: {}", words::NO_KEY));
-    }
-    if !enabled::is_set(paths) {
-        let state = words::State::NotEnforcing.text(paths);
-        say(format_args!("warning: {state}"));
-    }
-    for stray in config::strays(paths) {
-        let name = config::one_line(&stray.display().to_string());
-        say(format_args!(
-            "warning: {name}: is never read: a key file's name ends in .toml; it may hold a secret"
-        ));
-    }
-    // No command for root: the daemon's user could put anything in their place meanwhile.
-    for loose in store::insecure_paths(&paths.state()) {
-        let (path, what) = (loose.path.display(), loose.what());
-        say(format_args!(
-            "warning: {path}: {what}; the next start of oneknockd gives it mode {:04o}",
-            loose.wanted
-        ));
+    match errors.count() {
+        0 => Ok(()),
+        _ if is_invalid => Err(Failure::Ended(Exit::InvalidConfig)),
+        _ => Err(Failure::Ended(Exit::Failed)),
     }
 }

@@ -32,9 +32,9 @@ fn with_keys(command: Command) -> Command {
     command.mut_subcommands(with_keys)
 }
 
-/// Where they cannot be read there are none to offer; the command itself says why.
+/// None where they cannot be read: the command itself says why.
 fn keys() -> Vec<CompletionCandidate> {
-    let Ok(entries) = fs::read_dir(Paths::of(&config_folder()).keys()) else {
+    let Ok(entries) = fs::read_dir(Paths::of(&config_dir()).keys()) else {
         return Vec::new();
     };
     let paths = entries.flatten().map(|entry| entry.path());
@@ -48,10 +48,16 @@ fn keys() -> Vec<CompletionCandidate> {
     candidates
 }
 
-/// As the line that is being completed says it.
-fn config_folder() -> PathBuf {
+/// As the line that is being completed says it: `--config DIR` or `--config=DIR`.
+fn config_dir() -> PathBuf {
     let words: Vec<_> = env::args_os().collect();
-    let at = words.iter().position(|word| word == "--config");
-    let folder = at.and_then(|at| words.get(at + 1));
-    folder.map_or_else(|| "/etc/oneknock".into(), PathBuf::from)
+    let dir = words.iter().enumerate().find_map(|(at, word)| {
+        let word = word.to_str()?;
+        match word.strip_prefix("--config") {
+            Some("") => words.get(at + 1).map(PathBuf::from),
+            Some(rest) => rest.strip_prefix('=').map(PathBuf::from),
+            None => None,
+        }
+    });
+    dir.unwrap_or_else(|| "/etc/oneknock".into())
 }

@@ -1,6 +1,7 @@
 //! `oneknockctl init`.
 
-use super::{Failure, print, say};
+use super::Failure;
+use super::output::{print, say};
 use crate::config::{
     Config, Paths, Service, enabled, last_good, main_text, one_line, parse_config,
 };
@@ -19,23 +20,25 @@ const PORTS: std::ops::Range<u16> = 20_000..32_768;
 
 #[derive(Debug, clap::Args)]
 pub struct Init {
-    /// The DNS name or address under which clients reach this machine; where --name is
-    /// not given its first part, up to the dot, becomes the door's name ("server" for an
-    /// address).
+    /// The DNS name or address by which clients reach this machine
+    ///
+    /// Without --name its first part, up to the dot, is the name of the clients' profile
+    /// ("server" for an address).
     #[arg(long, required_unless_present = "restore")]
     host: Option<Host>,
-    /// What a client's door is called, as in "ssh home" [default: taken from HOST].
+    /// The name of the clients' profile, as in "ssh home" [default: from HOST]
     #[arg(long)]
     name: Option<KeyName>,
-    /// The UDP port to knock on [default: a random one from 20000 to 32767].
+    /// The UDP port to knock on [default: a random one from 20000 to 32767]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// A service to guard, such as ssh=tcp/22 or mosh=tcp/22,udp/60000-61000; several
-    /// times for several [default: ssh=tcp/22].
+    /// A service to guard, such as ssh=tcp/22 or mosh=tcp/22,udp/60000-61000; several times
+    /// for several [default: ssh=tcp/22]
     #[arg(long = "service", value_name = "NAME=PORTS")]
     services: Vec<Named>,
-    /// Write oneknockd.toml as it was last good, where it was removed, and print it: the daemon's
-    /// user could have changed the copy.
+    /// Write oneknockd.toml from the last good copy, and print it
+    ///
+    /// For a file that was removed. Read what is printed: the daemon's user can write the copy.
     #[arg(long, conflicts_with_all = ["host", "name", "port", "services"])]
     restore: bool,
 }
@@ -71,8 +74,11 @@ impl Init {
         let config = self.config(host)?;
         let path = paths.main_file();
         let text = main_text(&config);
-        // The same eyes that the daemon has: what it would refuse is not written.
-        parse_config(&path, &text).map_err(Failure::Mistakes)?;
+        // What the daemon would refuse is not written.
+        parse_config(&path, &text).map_err(|errors| {
+            let errors: Vec<&str> = errors.iter().map(|error| &*error.what).collect();
+            Failure::Usage(errors.join("; "), None)
+        })?;
         if path.symlink_metadata().is_ok() {
             return Err(failed(&path, &io::ErrorKind::AlreadyExists.into()));
         }
@@ -93,12 +99,12 @@ impl Init {
         files::write(&path, &text, owner, 0o640, Existing::Keep).map_err(|e| failed(&path, &e))?;
         let ctl = paths.ctl();
         say(format_args!(
-            "wrote {}: knocks on udp/{}",
+            "wrote {}: clients knock on udp/{}",
             path.display(),
             config.port
         ));
         say(format_args!(
-            "hint: make a key with \"{ctl} key add laptop\", let udp/{} through this machine's own firewall and pass it on in your router, then: {ctl} enable --confirm 10m",
+            "hint: {ctl} key add laptop; allow udp/{} in this machine's firewall and forward it in your router; then: {ctl} enable --confirm 10m",
             config.port
         ));
         Ok(())
@@ -111,7 +117,7 @@ impl Init {
             None => random_port().map_err(no_random)?,
         };
         let id = ServerId::generate().map_err(no_random)?;
-        let name = self.name.clone().unwrap_or_else(|| door_name(host));
+        let name = self.name.clone().unwrap_or_else(|| profile_name(host));
         let mut config = Config::new(name, host.clone(), port, id);
         config.services = self.services.iter().map(|named| named.0.clone()).collect();
         if config.services.is_empty()
@@ -125,9 +131,9 @@ impl Init {
 
 fn failed(what: &Path, error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::AlreadyExists => Failure::Usage(
-            format!("{} is there already: nothing was changed", what.display()),
-            Some("edit it, or choose another folder with --config".into()),
+        io::ErrorKind::AlreadyExists => Failure::Refused(
+            format!("{} exists already: nothing was changed", what.display()),
+            Some("edit it, or give another directory with --config".into()),
         ),
         _ => Failure::io(what, error),
     }
@@ -140,7 +146,7 @@ fn restore(paths: &Paths) -> Result<(), Failure> {
     if path.symlink_metadata().is_ok() {
         return Err(failed(&path, &io::ErrorKind::AlreadyExists.into()));
     }
-    let main = last_good::read(paths).map_err(Failure::Mistakes)?;
+    let main = last_good::read(paths).map_err(Failure::Config)?;
     for unknown in &main.unknown {
         say(format_args!("warning: {unknown}"));
     }
@@ -148,16 +154,16 @@ fn restore(paths: &Paths) -> Result<(), Failure> {
     print(&lines.join("\n"))?;
     let written = files::write(&path, &main.text, Owner::wanted(), 0o640, Existing::Keep);
     written.map_err(|error| failed(&path, &error))?;
-    let ctl = paths.ctl();
     say(format_args!("wrote {}, as shown", path.display()));
     say(format_args!(
-        "hint: read it first, since the daemon's user could have changed it; then: {ctl} reload"
+        "hint: read it first, since the daemon's user could have changed it; then: {} reload",
+        paths.ctl()
     ));
     Ok(())
 }
 
 /// The first label of a DNS name; an address makes no good name.
-fn door_name(host: &Host) -> KeyName {
+fn profile_name(host: &Host) -> KeyName {
     let label = host.as_str().split('.').next().unwrap_or_default();
     let is_address = host.as_str().parse::<std::net::IpAddr>().is_ok();
     let name = label.parse().ok().filter(|_| !is_address);

@@ -2,7 +2,7 @@
 //! process.
 
 use super::Failure;
-use super::say;
+use super::output::{say, warn};
 use crate::clock::Clock;
 use crate::config::{Config, Paths};
 use crate::control::answers::{Disconnected, Revoked};
@@ -30,9 +30,9 @@ pub fn kernel_failure(what: &str, error: KernelError) -> Failure {
 fn open(paths: &Paths) -> Result<Opened, Failure> {
     super::check_readable(paths)?;
     let failed = |error| kernel_failure("grants stay open", error);
-    let settings = ServerSettings::load_for_start(paths).map_err(Failure::Mistakes)?;
+    let settings = ServerSettings::load_for_start(paths).map_err(Failure::Config)?;
     for problem in settings.all_errors() {
-        say(format_args!("oneknockctl: {problem}"));
+        say(format_args!("error: {problem}"));
     }
     let mut kernel = Kernel::open().map_err(failed)?;
     let server = settings.config.server_id.to_hex();
@@ -48,7 +48,7 @@ fn open(paths: &Paths) -> Result<Opened, Failure> {
     let opened = Server::open(paths, settings, clock, kernel, observers);
     opened.map_err(|error| match error {
         OpenError::State(locked @ StoreOpenError::Locked(_)) => {
-            let hint = "has it just started? Then again";
+            let hint = "if it has just started, try again";
             Failure::Failed(locked.to_string(), Some(hint.into()))
         }
         error => Failure::new("grants stay open", error),
@@ -84,11 +84,11 @@ fn revoke_listed(
     Ok(targets)
 }
 
-/// Says what that means.
 fn warn_of_lost_state(why: &str) {
-    say(format_args!(
-        "warning: the state cannot be read ({why}): a client that shares its address with a revoked key has to knock again"
-    ));
+    let what = format!(
+        "the state cannot be read ({why}): clients that share an address with a revoked key must knock again"
+    );
+    warn(what, None);
 }
 
 /// As [`revoke`], where not even the directory of the state is there: nothing says which
@@ -98,13 +98,13 @@ fn revoke_without_state(
     of: &Selection,
     disconnect: bool,
 ) -> Result<Revoked, Failure> {
-    let settings = ServerSettings::load_for_start(paths).map_err(Failure::Mistakes)?;
+    let settings = ServerSettings::load_for_start(paths).map_err(Failure::Config)?;
     let failed = |error| kernel_failure("grants stay open", error);
     let mut kernel = Kernel::open().map_err(failed)?;
     let revoked = revoke_listed(&mut kernel, &settings.config, of, &Desired::default())?.len();
     warn_of_lost_state("it is missing");
     if disconnect {
-        let what = "connections live on: without a state nothing says which were let in";
+        let what = "no connection was ended: without a state nothing says which were admitted";
         return Err(Failure::Failed(what.into(), None));
     }
     Ok(Revoked {
@@ -158,7 +158,7 @@ pub fn revoke(
             blocked.extend(ids);
             Ok(())
         });
-        let live_on = "connections may live on";
+        let live_on = "connections may go on";
         let done = done.map_err(|error| Failure::new(live_on, error))?;
         let written = server.block(now, &blocked, BlockReason::Disconnected);
         written.map_err(|error| Failure::new(live_on, error))?;

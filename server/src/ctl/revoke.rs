@@ -1,13 +1,16 @@
-//! Ends grants and connections before their time: `oneknockctl revoke`, and what a change to
-//! a key's file brings with it. The daemon does it; where none runs, this process does.
+//! `oneknockctl revoke`, and what a change to a key's file revokes. The daemon does it; where
+//! none runs, this process does.
 
 use super::ask::{NoAnswer, ask, guard};
-use super::{Failure, offline, say};
-use crate::config::{Paths, Steps};
+use super::enable::Session;
+use super::output::{say, warn};
+use super::{Failure, offline};
+use crate::config::{self, Paths, Steps};
 use crate::control::answers::{ErrorCode, KeyReloaded, MOST_LISTED, Revoked};
 use crate::control::protocol::{Command, Selection};
 use crate::server::ServerSettings;
 use oneknock_shared::name::KeyName;
+use std::net::IpAddr;
 
 /// What of a key a change to its file ends.
 #[derive(Debug, Clone)]
@@ -27,57 +30,75 @@ pub fn tell(
     what: &str,
     ends: Option<&KeyEnd>,
 ) -> Result<(), Failure> {
-    match ask(paths, &Command::ReloadKey { key: key.clone() }) {
+    let of = Selection::Key(key.clone());
+    // What the caller prints next is to be seen.
+    let wants = ends.is_some_and(|ends| ends.disconnect);
+    let is_spared = wants && own_session(paths, &of).is_some();
+    let disconnect = wants && !is_spared;
+    let revoked = match ask(paths, &Command::ReloadKey { key: key.clone() }) {
         Ok(KeyReloaded { .. }) => {
-            say(format_args!("{what}, and the daemon has reloaded it"));
-            match ends {
-                Some(ends) if ends.disconnect => {
-                    let command = Command::Revoke {
-                        of: Selection::Key(key.clone()),
-                        generations: ends.generations.clone(),
-                        disconnect: true,
-                    };
-                    print_revoked(&ask(paths, &command)?);
-                    Ok(())
-                }
-                _ => Ok(()),
-            }
+            say(format_args!("{what}; the daemon has reloaded it"));
+            let Some(ends) = ends.filter(|_| disconnect) else {
+                warn_of_spared(paths, key, is_spared);
+                return Ok(());
+            };
+            let command = Command::Revoke {
+                of,
+                generations: ends.generations.clone(),
+                disconnect,
+            };
+            ask(paths, &command)?
         }
         Err(NoAnswer::NoDaemon(_)) => {
             say(format_args!(
-                "{what}; oneknockd is not running: it reads the key when it starts"
+                "{what} (oneknockd is not running; it reads the key when it starts)"
             ));
             let Some(ends) = ends else { return Ok(()) };
             warn_of_rolling_sequence(paths, key);
-            let of = Selection::Key(key.clone());
-            let revoked = offline::revoke(paths, &of, &ends.generations, ends.disconnect);
-            let revoked = revoked.map_err(|failure| {
-                let hint = "grants that are live stay until they expire, or until oneknockd starts";
+            let revoked = offline::revoke(paths, &of, &ends.generations, disconnect);
+            revoked.map_err(|failure| {
+                let hint = "active grants stay until they expire, or until oneknockd starts";
                 failure.with_hint(hint.into())
-            })?;
-            print_revoked(&revoked);
-            Ok(())
+            })?
         }
-        Err(NoAnswer::Refused(error)) => {
+        Err(no) => return Err(not_reloaded(paths, key, what, ends.is_some(), no)),
+    };
+    print_revoked(&revoked);
+    warn_of_spared(paths, key, is_spared);
+    Ok(())
+}
+
+/// No connection was ended, since the command is called in a session of them.
+fn warn_of_spared(paths: &Paths, key: &KeyName, is_spared: bool) {
+    if is_spared {
+        let what =
+            "no connection was ended: that may end the session that this command is called in";
+        let ctl = paths.ctl();
+        let hint = format!("{ctl} revoke {key} --disconnect --own-session");
+        warn(what, Some(&hint));
+    }
+}
+
+/// The file says what the daemon does not do.
+fn not_reloaded(paths: &Paths, key: &KeyName, what: &str, ends: bool, no: NoAnswer) -> Failure {
+    match no {
+        NoAnswer::Refused(error) => {
             for error in &error.errors {
-                say(format_args!("oneknockctl: {error}"));
+                say(format_args!("error: {error}"));
             }
             let hint = format!("fix that, then: {} reload", paths.ctl());
             let why = error.message;
-            Err(Failure::Failed(
-                format!("{what}, but the daemon did not reload it: {why}"),
-                Some(hint),
-            ))
+            let what = format!("{what}, but the daemon did not reload it: {why}");
+            Failure::Failed(what, Some(hint))
         }
-        Err(NoAnswer::Failed(failure)) => {
-            say(format_args!("{what}, but the daemon could not be told"));
-            if ends.is_some() {
-                say(format_args!(
-                    "hint: until it is told, key {key} may open as before: {} reload",
-                    paths.ctl()
-                ));
+        no => {
+            let hint = format!("{} reload", paths.ctl());
+            let what = format_args!("{what}, but the daemon did not reload it");
+            warn(what, Some(&hint));
+            if ends {
+                warn(format_args!("key {key} may still be active"), None);
             }
-            Err(failure)
+            no.into()
         }
     }
 }
@@ -91,70 +112,123 @@ fn warn_of_rolling_sequence(paths: &Paths, key: &KeyName) {
     };
     if settings.as_ref().is_ok_and(is_rolling) {
         say(format_args!(
-            "the rolling port sequence of key {key} opens until the kernel forgets it: three minutes at the most"
+            "note: the rolling port sequence of key {key} opens until the kernel drops it, in three minutes at most"
         ));
     }
 }
 
-/// `oneknockctl revoke`.
-pub fn revoke(paths: &Paths, of: &Selection, disconnect: bool) -> Result<(), Failure> {
-    let command = Command::Revoke {
-        of: of.clone(),
-        generations: Vec::new(),
-        disconnect,
+#[derive(Debug, clap::Args)]
+pub struct Revoke {
+    /// The name of a key, or an address
+    #[arg(value_name = "KEY|ADDRESS", required_unless_present = "all")]
+    of: Option<Selection>,
+    /// Revoke all grants
+    #[arg(long, conflicts_with = "of")]
+    all: bool,
+    /// Also end the connections that were admitted, whether or not the grant has ended since:
+    /// all from an address to a service that the journal has for it, also those of others
+    /// behind the same address
+    ///
+    /// The port sequence has no journal: of an address these are all connections to the service
+    /// that the sequence opens.
+    #[arg(long)]
+    disconnect: bool,
+    /// With --disconnect, also if that may end the session that this command is called in
+    #[arg(long, requires = "disconnect")]
+    own_session: bool,
+}
+
+/// The address that this call comes from, if ending the connections of a selection may end its
+/// own session.
+fn own_session(paths: &Paths, of: &Selection) -> Option<IpAddr> {
+    let (config, _) = config::main_or_last_good(paths).ok()?;
+    let session = Session::of_this_call(&config).ok().flatten()?;
+    let address = session.remote.ip();
+    let is_meant = match of {
+        Selection::All => !config.never_knocks(address),
+        Selection::Address(of) => *of == address,
+        Selection::Key(_) => true,
     };
-    let revoked: Revoked = match ask(paths, &command) {
-        Ok(revoked) => revoked,
-        Err(NoAnswer::NoDaemon(_)) => {
-            say(format_args!("oneknockd is not running{}", guard()));
-            let revoked = offline::revoke(paths, of, &[], disconnect)?;
-            if let Selection::Key(key) = of
-                && revoked.revoked == 0
-                && revoked
-                    .disconnected
-                    .as_ref()
-                    .is_none_or(|done| done.ended == 0)
-                && paths.key_file(key.as_str()).symlink_metadata().is_err()
-            {
-                return Err(super::no_key(paths, key));
-            }
-            revoked
+    is_meant.then_some(address)
+}
+
+impl Revoke {
+    pub fn run(&self, paths: &Paths) -> Result<(), Failure> {
+        let of = self.of.as_ref().unwrap_or(&Selection::All);
+        if self.disconnect
+            && !self.own_session
+            && let Some(address) = own_session(paths, of)
+        {
+            let what = format!(
+                "nothing was revoked: this may end the session from {address} that the command is called in"
+            );
+            let hint = "add --own-session";
+            return Err(Failure::Refused(what, Some(hint.into())));
         }
-        Err(NoAnswer::Refused(error)) if error.code == ErrorCode::NoKey => {
-            return Err(match of {
+        let revoked = self.revoke(paths, of)?;
+        print_revoked(&revoked);
+        if revoked.revoked > 0 && !self.disconnect {
+            say("note: established connections go on, unless --disconnect ends them");
+            if let Selection::Key(key) = of {
+                let ctl = paths.ctl();
+                say(format_args!(
+                    "note: the holder of key {key} can knock again"
+                ));
+                say(format_args!("hint: {ctl} key remove {key}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// By the daemon; where none runs, by this process.
+    fn revoke(&self, paths: &Paths, of: &Selection) -> Result<Revoked, Failure> {
+        let command = Command::Revoke {
+            of: of.clone(),
+            generations: Vec::new(),
+            disconnect: self.disconnect,
+        };
+        match ask(paths, &command) {
+            Ok(revoked) => Ok(revoked),
+            Err(NoAnswer::NoDaemon(_)) => {
+                say(format_args!("note: oneknockd is not running{}", guard()));
+                let revoked = offline::revoke(paths, of, &[], self.disconnect)?;
+                let ended = revoked.disconnected.as_ref().map_or(0, |done| done.ended);
+                match of {
+                    Selection::Key(key)
+                        if revoked.revoked + ended == 0
+                            && paths.key_file(key.as_str()).symlink_metadata().is_err() =>
+                    {
+                        Err(super::no_key(paths, key))
+                    }
+                    _ => Ok(revoked),
+                }
+            }
+            Err(NoAnswer::Refused(error)) if error.code == ErrorCode::NoKey => Err(match of {
                 Selection::Key(key) => super::no_key(paths, key),
                 _ => Failure::Failed(error.message, None),
-            });
+            }),
+            Err(no) => Err(no.into()),
         }
-        Err(no) => return Err(no.into()),
-    };
-    print_revoked(&revoked);
-    if revoked.revoked > 0 && !disconnect {
-        say(format_args!(
-            "hint: connections that are established live on (--cut ends them), and who has the key can knock again (\"{} key remove\" ends that)",
-            paths.ctl()
-        ));
     }
-    Ok(())
 }
 
 fn print_revoked(revoked: &Revoked) {
-    say(format_args!("closed: {}", revoked.revoked));
+    say(format_args!("revoked grants: {}", revoked.revoked));
     for grant in &revoked.still {
         let (address, service, key) = (grant.address, &grant.service, &grant.key);
         say(format_args!(
-            "{address} is still admitted to {service} by key {key}"
+            "note: {address} still has access to {service} by key {key}"
         ));
     }
     if revoked.still.len() == MOST_LISTED {
-        say("and perhaps more");
+        say("note: this list may be incomplete");
     }
     if let Some(done) = &revoked.disconnected {
-        say(format_args!("connections ended: {}", done.ended));
+        say(format_args!("ended connections: {}", done.ended));
         if done.remaining > 0 {
+            let remaining = done.remaining;
             say(format_args!(
-                "other connections on guarded ports: {}",
-                done.remaining
+                "note: other connections on guarded ports go on: {remaining}"
             ));
         }
     }

@@ -46,7 +46,7 @@ use work::Worker;
 ///
 /// Of packets without a known key nothing is logged: anybody can send those without end.
 ///
-/// Exit status: 0 after SIGTERM or "oneknockctl teardown", 1 it could not start, 2 the
+/// Exit status: 0 after SIGTERM or "oneknockctl disable", 1 it could not start, 2 the
 /// command line is wrong, or the configuration is invalid and there is no last good one.
 pub struct Cli {
     /// Where oneknockd.toml and keys/ are.

@@ -142,7 +142,7 @@ impl Daemon {
                 Level::Error,
                 "awaiting-clock",
                 format_args!(
-                    "all knocks are rejected until the clock is synchronized{why}; hint: if the clock is right: stop oneknockd, then {ctl} new-state"
+                    "all knocks are rejected until the clock is synchronized{why}; hint: if the clock is right: stop oneknockd, then {ctl} debug reset-state"
                 ),
             );
         }

@@ -18,8 +18,12 @@ impl Daemon {
         time: Duration,
         uid: u32,
     ) -> Result<TrialStarted, ErrorBody> {
-        if self.server.settings.enforcing {
+        let is_enabled = enabled::is_set(&self.server.paths);
+        if self.server.settings.enforcing && is_enabled {
             return Err(ErrorBody::new("the guard enforces already"));
+        }
+        if self.server.settings.enforcing {
+            self.try_again(time)?;
         }
         // What is connected now was let in by no guard, and is never ended for it.
         self.snapshot_connections();
@@ -33,6 +37,19 @@ impl Daemon {
             format_args!("trial-started seconds={seconds} uid={uid}"),
         );
         Ok(TrialStarted {})
+    }
+
+    /// Puts a guard on trial that enforces, and whose marker was removed for it.
+    fn try_again(&mut self, time: Duration) -> Result<(), ErrorBody> {
+        self.check_guard();
+        self.server.settings.enforcing = false;
+        // The guard in its other form is installed with the trial.
+        let until = self.server.clock.now().mono.saturating_add(time);
+        self.trial = Trial(Some(until));
+        self.install().map_err(|error| {
+            (self.server.settings.enforcing, self.trial) = (true, Trial(None));
+            ErrorBody::new(format_args!("not on trial: {error}"))
+        })
     }
 
     /// Has the guard enforce, now that the marker says so.

@@ -1,13 +1,12 @@
-//! Ports that this machine passes on, to containers or other hosts: whether the guard
-//! stands before them.
+//! Ports that this machine forwards to containers or other hosts, and whether they are guarded.
 
 use super::Finding;
 use crate::config::Config;
 use oneknock_shared::port::{Ports, Transport};
 use std::collections::BTreeSet;
 
-/// What a rule says that passes packets on, as nft and iptables-save print it.
-const PASSES_ON: [&str; 6] = [
+/// The statements of a rule that forwards packets, as nft and iptables-save print them.
+const FORWARDS: [&str; 6] = [
     "dnat",
     "redirect",
     "\"DNAT\"",
@@ -16,12 +15,12 @@ const PASSES_ON: [&str; 6] = [
     "REDIRECT",
 ];
 
-/// Ports that a ruleset, as nft or iptables-save prints it, passes on from outside.
-pub fn passed_on(rules: &str) -> BTreeSet<(Transport, u16)> {
+/// Ports that a ruleset, as nft or iptables-save prints it, forwards from outside.
+pub fn forwarded(rules: &str) -> BTreeSet<(Transport, u16)> {
     let mut found = BTreeSet::new();
     for line in rules.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
-        if !words.iter().any(|word| PASSES_ON.contains(word)) {
+        if !words.iter().any(|word| FORWARDS.contains(word)) {
             continue;
         }
         let is_dport = |word: &&str| ["dport", "--dport", "--dports"].contains(word);
@@ -73,8 +72,7 @@ fn numbers(text: &str) -> Vec<u16> {
     numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
-/// What the guard stands before, and what passes by it although somebody may think that it
-/// does not.
+/// Which of the forwarded ports are guarded, and which are not although one may think so.
 pub fn examine(config: &Config, rules: &str) -> Vec<Finding> {
     let service_of = |transport: Transport, port: u16| {
         let has_it = |ports: &Ports| ports.contains(transport, port);
@@ -82,21 +80,17 @@ pub fn examine(config: &Config, rules: &str) -> Vec<Finding> {
         services.find(|service| service.ports.iter().any(has_it))
     };
     let finding = |(transport, port): (Transport, u16)| {
-        let what = format!("{transport}/{port} is passed on to a container or another host");
+        let what = format!("{transport}/{port} is forwarded to a container or another host");
         match service_of(transport, port) {
-            Some(service) => Finding::note(
-                format!("{what}, and guarded by service {}", service.name),
-                "nothing: whoever knocks gets there, and nobody else",
-            ),
-            None => Finding::note(
-                format!("{what}, and no service has it: everybody gets there"),
-                format!(
-                    "if it is to be guarded, add ports = [\"{transport}/{port}\"] to a [[service]] of oneknockd.toml"
-                ),
-            ),
+            Some(service) => {
+                Finding::note(format!("{what}, and guarded by service {}", service.name))
+            }
+            None => Finding::note(format!("{what}, and not guarded")).hint(format!(
+                "to guard it: ports = [\"{transport}/{port}\"] in a [[service]] of oneknockd.toml"
+            )),
         }
     };
-    passed_on(rules).into_iter().map(finding).collect()
+    forwarded(rules).into_iter().map(finding).collect()
 }
 
 #[cfg(test)]
@@ -104,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_docker_and_people_write_is_understood() {
+    fn rules_of_docker_and_of_people_are_understood() {
         let rules = "table ip nat {\n\
             \tchain DOCKER {\n\
             \t\tiifname \"docker0\" counter packets 0 bytes 0 return\n\
@@ -127,7 +121,7 @@ mod tests {
             -A PREROUTING -p tcp -m tcp --dport 84 -j DNAT --to-destination 192.0.2.24:80\n\
             -A PREROUTING -p udp -m multiport --dports 85,86:87 -j REDIRECT --to-ports 80\n";
         let ports = |transport| {
-            let of = passed_on(rules)
+            let of = forwarded(rules)
                 .into_iter()
                 .filter(move |(t, _)| *t == transport);
             of.map(|(_, port)| port).collect::<Vec<_>>()

@@ -1,11 +1,10 @@
-//! The rules of others: what becomes of a knock, and of a connection to a guarded port,
-//! where nothing but one other table stands. It is not read but tried: that table is
-//! loaded into a copy of this machine's network, and somebody from far away comes.
+//! Rules of other programs: whether one of their tables blocks knocks, or connections to guarded
+//! ports. They are not read but tried: the table is loaded into a sandbox, and packets from far away
+//! are sent there.
 
-use super::Finding;
-use super::copy::{Copy, Pair};
-use super::forwards;
-use super::others::{Other, legacy, others};
+use super::foreign::{ForeignTable, legacy_tables, nft_tables};
+use super::sandbox::{AddressPair, Sandbox};
+use super::{Check, Finding, Subject, forwards};
 use crate::config::Config;
 use crate::kernel::TABLE;
 use nix::ifaddrs::getifaddrs;
@@ -16,79 +15,89 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Somebody far away: documentation's addresses, which no rule is made for.
+/// Addresses far away: those of documentation, which no rule is made for.
 const FAR: (Ipv4Addr, Ipv6Addr) = (
     Ipv4Addr::new(203, 0, 113, 254),
     Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfe),
 );
 
-/// A port that nobody has and no rule is made for.
+/// A port that nothing listens on and no rule is made for.
 const UNUSED: u16 = 9;
 
-/// After so many tries a copy that lets nothing through will not.
+/// After so many tries a sandbox that lets nothing through will not.
 const READY_AFTER: u32 = 10;
 
-/// What became of somebody from far away.
+/// What became of packets from far away.
 #[derive(Default)]
-struct Tried {
+struct ProbeResult {
     findings: Vec<Finding>,
-    /// Whether a port that no rule is made for was stopped, over IPv4 and over IPv6.
-    stopped: [Option<bool>; 2],
+    /// Whether a port that no rule is made for was blocked, over IPv4 and over IPv6.
+    blocked: [Option<bool>; 2],
 }
 
-/// What is found.
-pub fn examine(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut all = others().unwrap_or_else(|why| {
-        let what = "the machine's other rules cannot be read";
-        findings.push(cannot(what, &why));
+/// See the module.
+pub struct ForeignRules;
+
+impl Check for ForeignRules {
+    fn code(&self) -> &'static str {
+        "E-RULES"
+    }
+
+    fn run(&self, subject: &Subject<'_>) -> Vec<Finding> {
+        subject.config.map_or_else(Vec::new, examine)
+    }
+}
+
+fn examine(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut tables = nft_tables().unwrap_or_else(|why| {
+        found.push(cannot("the rules of other programs cannot be read", &why));
         Vec::new()
     });
-    all.extend(legacy());
-    let mut stopped = [None; 2];
-    for other in all {
-        let other = match other {
-            Ok(other) => other,
+    tables.extend(legacy_tables());
+    let mut blocked = [None; 2];
+    for table in tables {
+        let table = match table {
+            Ok(table) => table,
             Err((name, why)) => {
-                findings.push(cannot(&format!("table {name} cannot be read"), &why));
+                found.push(cannot(&format!("table {name} cannot be read"), &why));
                 continue;
             }
         };
-        findings.extend(forwards::examine(config, &other.text));
-        match rehearse(config, &other) {
-            Ok(tried) => {
-                findings.extend(tried.findings);
-                for (all, one) in stopped.iter_mut().zip(tried.stopped) {
+        found.extend(forwards::examine(config, &table.text));
+        match probe(config, &table) {
+            Ok(result) => {
+                found.extend(result.findings);
+                for (all, one) in blocked.iter_mut().zip(result.blocked) {
                     *all = (*all).max(one);
                 }
             }
             Err(why) => {
-                let what = format!("table {} {} cannot be tried out", other.family, other.name);
-                let mut finding = cannot(&what, &why);
-                // It may be for a link that does not lead to the world, which is not copied.
-                finding.is_trouble = other.family != "netdev";
-                findings.push(finding);
+                let ForeignTable { family, name, .. } = &table;
+                let mut finding = cannot(&format!("table {family} {name} cannot be tried"), &why);
+                // It may be for an interface that does not lead to the world, which the sandbox
+                // does not have.
+                if family == "netdev" {
+                    finding.severity = super::Severity::Note;
+                }
+                found.push(finding);
             }
         }
     }
-    if stopped == [Some(true), Some(false)] {
-        findings.push(Finding::note(
-            "over IPv6 this machine's own rules let in what they stop over IPv4; the guarded ports are guarded over both",
-            "give it the same rules for IPv6",
-        ));
+    if blocked == [Some(true), Some(false)] {
+        let what = "this machine's own rules allow over IPv6 what they block over IPv4; guarded ports are guarded over both";
+        found.push(Finding::note(what).hint("use the same rules for IPv6"));
     }
-    findings
+    found
 }
 
 fn cannot(what: &str, why: &io::Error) -> Finding {
-    Finding::trouble(
-        format!("{what}: {why}"),
-        "look at it yourself: nft list ruleset, and where there are any, iptables-legacy-save and ip6tables-legacy-save",
-    )
+    Finding::error(format!("{what}: {why}"))
+        .hint("nft list ruleset; iptables-legacy-save; ip6tables-legacy-save")
 }
 
-/// The link that a family's default route leads over, of the kernel's own tables.
-fn default_link(is_ipv6: bool, routes: &str) -> Option<String> {
+/// The interface of a family's default route, of the kernel's own tables.
+fn default_interface(is_ipv6: bool, routes: &str) -> Option<String> {
     let mut lines = routes.lines().map(|line| line.split_whitespace());
     lines.find_map(|fields| {
         let fields: Vec<&str> = fields.collect();
@@ -103,9 +112,9 @@ fn default_link(is_ipv6: bool, routes: &str) -> Option<String> {
     })
 }
 
-/// This machine's address of each family that it has, on the link that leads to the world,
+/// This machine's address of each family that it has, on the interface that leads to the world,
 /// else on any.
-fn own(addresses: &[(String, IpAddr)], default: [Option<String>; 2]) -> Vec<Pair> {
+fn own(addresses: &[(String, IpAddr)], default: [Option<String>; 2]) -> Vec<AddressPair> {
     let far = [IpAddr::V4(FAR.0), IpAddr::V6(FAR.1)];
     let pair = |(other, default): (IpAddr, Option<String>)| {
         let of_family = |(_, own): &&(String, IpAddr)| own.is_ipv6() == other.is_ipv6();
@@ -113,8 +122,8 @@ fn own(addresses: &[(String, IpAddr)], default: [Option<String>; 2]) -> Vec<Pair
         let first = on_it.clone().next()?;
         let on_default = on_it.find(|(link, _)| Some(link) == default.as_ref());
         let (link, own) = on_default.unwrap_or(first).clone();
-        Some(Pair {
-            link: default.unwrap_or(link),
+        Some(AddressPair {
+            interface: default.unwrap_or(link),
             own,
             other,
         })
@@ -122,7 +131,7 @@ fn own(addresses: &[(String, IpAddr)], default: [Option<String>; 2]) -> Vec<Pair
     far.into_iter().zip(default).filter_map(pair).collect()
 }
 
-/// The addresses that somebody from elsewhere could reach, each with its link.
+/// The addresses that other machines could reach, each with its interface.
 fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
     let interfaces = getifaddrs()?;
     let found = interfaces.filter_map(|interface| {
@@ -137,77 +146,93 @@ fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
     Ok(found.collect())
 }
 
-fn rehearse(config: &Config, other: &Other) -> io::Result<Tried> {
+fn probe(config: &Config, table: &ForeignTable) -> io::Result<ProbeResult> {
     let routes = [(false, "/proc/net/route"), (true, "/proc/net/ipv6_route")];
-    // A kernel without IPv6 has none of its table.
+    // A kernel without IPv6 has no such table.
     let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let default = routes.map(|(is_ipv6, path)| default_link(is_ipv6, &read(path)));
+    let default = routes.map(|(is_ipv6, path)| default_interface(is_ipv6, &read(path)));
     let pairs = own(&addresses()?, default);
     if pairs.is_empty() {
         return Err(io::Error::other("this machine has no address yet"));
     }
-    let copy = Copy::new(&pairs)?;
-    let knock_ports: Vec<u16> = config
-        .listen
-        .iter()
-        .map(std::net::SocketAddr::port)
-        .collect();
-    // The copy itself must not be what is in the way; on a busy machine it takes its time.
-    for (pair, port) in pairs.iter().zip(knock_ports.iter().cycle()) {
+    let sandbox = Sandbox::new(&pairs)?;
+    let listen = config.listen.iter();
+    let knock_ports: Vec<u16> = listen.map(std::net::SocketAddr::port).collect();
+    wait_until_ready(&sandbox, &pairs, &knock_ports)?;
+    table.load(&sandbox)?;
+    // As the guard's own prefilter has it, whatever that is to the other table.
+    sandbox.run(&["nft", "-f", "-"], untracked(&knock_ports).as_bytes())?;
+    let mut result = ProbeResult::default();
+    for pair in &pairs {
+        let blocked = !sandbox.connection_stands(pair, UNUSED)?;
+        result.blocked[usize::from(pair.own.is_ipv6())] = Some(blocked);
+        result
+            .findings
+            .extend(probe_pair(config, table, &sandbox, pair)?);
+    }
+    // One port in both families is one finding.
+    result.findings.dedup_by(|a, b| a.message == b.message);
+    Ok(result)
+}
+
+/// The sandbox itself must not be what blocks; on a busy machine it takes its time.
+fn wait_until_ready(sandbox: &Sandbox, pairs: &[AddressPair], ports: &[u16]) -> io::Result<()> {
+    for (pair, port) in pairs.iter().zip(ports.iter().cycle()) {
         let mut tries = 1;
-        while !copy.datagram_arrives(pair, *port)? {
+        while !sandbox.datagram_arrives(pair, *port)? {
             if tries == READY_AFTER {
-                let why = "no packet gets through the copy even without it";
+                let why = "no packet gets through the sandbox even without it";
                 return Err(io::Error::other(why));
             }
             tries += 1;
         }
     }
-    other.load(&copy)?;
-    // As the guard's own sieve has it, whatever that is to the other table.
-    copy.run(&["nft", "-f", "-"], untracked(&knock_ports).as_bytes())?;
-    let passed_on = forwards::passed_on(&other.text);
-    let mut tried = Tried::default();
-    let findings = &mut tried.findings;
-    for pair in &pairs {
-        let stopped = !copy.connection_stands(pair, UNUSED)?;
-        tried.stopped[usize::from(pair.own.is_ipv6())] = Some(stopped);
-        for address in &config.listen {
-            if address.is_ipv4() == pair.own.is_ipv4()
-                && !copy.datagram_arrives(pair, address.port())?
-            {
-                let what = "knocks do not arrive";
-                findings.push(other.in_the_way(what, Transport::Udp, address.port(), pair));
-            }
+    Ok(())
+}
+
+/// Knocks, and connections to guarded ports, of one family.
+fn probe_pair(
+    config: &Config,
+    table: &ForeignTable,
+    sandbox: &Sandbox,
+    pair: &AddressPair,
+) -> io::Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    let knock_ports = config
+        .listen
+        .iter()
+        .filter(|a| a.is_ipv4() == pair.own.is_ipv4());
+    for port in knock_ports.map(std::net::SocketAddr::port) {
+        if !sandbox.datagram_arrives(pair, port)? {
+            found.push(table.blocks("knocks do not arrive", Transport::Udp, port, pair));
         }
-        for service in &config.services {
-            for ports in &service.ports {
-                let (port, transport) = (ports.first(), ports.transport());
-                // Where it leads to is not in the copy.
-                if passed_on.contains(&(transport, port)) {
-                    continue;
-                }
-                let passes = match transport {
-                    Transport::Tcp => copy.connection_stands(pair, port)?,
-                    Transport::Udp => copy.datagram_arrives(pair, port)?,
-                };
-                if !passes {
-                    let what = format!("whoever is let in does not get to {}", service.name);
-                    findings.push(other.in_the_way(&what, transport, port, pair));
-                }
+    }
+    let forwarded = forwards::forwarded(&table.text);
+    for service in &config.services {
+        for ports in &service.ports {
+            let (port, transport) = (ports.first(), ports.transport());
+            // The sandbox lacks the host that it is forwarded to.
+            if forwarded.contains(&(transport, port)) {
+                continue;
+            }
+            let passes = match transport {
+                Transport::Tcp => sandbox.connection_stands(pair, port)?,
+                Transport::Udp => sandbox.datagram_arrives(pair, port)?,
+            };
+            if !passes {
+                let what = format!("service {} cannot be reached with a grant", service.name);
+                found.push(table.blocks(&what, transport, port, pair));
             }
         }
     }
-    // One port in both families is one trouble.
-    findings.dedup_by(|a, b| a.what == b.what);
-    Ok(tried)
+    Ok(found)
 }
 
 /// Knocks are kept from connection tracking.
 fn untracked(ports: &[u16]) -> String {
     let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
     format!(
-        "table inet {TABLE} {{ chain sieve {{ type filter hook prerouting priority raw;
+        "table inet {TABLE} {{ chain prefilter {{ type filter hook prerouting priority raw;
             udp dport {{ {} }} notrack; }}; }}",
         ports.join(", ")
     )
@@ -218,16 +243,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_family_is_tried_over_the_link_that_its_default_route_has() {
+    fn each_family_is_tried_over_its_default_route() {
         let v4 =
             "Iface\tDestination\tGateway\neth0\t0000000A\t00000000\nwan0\t00000000\t0100000A\n";
-        assert_eq!(default_link(false, v4).as_deref(), Some("wan0"));
+        assert_eq!(default_interface(false, v4).as_deref(), Some("wan0"));
         let zero = "0".repeat(32);
         let v6 = format!(
             "fd00{0} 40 {zero} 00 {zero} 100 1 0 1 eth0\n{zero} 00 {zero} 00 {zero} 400 1 0 200200 lo\n{zero} 00 {zero} 00 fe80{0} 400 1 0 3 six0\n",
             "0".repeat(28)
         );
-        assert_eq!(default_link(true, &v6).as_deref(), Some("six0"));
+        assert_eq!(default_interface(true, &v6).as_deref(), Some("six0"));
         let address = |link: &str, address: &str| (link.to_owned(), address.parse().unwrap());
         let addresses = [
             address("eth0", "10.0.0.1"),
@@ -235,11 +260,14 @@ mod tests {
             address("eth0", "2001:db8::1"),
         ];
         let found = own(&addresses, [Some("wan0".into()), Some("six0".into())]);
-        let found: Vec<_> = found.iter().map(|p| (p.link.as_str(), p.own)).collect();
+        let found: Vec<_> = found
+            .iter()
+            .map(|p| (p.interface.as_str(), p.own))
+            .collect();
         // One without an address of its own borrows one.
         assert_eq!(found, [("wan0", addresses[1].1), ("six0", addresses[2].1)]);
         let found = own(&addresses[..1], [None, None]);
-        assert_eq!((found.len(), found[0].link.as_str()), (1, "eth0"));
+        assert_eq!((found.len(), found[0].interface.as_str()), (1, "eth0"));
         assert_eq!(own(&[], [Some("wan0".into()), None]), []);
     }
 }

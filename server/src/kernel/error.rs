@@ -14,7 +14,7 @@ pub enum KernelError {
     Capability,
     /// The guard of another server is installed: a machine has one.
     #[error(
-        "the guard of another configuration is installed, and there is one to a machine: stop its oneknockd, remove it with \"oneknockctl teardown\", and start again"
+        "the guard of another configuration is installed, and there is one to a machine: stop its oneknockd, remove it with \"oneknockctl disable\", and start again"
     )]
     ForeignGuard,
     /// A running process owns the table.

@@ -21,19 +21,23 @@ impl Home<'_> {
     fn mend(&self) -> Vec<String> {
         let said = self.doctor();
         assert_eq!(said.code, Some(1), "{said}");
-        let found = said
-            .out
-            .lines()
-            .filter(|line| line.starts_with("trouble: "));
+        let found = said.out.lines().filter(|line| line.starts_with("error: "));
         let found = found.map(str::to_owned).collect();
-        for line in said.out.lines() {
-            if let Some(command) = line.strip_prefix("  do: ") {
+        let lines: Vec<&str> = said.out.lines().collect();
+        for (before, line) in lines.iter().zip(&lines[1..]) {
+            if !before.starts_with("error: ") {
+                continue;
+            }
+            if let Some(command) = line.strip_prefix("hint: ") {
                 self.machine.run(&["sh", "-c", command]).ok();
             }
         }
         let said = self.doctor();
         assert_eq!(said.code, Some(0), "{said}");
-        assert!(said.err.contains("no trouble found"), "{said}");
+        assert!(
+            said.out.contains("\n0 errors") || said.out.starts_with("0 errors"),
+            "{said}"
+        );
         found
     }
 }
@@ -45,18 +49,18 @@ fn a_machine_whose_start_locks_out_or_leaves_open_is_found_and_mended() {
     home.set_clock_right();
     home.enable();
     home.systemctl(&["disable", DAEMON, GUARD]);
-    let found = home.mend_once("trouble: nothing puts the guard up at the machine's start");
+    let found = home.mend_once("error: nothing installs the guard at boot");
     assert_eq!(found, "systemctl enable oneknock-guard");
-    let found = home.mend_once("trouble: after the machine's next start the guard is up and no");
+    let found = home.mend_once("error: after the next boot the guard enforces and no");
     assert_eq!(found, "systemctl enable oneknockd");
     let said = home.doctor();
     assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{said}");
     home.systemctl(&["disable", DAEMON, GUARD]);
     home.systemctl(&["enable", "nftables"]);
-    let found = home.mend_once("and nftables.service takes it down");
+    let found = home.mend_once("and nftables.service removes it");
     assert_eq!(found, "systemctl enable oneknock-guard");
     // Owned it needs no such care while the daemon runs.
-    let watched = "note: nftables.service flushes every ruleset when it is reloaded";
+    let watched = "warning: reloading nftables.service removes all rules";
     let said = home.doctor();
     assert!(!said.out.contains(watched), "{said}");
     let text = fs::read_to_string(home.machine.file(CONFIG)).unwrap();
@@ -74,7 +78,7 @@ impl Home<'_> {
             .out
             .split_once(what)
             .unwrap_or_else(|| panic!("{said}"));
-        let (_, rest) = rest.split_once("\n  do: ").unwrap();
+        let (_, rest) = rest.split_once("\nhint: ").unwrap();
         let command = rest.lines().next().unwrap().to_owned();
         self.machine.run(&["sh", "-c", &command]).ok();
         command
@@ -96,7 +100,7 @@ fn ufw_that_stops_knocks_and_ssh_is_found_and_what_mends_it_is_said() {
         ("tcp/22", "IPv4"),
         ("udp/45123", "IPv6"),
     ] {
-        let wanted = format!("of ufw's, stops {what} over {family}");
+        let wanted = format!("(ufw) blocks {what} over {family}");
         assert!(found.iter().any(|f| f.ends_with(&wanted)), "{found:?}");
     }
     home.is_shut();
@@ -120,7 +124,7 @@ fn firewalld_that_stops_knocks_is_found_and_what_mends_it_is_said() {
         home.machine.run(&["firewall-cmd", "--state"]).code == Some(0)
     });
     let found = home.mend();
-    let wanted = "table inet firewalld, of firewalld's, stops udp/45123 over IPv4";
+    let wanted = "table inet firewalld (firewalld) blocks udp/45123 over IPv4";
     assert!(found.iter().any(|f| f.ends_with(wanted)), "{found:?}");
     home.is_shut();
     home.gets_in();

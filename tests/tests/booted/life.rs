@@ -122,7 +122,7 @@ fn all_that_needs_the_kernels_leave_is_done_from_the_sandbox() {
     assert_eq!(sockets.matches("rb8388608").count(), 2, "{sockets}");
     // To find connections, and to end them.
     let mut session = home.session();
-    let cut = ["oneknockctl", "revoke", "laptop", "--cut"];
+    let cut = ["oneknockctl", "revoke", "laptop", "--disconnect"];
     machine.run(&cut).ok();
     machine.until_logged(DAEMON, "asked-to-revoke of=\"key laptop\"", 1);
     assert!(!machine.log(DAEMON).contains("connections=0"));
@@ -148,7 +148,7 @@ fn what_root_ends_while_the_daemon_is_stopped_leaves_it_its_state() {
         .ok();
     let state = ["grep", "--text", boot.trim(), "/var/lib/oneknock/mark"];
     machine.run(&state).ok();
-    let cut = ["oneknockctl", "revoke", "laptop", "--cut"];
+    let cut = ["oneknockctl", "revoke", "laptop", "--disconnect"];
     let said = machine.run(&cut);
     for part in ["closed: 0", "ended: 0"] {
         assert!(!said.err.contains(part), "{said}");

@@ -95,7 +95,7 @@ fn with_its_state_lost_it_asks_whether_the_clock_is_right_also_from_its_sandbox(
     // Whose clock is right says so, as root; the state is the daemon's all the same.
     home.systemctl(&["stop", DAEMON]);
     machine.run(&["rm", "-r", "/var/lib/oneknock"]).ok();
-    machine.run(&["oneknockctl", "new-state"]).ok();
+    machine.run(&["oneknockctl", "debug", "reset-state"]).ok();
     home.systemctl(&["start", DAEMON]);
     assert!(!machine.log(DAEMON).contains("Permission denied"));
     home.has_no_state_but_its_own();

@@ -68,7 +68,9 @@ fn where_enable_fails_a_machine_that_was_guarded_is_guarded_after_its_next_start
     home.machine.run(&["oneknockctl", "enable"]).ok();
     home.gets_in();
     home.systemctl(&["stop", DAEMON]);
-    home.machine.run(&["oneknockctl", "teardown"]).ok();
+    home.machine
+        .run(&["oneknockctl", "disable", "--until-reboot"])
+        .ok();
     is_open(&home);
     let in_vain = "table inet other { chain input { type filter hook input priority 0; udp dport 45123 drop; }; }";
     lab.server.nft(in_vain);
@@ -87,7 +89,9 @@ fn where_enable_is_killed_a_machine_that_was_guarded_is_guarded_after_its_next_s
     let lab = Lab::new(binaries!());
     let mut home = Home::new(&lab);
     home.machine.run(&["oneknockctl", "enable"]).ok();
-    home.machine.run(&["oneknockctl", "teardown"]).ok();
+    home.machine
+        .run(&["oneknockctl", "disable", "--until-reboot"])
+        .ok();
     // In vain, so that it is surely at it.
     let in_vain = "table inet other { chain input { type filter hook input priority 0; udp dport 45123 drop; }; }";
     lab.server.nft(in_vain);
@@ -105,7 +109,9 @@ fn where_enable_is_killed_a_machine_that_was_guarded_is_guarded_after_its_next_s
         // It is enabled as it was.
         home.systemctl(&["restart", DAEMON]);
         home.is_shut();
-        home.machine.run(&["oneknockctl", "teardown"]).ok();
+        home.machine
+            .run(&["oneknockctl", "disable", "--until-reboot"])
+            .ok();
     }
     home.machine.switch_off();
     home.machine.boot();

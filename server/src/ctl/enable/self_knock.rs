@@ -1,5 +1,5 @@
-//! The machine knocks at itself, with a key of its own that lives as long as that takes:
-//! the way from a packet to the kernel's set is seen to work before a door is shut.
+//! The self-test: the machine knocks at itself with a key of its own, so that the path from a
+//! packet to the kernel's set is seen to work before a port is closed.
 
 use crate::config::{Generation, Paths, Policy};
 use crate::control::answers::KeyReloaded;
@@ -19,17 +19,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Whom it admits: an address for documentation (RFC 5737, section 3), which is nobody's.
-const WHO: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 251);
+/// The admitted address: one for documentation (RFC 5737, section 3), which no host has.
+const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 251);
 const OPEN_FOR: Duration = Duration::from_secs(10);
-/// Of a call that is killed the key stays behind, and opens nothing after so long.
+/// A call that is killed leaves the key behind, which opens nothing after this time.
 const LIVES_FOR: Duration = Duration::from_secs(60);
 /// How long the grant may take, with knocks in between so far apart.
 const PATIENCE: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Knocks, sees the grant in the kernel, and takes all of it back. Returns how long that
+/// Knocks, sees the grant in the kernel, and removes key and grant again. Returns how long that
 /// took from the first packet.
 pub fn knock(paths: &Paths, lock: &EditLock) -> Result<Duration, Failure> {
     let directory = KeyDirectory::open(paths)?;
@@ -83,9 +83,12 @@ fn until_granted(
     let config = &directory.config;
     let keys = Subkeys::derive(secret, &config.server_id);
     let failed = |why: &dyn std::fmt::Display| {
-        let hint = "\"oneknockctl why\" and oneknockd's log may say more";
-        let what = format!("this machine knocked at itself in vain: {why}: the guard is down");
-        Failure::Failed(what, Some(hint.into()))
+        let hint = format!(
+            "{} log --denied; oneknockd's log may say more",
+            directory.paths.ctl()
+        );
+        let what = format!("self-test failed: {why}; nothing was changed");
+        Failure::Failed(what, Some(hint))
     };
     let mut kernel = Kernel::open().map_err(|error| failed(&error))?;
     let services: Vec<_> = config.services.iter().map(|s| s.name).collect();
@@ -109,7 +112,7 @@ fn until_granted(
         }
         sleep(LOOK_EVERY);
     }
-    Err(failed(&"no grant appeared"))
+    Err(failed(&"no grant appeared within 5 s"))
 }
 
 /// To a socket of the daemon's, over the loopback interface.
@@ -117,7 +120,7 @@ fn send(keys: &Subkeys, listens: SocketAddr) -> io::Result<()> {
     let knock = Knock {
         action: Action::Open { seconds: 0 },
         timestamp: KeyDirectory::now(),
-        address: Some(WHO.into()),
+        address: Some(SOURCE.into()),
         service: None,
     };
     let nonce = random().map_err(io::Error::other)?;

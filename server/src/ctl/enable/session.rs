@@ -1,5 +1,5 @@
-//! Which session a command is called from: not by its environment, which sudo strips and
-//! anybody sets, but by the connection that a process holds which it descends from.
+//! The session that a command is called from: known not by its environment, which sudo strips and
+//! anyone sets, but by the connection that an ancestor of its process holds.
 
 use crate::config::Config;
 use crate::ctl::Failure;
@@ -9,48 +9,69 @@ use nix::unistd::{SysconfVar, sysconf};
 use oneknock_shared::port::Transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// What to do where no session can be seen.
-pub const HINT: &str = "open a new session from the client, such as \"ssh -o ControlPath=none home\", and call it there, in no screen or tmux";
+pub const HINT: &str = "confirm in an ssh session that was opened since, not in tmux or screen: ssh -o ControlPath=none home; or: confirm --from-console";
 
-/// A session of this call.
+/// A session of this call, through a guarded port.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Session {
     /// Its other end.
-    pub address: IpAddr,
+    pub remote: SocketAddr,
     /// For how long it has been there, at most.
     pub age: Duration,
 }
 
-/// The session, not older than `since`, that came in through a guarded port.
-pub fn of_this_call(config: &Config, since: Duration) -> Result<Session, Failure> {
-    let refused = |what: String| Err(Failure::Failed(what, Some(HINT.into())));
-    let unseen = "cannot see which session this is";
-    let services = config.services.iter().map(|s| (s.name, s.ports.clone()));
-    let redirected = kernel::redirected(&GuardedPorts::new(services.collect()));
-    let redirected = redirected.map_err(|error| Failure::new(unseen, error))?;
-    let ports = config.services.iter().flat_map(|service| &service.ports);
-    // Where a rule redirects, the socket's port is not the one that was addressed.
-    let is_guarded = |socket: &Socket| {
-        let port = socket.local.port();
-        let mut ports = ports.clone();
-        ports.any(|p| p.contains(Transport::Tcp, port))
-            || redirected.contains(&(socket.remote, port))
+impl Session {
+    /// The one that this call comes from, where it comes from elsewhere through a guarded port.
+    pub fn of_this_call(config: &Config) -> io::Result<Option<Self>> {
+        let services = config.services.iter().map(|s| (s.name, s.ports.clone()));
+        let redirected = kernel::redirected(&GuardedPorts::new(services.collect()));
+        let redirected = redirected.map_err(io::Error::other)?;
+        let ports = config.services.iter().flat_map(|service| &service.ports);
+        // Where a rule redirects, the socket's port is not the one that was addressed.
+        let is_guarded = |socket: &Socket| {
+            let port = socket.local.port();
+            ports.clone().any(|p| p.contains(Transport::Tcp, port))
+                || redirected.contains(&(socket.remote, port))
+        };
+        let found = read(is_guarded)?;
+        // The nearest one: a session may come from within another.
+        let is_remote = |session: &Self| !session.remote.ip().is_loopback();
+        Ok(found.into_iter().find(is_remote))
+    }
+}
+
+/// Where this call comes from, if from elsewhere: through a guarded port, or by ssh through
+/// another.
+pub fn remote(config: &Config) -> Option<IpAddr> {
+    let session = Session::of_this_call(config).ok().flatten();
+    session.map(|session| session.remote.ip()).or_else(|| {
+        let connection = std::env::var("SSH_CONNECTION").ok()?;
+        connection.split(' ').next()?.parse().ok()
+    })
+}
+
+/// The session that may confirm a trial: not older than `since`, and not of a trusted network.
+pub fn that_confirms(config: &Config, since: Duration) -> Result<Session, Failure> {
+    let refused = |what: String| {
+        Err(Failure::Refused(
+            format!("cannot confirm: {what}"),
+            Some(HINT.into()),
+        ))
     };
-    let found = read(is_guarded).map_err(|error| Failure::new(unseen, error))?;
-    let remote = |session: &Session| !session.address.is_loopback();
-    // The nearest one: a session may come from within another.
-    let Some(session) = found.into_iter().find(remote) else {
-        return refused("this call comes from no session through a guarded port".into());
+    let session = Session::of_this_call(config)
+        .map_err(|error| Failure::new("cannot see which session this is", error))?;
+    let Some(session) = session else {
+        return refused("this is no session through a guarded port".into());
     };
-    let address = session.address;
+    let address = session.remote.ip();
     if config.never_knocks(address) {
-        return refused(format!(
-            "the session from {address} needed no knock: it is in trusted_networks"
-        ));
+        return refused(format!("{address} is trusted and never needs to knock"));
     }
     if session.age > since {
         return refused(format!(
@@ -64,19 +85,19 @@ pub fn of_this_call(config: &Config, since: Duration) -> Result<Session, Failure
 #[derive(Debug, PartialEq, Eq)]
 struct Process {
     parent: u32,
-    /// When it began, in ticks since the machine's start.
+    /// When it began, in ticks since boot.
     began: u64,
 }
 
 /// The guarded connections that this process's ancestors hold, the nearest first.
-fn read(is_guarded: impl Fn(&Socket) -> bool) -> Result<Vec<Session>, std::io::Error> {
+fn read(is_guarded: impl Fn(&Socket) -> bool) -> io::Result<Vec<Session>> {
     let mut connections = BTreeMap::new();
     for name in ["tcp", "tcp6"] {
-        // A kernel without IPv6 has none of its table.
+        // A kernel without IPv6 has no such table.
         let table = fs::read_to_string(PathBuf::from("/proc/net").join(name));
         let sockets = proc_net::sockets(table.as_deref().unwrap_or_default());
         let ours = sockets.filter(|s| s.state == ESTABLISHED && is_guarded(s));
-        connections.extend(ours.map(|socket| (socket.inode, socket.remote.ip())));
+        connections.extend(ours.map(|socket| (socket.inode, socket.remote)));
     }
     let uptime = fs::read_to_string("/proc/uptime")?;
     let uptime = uptime
@@ -94,13 +115,13 @@ fn read(is_guarded: impl Fn(&Socket) -> bool) -> Result<Vec<Session>, std::io::E
         let began = Duration::from_millis(process.began * 1000 / hertz);
         let age = uptime.saturating_sub(began);
         for inode in sockets(pid) {
-            let Some(&address) = connections.get(&inode) else {
+            let Some(&remote) = connections.get(&inode) else {
                 continue;
             };
             // Of several holders the oldest is as old as the connection, or younger.
             match found.iter_mut().find(|(known, _)| *known == inode) {
                 Some((_, session)) => session.age = session.age.max(age),
-                None => found.push((inode, Session { address, age })),
+                None => found.push((inode, Session { remote, age })),
             }
         }
         pid = process.parent;

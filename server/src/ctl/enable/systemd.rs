@@ -1,7 +1,8 @@
 //! The units, where systemd runs this machine and they are this configuration's.
 
 use crate::config::Paths;
-use crate::ctl::{Failure, say};
+use crate::ctl::Failure;
+use crate::ctl::output::say;
 use std::path::Path;
 use std::process::Command;
 
@@ -18,25 +19,33 @@ pub fn start(what: &str) -> Result<(), Failure> {
     call(&["start", DAEMON], what)
 }
 
-/// Has the guard go up, and the daemon start, at each start of the machine.
+/// Has the guard installed, and the daemon started, at every boot.
 pub fn enable(paths: &Paths) -> Result<(), Failure> {
     if !is_in_charge(paths) {
         let (ctl, config) = (paths.ctl(), paths.option());
         say(format_args!(
-            "hint: at the machine's start: {ctl} guard, then oneknockd{config}"
+            "hint: run at boot: {ctl} debug boot-guard, then: oneknockd{config}"
         ));
         return Ok(());
     }
-    let what = "the guard is up, and will not be after the machine's next start";
+    let what = "the guard enforces, and will not after the next boot";
     call(&["enable", "--quiet", DAEMON, GUARD], what)
 }
 
-/// Ends the daemon, and has neither come back at the machine's next start.
+/// Stops both units, so that they can be started again; nothing for a user who may not.
+pub fn stop(paths: &Paths) -> Result<(), Failure> {
+    if !is_in_charge(paths) || !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    call(&["stop", DAEMON, GUARD], "the guard is removed")
+}
+
+/// Stops the daemon, and has neither unit started at boot.
 pub fn disable(paths: &Paths) -> Result<(), Failure> {
     if !is_in_charge(paths) {
         return Ok(());
     }
-    let what = "the guard is down, and may be up after the machine's next start";
+    let what = "the guard is removed, and may be installed again at the next boot";
     call(&["disable", "--quiet", "--now", DAEMON, GUARD], what)
 }
 

@@ -33,7 +33,7 @@ impl<'d> KeyDirectory<'d> {
     /// Reads the main file.
     pub fn open(paths: &'d Paths) -> Result<Self, Failure> {
         crate::ctl::check_readable(paths)?;
-        let main = config::load_main(paths).map_err(Failure::Mistakes)?;
+        let main = config::load_main(paths).map_err(Failure::Config)?;
         Ok(Self {
             paths,
             config: main.config,
@@ -47,7 +47,7 @@ impl<'d> KeyDirectory<'d> {
     pub fn open_to_end(paths: &'d Paths) -> Result<Self, Failure> {
         crate::ctl::check_readable(paths)?;
         let loaded = config::main_or_last_good(paths);
-        let (config, errors) = loaded.map_err(Failure::Mistakes)?;
+        let (config, errors) = loaded.map_err(Failure::Config)?;
         for error in &errors {
             say(format_args!("oneknockctl: {error}"));
         }
@@ -77,7 +77,7 @@ impl<'d> KeyDirectory<'d> {
         if path.symlink_metadata().is_err() {
             return Err(self.no_key(name));
         }
-        config::load_key(&path, self.owner).map_err(Failure::Mistakes)
+        config::load_key(&path, self.owner).map_err(Failure::Config)
     }
 
     /// Reads every key, in the order of their names, and says what is wrong with others.

@@ -7,7 +7,7 @@ use crate::config::{Key, Paths};
 use crate::control::answers::LoadedKeys;
 use crate::control::protocol::Command;
 use crate::ctl::ask::{NoAnswer, ask, guard};
-use crate::ctl::history::{print_lines, table};
+use crate::ctl::output::{print_lines, table};
 use crate::ctl::{Failure, print, say, words};
 use crate::store::GenerationUse;
 use humantime::format_duration;
@@ -134,7 +134,7 @@ pub fn list(paths: &Paths, as_json: bool) -> Result<(), Failure> {
     if errors.is_empty() {
         Ok(())
     } else {
-        Err(Failure::Mistakes(errors))
+        Err(Failure::Config(errors))
     }
 }
 

@@ -1,5 +1,5 @@
-//! A copy of this machine's network: a namespace with its address and the name of its
-//! link, and another that is the rest of the world. Both go when this is dropped.
+//! A network namespace with this machine's addresses and the name of its interface, and another
+//! that is the rest of the world. Both are removed when this is dropped.
 
 use crate::program;
 use nix::sched::{CloneFlags, setns};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// How long a packet may take from one to the other.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// So often it is tried before it counts as stopped.
+/// It is tried this often before it counts as blocked.
 const TRIES: u32 = 3;
 
 /// A namespace, and what holds it.
@@ -52,7 +52,7 @@ impl Namespace {
         )))
     }
 
-    /// Does something by a thread in it; sockets that it makes stay there.
+    /// Runs something on a thread in it; sockets that it makes stay there.
     fn enter<T: Send>(&self, what: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         let namespace = File::open(format!("/proc/{}/ns/net", self.0.id()))?;
         std::thread::scope(|scope| {
@@ -74,42 +74,48 @@ impl Drop for Namespace {
     }
 }
 
-/// The copy.
-pub struct Copy {
+/// Both.
+pub struct Sandbox {
     machine: Namespace,
     world: Namespace,
 }
 
-/// A family's two addresses: the machine's, and somebody's far away.
+/// Two addresses of one family: the machine's, and one far away.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
-    /// The link between the two, as the machine names it.
-    pub link: String,
+pub struct AddressPair {
+    /// The interface between the two, as the machine names it.
+    pub interface: String,
     /// The machine's own.
     pub own: IpAddr,
-    /// Somebody's.
+    /// The one far away.
     pub other: IpAddr,
 }
 
-impl Copy {
-    /// Makes it, with the names of the machine's links.
-    pub fn new(pairs: &[Pair]) -> io::Result<Self> {
-        let copy = Self {
+impl Sandbox {
+    /// Makes it, with the names of the machine's interfaces.
+    pub fn new(pairs: &[AddressPair]) -> io::Result<Self> {
+        let sandbox = Self {
             machine: Namespace::new()?,
             world: Namespace::new()?,
         };
-        let world = copy.world.0.id();
+        let world = sandbox.world.0.id();
         let mut here = "link set lo up\n".to_owned();
         let mut there = here.clone();
-        let links: BTreeSet<&str> = pairs.iter().map(|pair| pair.link.as_str()).collect();
-        for link in links {
+        let interfaces = pairs.iter().map(|pair| pair.interface.as_str());
+        let interfaces: BTreeSet<&str> = interfaces.collect();
+        for link in interfaces {
             here.extend([
                 format!("link add {link} type veth peer name {link} netns {world}\n"),
                 format!("link set {link} up\n"),
             ]);
             there.extend([format!("link set {link} up\n")]);
         }
-        for Pair { link, own, other } in pairs {
+        for AddressPair {
+            interface: link,
+            own,
+            other,
+        } in pairs
+        {
             let (bits, nodad) = if own.is_ipv4() {
                 (32, "")
             } else {
@@ -122,24 +128,28 @@ impl Copy {
                 ]);
             }
         }
-        copy.machine.run(&["ip", "-batch", "-"], here.as_bytes())?;
-        copy.world.run(&["ip", "-batch", "-"], there.as_bytes())?;
-        Ok(copy)
+        sandbox
+            .machine
+            .run(&["ip", "-batch", "-"], here.as_bytes())?;
+        sandbox
+            .world
+            .run(&["ip", "-batch", "-"], there.as_bytes())?;
+        Ok(sandbox)
     }
 
-    /// Runs a program where the machine's rules are to be.
+    /// Runs a program on the machine's side.
     pub fn run(&self, args: &[&str], input: &[u8]) -> io::Result<()> {
         self.machine.run(args, input)
     }
 
     /// Whether a datagram from the world arrives at a port.
-    pub fn datagram_arrives(&self, pair: &Pair, port: u16) -> io::Result<bool> {
+    pub fn datagram_arrives(&self, pair: &AddressPair, port: u16) -> io::Result<bool> {
         let to = SocketAddr::new(pair.own, port);
         let socket = self.machine.enter(|| UdpSocket::bind(to))?;
         socket.set_read_timeout(Some(PATIENCE / 4))?;
         let sender = self.world.enter(|| UdpSocket::bind((pair.other, 0)))?;
         let start = Instant::now();
-        // The first ones may go while the two still look for each other.
+        // The first ones may be lost while the two still look for each other.
         while start.elapsed() < PATIENCE * TRIES {
             // A refusal by ICMP comes back as an error of the next.
             let _ = sender.send_to(b"doctor", to);
@@ -151,7 +161,7 @@ impl Copy {
     }
 
     /// Whether a connection from the world is accepted at a port.
-    pub fn connection_stands(&self, pair: &Pair, port: u16) -> io::Result<bool> {
+    pub fn connection_stands(&self, pair: &AddressPair, port: u16) -> io::Result<bool> {
         let to = SocketAddr::new(pair.own, port);
         let _listener = self.machine.enter(|| TcpListener::bind(to))?;
         let connects = || TcpStream::connect_timeout(&to, PATIENCE).is_ok();

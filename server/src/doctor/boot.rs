@@ -1,8 +1,8 @@
-//! What happens at the machine's start, and who takes the guard down at other times.
+//! What happens at boot, and what removes the guard at other times.
 
-use super::{Finding, said, versions};
-use crate::config::Config;
-use crate::kernel::GuardMode;
+use super::{Check, Finding, Subject, output_of};
+use crate::config::{Config, enabled};
+use crate::kernel::{GuardMode, can_be_exclusive};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,43 +12,52 @@ const NFTABLES_CONF: &str = "/etc/nftables.conf";
 /// Files include others, and these others, no deeper than this.
 const DEPTH: usize = 8;
 
-/// What is found. That a guard that is not `enforcing` does not come up is not amiss.
-pub fn examine(config: &Config, enforcing: bool) -> Vec<Finding> {
-    if !enforcing {
-        return Vec::new();
+/// See the module.
+pub struct Boot;
+
+impl Check for Boot {
+    fn code(&self) -> &'static str {
+        "E-BOOT"
     }
-    if !Path::new("/run/systemd/system").exists() {
-        return Vec::new();
+
+    /// A guard that does not enforce need not be installed at boot.
+    fn run(&self, subject: &Subject<'_>) -> Vec<Finding> {
+        let Some(config) = subject.config else {
+            return Vec::new();
+        };
+        if !enabled::is_set(subject.paths) || !Path::new("/run/systemd/system").exists() {
+            return Vec::new();
+        }
+        of_units(config).unwrap_or_else(|why| {
+            let what = format!("what is started at boot is not known: systemctl: {why}");
+            let hint = "systemctl is-enabled oneknock-guard oneknockd";
+            vec![Finding::error(what).hint(hint)]
+        })
     }
-    enabled(config).unwrap_or_else(|why| {
-        vec![Finding::trouble(
-            format!("what comes up at the machine's start cannot be asked: systemctl: {why}"),
-            "systemctl is-enabled oneknock-guard oneknockd",
-        )]
-    })
 }
 
-fn enabled(config: &Config) -> io::Result<Vec<Finding>> {
+fn of_units(config: &Config) -> io::Result<Vec<Finding>> {
     let is_enabled = |unit: &str| -> io::Result<bool> {
-        Ok(said("systemctl", &["is-enabled", unit])?.starts_with("enabled"))
+        Ok(output_of("systemctl", &["is-enabled", unit])?.starts_with("enabled"))
     };
     let flushes = flushes(Path::new(NFTABLES_CONF), DEPTH) && is_enabled("nftables.service")?;
-    let mut findings = start(
+    let mut found = at_boot(
         is_enabled("oneknock-guard.service")?,
         is_enabled("oneknockd.service")?,
         flushes,
     );
-    let is_watched = config.guard == GuardMode::Monitored || !versions::can_own();
-    findings.extend((flushes && is_watched).then(|| {
-        Finding::note(
-            "nftables.service flushes every ruleset when it is reloaded, and the guard is only monitored: it is back within a second, and till then there is none",
-            format!("let {NFTABLES_CONF} delete its own tables in place of \"flush ruleset\", or use guard = \"exclusive\" and Linux 6.9 or later"),
-        )
-    }));
-    Ok(findings)
+    let is_monitored = config.guard == GuardMode::Monitored || !can_be_exclusive();
+    if flushes && is_monitored {
+        let what = "reloading nftables.service removes all rules, also the guard, which is repaired within a second: the ports are open until then";
+        let hint = format!(
+            "let {NFTABLES_CONF} delete its own tables instead of \"flush ruleset\", or use guard = \"owned\" and Linux 6.9 or later"
+        );
+        found.push(Finding::warning(what).hint(hint));
+    }
+    Ok(found)
 }
 
-/// Whether a file of nft's, or one that it includes, takes everybody's rules down.
+/// Whether a file of nft's, or one that it includes, flushes every ruleset.
 fn flushes(file: &Path, depth: usize) -> bool {
     // What nft cannot read it does not load.
     let text = fs::read_to_string(file).unwrap_or_default();
@@ -66,7 +75,7 @@ fn flushes(file: &Path, depth: usize) -> bool {
     })
 }
 
-/// The files that a path means, whose last part may have a star in it.
+/// The files of a path whose last part may have a star in it.
 fn matching(path: &Path) -> Vec<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str());
     let Some((before, after)) = name.and_then(|name| name.split_once('*')) else {
@@ -76,7 +85,7 @@ fn matching(path: &Path) -> Vec<PathBuf> {
         let name = file.file_name().and_then(|name| name.to_str());
         name.is_some_and(|name| name.starts_with(before) && name.ends_with(after))
     };
-    let entries = path.parent().and_then(|folder| fs::read_dir(folder).ok());
+    let entries = path.parent().and_then(|dir| fs::read_dir(dir).ok());
     let files = entries
         .into_iter()
         .flatten()
@@ -85,23 +94,21 @@ fn matching(path: &Path) -> Vec<PathBuf> {
     files.filter(is_one).collect()
 }
 
-fn start(guard: bool, daemon: bool, flushes: bool) -> Vec<Finding> {
-    let mut findings = Vec::new();
+fn at_boot(guard: bool, daemon: bool, flushes: bool) -> Vec<Finding> {
+    let mut found = Vec::new();
     if !guard {
         let what = if flushes {
-            "nothing puts the guard up at the machine's start, and nftables.service takes it down whenever it starts while no daemon runs"
+            "nothing installs the guard at boot, and nftables.service removes it when it is started while no daemon runs"
         } else {
-            "nothing puts the guard up at the machine's start before the network"
+            "nothing installs the guard at boot before the network"
         };
-        findings.push(Finding::trouble(what, "systemctl enable oneknock-guard"));
+        found.push(Finding::error(what).hint("systemctl enable oneknock-guard"));
     }
     if guard && !daemon {
-        findings.push(Finding::trouble(
-            "after the machine's next start the guard is up and no daemon runs: nobody gets in",
-            "systemctl enable oneknockd",
-        ));
+        let what = "after the next boot the guard enforces and no daemon runs: no one can knock";
+        found.push(Finding::error(what).hint("systemctl enable oneknockd"));
     }
-    findings
+    found
 }
 
 #[cfg(test)]
@@ -109,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_script_that_flushes_is_known_by_its_command_and_not_by_a_comment() {
+    fn script_that_flushes_is_known_by_command_not_by_comment() {
         let dir = tempfile::tempdir().unwrap();
         let main = dir.path().join("nftables.conf");
         let is_known = |text: &str| {
@@ -129,14 +136,18 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_locks_out_and_one_that_leaves_open_are_both_troubles() {
-        assert_eq!(start(true, true, true), []);
-        assert!(start(true, false, false)[0].what.contains("nobody gets in"));
+    fn boot_that_locks_out_and_one_that_leaves_open_are_errors() {
+        assert_eq!(at_boot(true, true, true), []);
         assert!(
-            start(false, true, true)[0]
-                .what
+            at_boot(true, false, false)[0]
+                .message
+                .contains("no one can knock")
+        );
+        assert!(
+            at_boot(false, true, true)[0]
+                .message
                 .contains("nftables.service")
         );
-        assert_eq!(start(false, false, false).len(), 1);
+        assert_eq!(at_boot(false, false, false).len(), 1);
     }
 }

@@ -1,6 +1,5 @@
-//! Whose clock is wrong: finds out which key, and which minute, a selector belongs to that
-//! was nobody's to the daemon. It tries every minute around; the daemon has no time for
-//! that. Pure.
+//! Finds out which key and minute an unknown selector belongs to: its client's clock is off.
+//! Every minute around is tried, for which the daemon has no time. Pure.
 
 use crate::config::Settings;
 use crate::control::answers::{Rejected, UnknownPacket};

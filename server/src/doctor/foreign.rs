@@ -1,8 +1,8 @@
-//! The tables of others, as their programs save them: read, loaded into the copy, and named
-//! with what mends them.
+//! Tables of other programs, as these save them: read, loaded into the sandbox, and named with what
+//! fixes them.
 
 use super::Finding;
-use super::copy::{Copy, Pair};
+use super::sandbox::{AddressPair, Sandbox};
 use crate::kernel::{STANDALONE_TABLE, TABLE};
 use crate::program;
 use nftables::schema::{NfListObject, NfObject, Nftables};
@@ -14,7 +14,7 @@ use std::process::Command;
 
 /// Another table, as its own program saves it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Other {
+pub struct ForeignTable {
     /// The family that it is for.
     pub family: String,
     /// Its name.
@@ -26,17 +26,17 @@ pub struct Other {
 }
 
 /// A table, or its name and why it cannot be read.
-pub type Read = Result<Other, (String, io::Error)>;
+pub type Read = Result<ForeignTable, (String, io::Error)>;
 
-/// Every table of nft's but ours that can have to do with packets for this machine.
-pub fn others() -> io::Result<Vec<Read>> {
+/// Every table that nft lists, but ours, that packets for this machine may pass.
+pub fn nft_tables() -> io::Result<Vec<Read>> {
     let listed = output("nft", &["--json", "list", "tables"])?;
     let tables = named(&listed)?.into_iter();
     let tables = tables.filter(|(family, name)| (*family, name.as_str()) != ("inet", TABLE));
     let read = |(family, name): (&str, String)| {
         let text = output("nft", &["--stateless", "list", "table", family, &name]);
         let text = text.map_err(|why| (format!("{family} {name}"), why))?;
-        Ok(Other {
+        Ok(ForeignTable {
             family: family.into(),
             name,
             text,
@@ -46,8 +46,8 @@ pub fn others() -> io::Result<Vec<Read>> {
     Ok(tables.map(read).collect())
 }
 
-/// The families and names in nft's list of tables, of those that have to do with packets for
-/// this machine.
+/// The families and names in nft's list of tables, of those that packets for this machine may
+/// pass.
 fn named(listed: &str) -> io::Result<Vec<(&'static str, String)>> {
     let listed: Nftables = serde_json::from_str(listed).map_err(io::Error::other)?;
     let tables = listed.objects.iter().filter_map(|object| {
@@ -67,7 +67,7 @@ fn named(listed: &str) -> io::Result<Vec<(&'static str, String)>> {
 }
 
 /// The tables of iptables-legacy, which nft does not see.
-pub fn legacy() -> Vec<Read> {
+pub fn legacy_tables() -> Vec<Read> {
     let mut others = Vec::new();
     for (family, program) in [("ip", "iptables"), ("ip6", "ip6tables")] {
         // The kernel's own list; it is not there where it knows of no such tables.
@@ -75,7 +75,7 @@ pub fn legacy() -> Vec<Read> {
         for name in names.unwrap_or_default().lines() {
             let text = output(&format!("{program}-legacy-save"), &["-t", name]);
             let text = text.map_err(|why| (format!("{family} {name}"), why));
-            others.push(text.map(|text| Other {
+            others.push(text.map(|text| ForeignTable {
                 family: family.into(),
                 name: name.into(),
                 text,
@@ -95,18 +95,18 @@ fn output(name: &str, args: &[&str]) -> io::Result<String> {
     Err(io::Error::other(format!("{name}: {said}")))
 }
 
-impl Other {
-    /// Puts it in force in the copy.
-    pub fn load(&self, copy: &Copy) -> io::Result<()> {
+impl ForeignTable {
+    /// Loads it into the sandbox.
+    pub fn load(&self, sandbox: &Sandbox) -> io::Result<()> {
         if self.is_legacy {
             let program = if self.family == "ip" {
                 "iptables-legacy-restore"
             } else {
                 "ip6tables-legacy-restore"
             };
-            return copy.run(&[program], self.text.as_bytes());
+            return sandbox.run(&[program], self.text.as_bytes());
         }
-        let loaded = copy.run(&["nft", "-f", "-"], without_owner(&self.text).as_bytes());
+        let loaded = sandbox.run(&["nft", "-f", "-"], without_owner(&self.text).as_bytes());
         // What iptables made may be beyond what nft can say.
         let program = match self.family.as_str() {
             "ip" => "iptables",
@@ -114,15 +114,21 @@ impl Other {
             _ => return loaded,
         };
         loaded.or_else(|error| {
-            let _ = copy.run(&["nft", "flush", "ruleset"], b"");
+            let _ = sandbox.run(&["nft", "flush", "ruleset"], b"");
             let saved = output(&format!("{program}-save"), &["-t", &self.name]);
             let saved = saved.map_err(|_| error)?;
-            copy.run(&[&format!("{program}-restore")], saved.as_bytes())
+            sandbox.run(&[&format!("{program}-restore")], saved.as_bytes())
         })
     }
 
-    /// What is the matter where it stops packets to a port.
-    pub fn in_the_way(&self, what: &str, transport: Transport, port: u16, pair: &Pair) -> Finding {
+    /// What is found where it blocks packets to a port.
+    pub fn blocks(
+        &self,
+        what: &str,
+        transport: Transport,
+        port: u16,
+        pair: &AddressPair,
+    ) -> Finding {
         let family = if pair.own.is_ipv4() { "IPv4" } else { "IPv6" };
         let Self {
             family: of,
@@ -135,30 +141,30 @@ impl Other {
             Transport::Udp => ", and without \"ct state\"",
             Transport::Tcp => "",
         };
-        let (whose, mend) = if text.contains("ufw") {
-            ("of ufw's", format!("ufw allow {port}/{transport}"))
+        let (whose, hint) = if text.contains("ufw") {
+            ("ufw", format!("ufw allow {port}/{transport}"))
         } else if name == "firewalld" {
             let add = format!("--add-port={port}/{transport}");
-            let mend = format!("firewall-cmd --permanent {add} && firewall-cmd --reload");
-            ("of firewalld's", mend)
+            let hint = format!("firewall-cmd --permanent {add} && firewall-cmd --reload");
+            ("firewalld", hint)
         } else if name == STANDALONE_TABLE {
-            let mend = format!("nft delete table inet {STANDALONE_TABLE}");
-            ("of \"oneknockctl rules --sequence-only\"", mend)
+            let hint = format!("nft delete table inet {STANDALONE_TABLE}");
+            ("debug rules --sequence-only", hint)
         } else if *is_legacy {
             let program = if of == "ip" { "iptables" } else { "ip6tables" };
             let rule = format!("-p {transport} --dport {port} -j ACCEPT");
-            let mend = format!("{program}-legacy -I INPUT {rule} # and where it is kept");
-            ("of iptables-legacy's", mend)
+            let hint = format!("{program}-legacy -I INPUT {rule} # and where the rules are kept");
+            ("iptables-legacy", hint)
         } else {
-            let mend = format!(
-                "let a rule of its own accept {transport} dport {port}, before what drops it{untracked}"
+            let hint = format!(
+                "add a rule that accepts {transport} dport {port} before the one that drops it{untracked}"
             );
-            ("of this machine's own", mend)
+            ("this machine's own rules", hint)
         };
-        Finding::trouble(
-            format!("{what}: table {of} {name}, {whose}, stops {transport}/{port} over {family}"),
-            mend,
-        )
+        Finding::error(format!(
+            "{what}: table {of} {name} ({whose}) blocks {transport}/{port} over {family}"
+        ))
+        .hint(hint)
     }
 }
 
@@ -188,20 +194,20 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_a_programs_own_is_copied_without_that() {
+    fn table_that_its_program_owns_is_loaded_without_an_owner() {
         let text = "table inet firewalld { # progname firewalld\n\tflags owner,persist\n\tset s {\n\t\tflags interval\n\t}\n}\n";
         let copied = without_owner(text);
         assert!(!copied.contains("owner") && copied.contains("flags interval"));
     }
 
     #[test]
-    fn the_command_that_mends_it_is_that_of_whoever_made_the_table() {
-        let pair = Pair {
-            link: "eth0".into(),
+    fn hint_is_a_command_of_the_program_that_made_the_table() {
+        let pair = AddressPair {
+            interface: "eth0".into(),
             own: [192, 0, 2, 10].into(),
             other: [203, 0, 113, 254].into(),
         };
-        for (name, text, is_legacy, mend) in [
+        for (name, text, is_legacy, hint) in [
             (
                 "filter",
                 "chain ufw-user-input {",
@@ -209,7 +215,7 @@ mod tests {
                 "ufw allow 45123/udp",
             ),
             ("firewalld", "", false, "--add-port=45123/udp"),
-            ("mine", "", false, "accept udp dport 45123"),
+            ("mine", "", false, "accepts udp dport 45123"),
             (
                 "filter",
                 "",
@@ -219,16 +225,16 @@ mod tests {
         ] {
             let (name, text) = (name.to_owned(), text.to_owned());
             let family = "ip".to_owned();
-            let other = Other {
+            let other = ForeignTable {
                 family,
                 name,
                 text,
                 is_legacy,
             };
-            let found = other.in_the_way("knocks do not arrive", Transport::Udp, 45123, &pair);
-            assert!(found.mend.contains(mend), "{found}");
+            let found = other.blocks("knocks do not arrive", Transport::Udp, 45123, &pair);
+            assert!(found.hint.as_ref().unwrap().contains(hint), "{found}");
             assert!(
-                found.is_trouble && found.what.contains("over IPv4"),
+                found.is_error() && found.message.contains("over IPv4"),
                 "{found}"
             );
         }

@@ -1,9 +1,10 @@
-//! `oneknockctl guard`: the guard without the daemon.
+//! `oneknockctl debug boot-guard`: the guard without the daemon.
 
 use super::ask::ask;
 use super::offline::kernel_failure;
-use super::words::State;
-use super::{Failure, look, say};
+use super::output::{say, warn};
+use super::status::State;
+use super::{Failure, look};
 use crate::clock::Clock;
 use crate::config::{self, Config, Paths, enabled};
 use crate::control::answers::{Status, TrialStatus, whole_seconds};
@@ -11,40 +12,48 @@ use crate::control::protocol::Command;
 use crate::kernel::{Kernel, KernelError, default_gateways, has_net_admin};
 use std::fmt::Display;
 
-/// Puts the guard up as the configuration wants it, enforcing where the marker says so; grants
-/// that stand in it stay. A daemon that runs keeps it up itself. With mistakes in the
-/// configuration it is as it was last in force.
-pub fn put_up(paths: &Paths) -> Result<(), Failure> {
+/// Installs the guard as it is configured, enforcing where the marker says so; grants stay. A
+/// daemon that runs keeps it installed itself. If the configuration is invalid, it is the last
+/// good one.
+pub fn install(paths: &Paths) -> Result<(), Failure> {
     if !has_net_admin() {
-        let what = "the guard can be put up by root alone";
+        let what = "only root can install the guard";
         return Err(Failure::needs_root(what.into()));
     }
-    // A file that cannot be read is a mistake like others: it must leave nothing open.
-    let (config, mistakes) = config::main_or_last_good(paths).map_err(Failure::Mistakes)?;
-    put_up_as(paths, &config)?;
-    if mistakes.is_empty() {
-        return Ok(());
+    // A file that cannot be read is an error like others: it must leave nothing open.
+    let (config, errors) = config::main_or_last_good(paths).map_err(Failure::Config)?;
+    let done = install_as(paths, &config);
+    if errors.is_empty() {
+        return done;
     }
-    let hint = format!("mend them, then: {} guard", paths.ctl());
-    Err(Failure::AsItWas(mistakes, hint))
+    for error in errors {
+        say(format_args!("error: {error}"));
+    }
+    let hint = format!("{} check", paths.ctl());
+    warn(
+        "the guard is that of the last good configuration",
+        Some(&hint),
+    );
+    done
 }
 
-fn put_up_as(paths: &Paths, config: &Config) -> Result<(), Failure> {
+fn install_as(paths: &Paths, config: &Config) -> Result<(), Failure> {
     // One that does not answer may hang: then the kernel says below whether it has the guard.
     if let Ok(status) = ask::<Status>(paths, &Command::Status) {
         if status.enforcing {
-            say("a running oneknockd keeps the guard up");
+            say("oneknockd is running and enforces");
             return Ok(());
         }
         return Err(not_for_good(paths, status.trial.as_ref()));
     }
     let enforcing = enabled::is_set(paths);
-    let failed = |error| kernel_failure("the guard is not up as configured", error);
+    let failed = |error| kernel_failure("the guard is not installed as configured", error);
     // Without its gateways the guard is installed all the same.
     let gateways = default_gateways().unwrap_or_else(|error| {
-        say(format_args!(
-            "warning: the default gateways are unknown: {error}"
-        ));
+        warn(
+            format_args!("the default gateways are unknown: {error}"),
+            None,
+        );
         Vec::new()
     });
     let mut kernel = Kernel::open().map_err(failed)?;
@@ -59,12 +68,10 @@ fn put_up_as(paths: &Paths, config: &Config) -> Result<(), Failure> {
     match installed {
         // Nobody else can have taken it down; by itself it goes down where it is on trial.
         None if now.is_enforcing() => {
-            say("a running oneknockd owns the guard: it is up");
+            say("oneknockd is running and enforces");
         }
         None if enforcing => {
-            return Err(on_trial_still(
-                "a running oneknockd owns it, and cannot be asked",
-            ));
+            return Err(on_trial_still("oneknockd owns it, and does not answer"));
         }
         _ if !enforcing => {
             let trial = now.trial.map(|trial| TrialStatus {
@@ -78,24 +85,24 @@ fn put_up_as(paths: &Paths, config: &Config) -> Result<(), Failure> {
                 .as_ref()
                 .is_some_and(|table| table.form.is_some()) =>
         {
-            say("the guard was up, and is as configured");
+            say("the guard was installed already, and is as configured");
         }
-        _ => say("the guard is up"),
+        _ => say("installed the guard"),
     }
     Ok(())
 }
 
-/// What is up shuts nothing, or not for good.
+/// It does not enforce, or not for good.
 fn not_for_good(paths: &Paths, trial: Option<&TrialStatus>) -> Failure {
     let state = State::of(false, trial);
-    say(state.text(paths));
-    Failure::Answered(state.code())
+    let (what, hint) = state.text(paths);
+    warn(what, hint.as_deref());
+    Failure::Ended(state.exit())
 }
 
-/// A daemon that cannot be told keeps the guard on trial, whatever is configured.
+/// A daemon that does not answer keeps the guard on trial, whatever is configured.
 pub fn on_trial_still(why: impl Display) -> Failure {
-    let what = format!("the guard is on trial still: {why}");
-    let hint =
-        "restart oneknockd, and confirm again; where the trial is over by then, enable again";
+    let what = format!("the guard is still on trial: {why}");
+    let hint = "systemctl restart oneknockd; then confirm again, or enable if the trial has ended";
     Failure::Failed(what, Some(hint.into()))
 }
