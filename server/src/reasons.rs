@@ -1,5 +1,4 @@
-//! What each reason means, in words for people, and what to do: for the daemon's `--help` and
-//! for who reads its log.
+//! What each reason means, and what to do: for the daemon's `--help` and `oneknockctl log`.
 
 use crate::engine::{Reason, ReasonKind};
 use oneknock_shared::knock::{Malformed, Timestamp};
@@ -60,23 +59,23 @@ pub fn explain(reason: Reason) -> Explained {
             "set the clock that is wrong",
         ),
         Reason::ReplayFloor => (
-            "the packet is not later than the time up to which this server takes everything for accepted: its machine stopped without warning a moment ago, its state was made again, or an old packet was sent again",
+            "the packet is older than the replay floor: the server crashed a moment ago, its state was reset, or an old packet was sent again",
             "knock again; after a crash it takes up to 5 seconds, after a new state as long as skew in oneknockd.toml, and longer for a client whose clock is behind",
         ),
         Reason::Replayed => (
-            "this packet was accepted or refused before: the network doubled it, or somebody sent it again",
-            "nothing; one packet is worth one knock",
+            "this packet was accepted or refused before: the network duplicated it, or it was captured and sent again",
+            "nothing; a packet is accepted once",
         ),
         Reason::Malformed(_) => (
-            "the key is right, but the packet is not as the protocol wants it",
+            "the packet is authentic, and violates the protocol",
             "update the client",
         ),
         Reason::NotYetValid => (
-            "the key's not_before is still to come",
+            "the key's not_before has not passed yet",
             "wait, or change it in the key's file",
         ),
         Reason::Expired => (
-            "this secret of the key has ended: its not_after has passed, or a newer one has taken its place",
+            "this generation of the key has expired: its not_after has passed, or a newer one has replaced it",
             "import the key's newest invitation on the client (oneknockctl key invite), or rotate the key",
         ),
         Reason::RateLimited => (
@@ -96,16 +95,16 @@ pub fn explain(reason: Reason) -> Explained {
             "import a new invitation on the client, or set it to false",
         ),
         Reason::AddressNotSource => (
-            "the packet came from another address than the one that it signs: there is a NAT between, or somebody else sent it",
+            "the packet came from another address than the one that it signs: there is a NAT between, or another host sent it",
             "set require_signed_address = false and import a new invitation, or set allow_other_addresses = true, in the key's file",
         ),
         Reason::AddressUnusable => (
-            "a link-local, loopback or multicast address is no one host's",
+            "a link-local, loopback or multicast address identifies no host",
             "knock from an address that is routed here",
         ),
         Reason::SourceIsGateway => (
-            "the source is this machine's default gateway, behind which is everybody: the router rewrites the sources of what it forwards",
-            "let the router keep them, or, knowing what that opens, set allow_gateway = true",
+            "the source is this machine's default gateway, whose grant would be everyone's: the router rewrites the sources of what it forwards",
+            "let the router keep them, or set allow_gateway = true if the grant may be everyone's",
         ),
         Reason::SupersededByClose => (
             "the key closed this service for this address with a later packet",
@@ -113,7 +112,7 @@ pub fn explain(reason: Reason) -> Explained {
         ),
         Reason::GrantLimit => (
             "the key has as many live grants as its file allows",
-            "wait until one ends, close one, or raise grants in the key's file",
+            "wait until one expires, close one, or raise grants in the key's file",
         ),
         Reason::StoreError => (
             "the state could not be written, so nothing was opened",
@@ -137,10 +136,10 @@ pub fn table() -> String {
     let options = textwrap::Options::new(WIDTH)
         .initial_indent("          ")
         .subsequent_indent("          ");
-    let mut text = "What reason=… in the log means, and what to do:\n".to_owned();
+    let mut text = "Reasons of denied knocks, and what to do:\n".to_owned();
     for reason in all() {
         let what = textwrap::fill(reason.means, &options);
-        let act = textwrap::fill(&format!("do: {}", reason.act), &options);
+        let act = textwrap::fill(&format!("hint: {}", reason.act), &options);
         text = format!("{text}\n  {}\n{what}\n{act}", reason.name);
     }
     text

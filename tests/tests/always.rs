@@ -74,7 +74,7 @@ fn everybody_or_half_a_network_is_a_mistake_and_guards_as_before() {
         ("\"198.51.100.0/24\"", "must be a list"),
     ] {
         set_always(&site, networks);
-        let said = site.ctl(&["reload"]).fails(1);
+        let said = site.ctl(&["reload"]).fails(3);
         assert!(said.contains(what), "{networks}: {said}");
         let v4 = site.lab.server.v4.into();
         assert_eq!(site.probe(&site.lab.laptop, v4), Probe::Silent);

@@ -40,7 +40,7 @@ fn cuts(done: Done) {
     done.ok();
     let number = said
         .lines()
-        .find_map(|l| l.strip_prefix("connections ended: "));
+        .find_map(|l| l.strip_prefix("ended connections: "));
     assert!(number.is_some_and(|number| number != "0"), "{said}");
 }
 
@@ -123,7 +123,7 @@ fn cut_of_all_and_of_nobody() {
     let (_daemon, mut of_laptop, mut of_stranger) = two_sessions(&site);
     // Older than any grant: nobody let it in.
     let none = site.ctl(&["revoke", "192.0.2.77", "--disconnect"]);
-    assert!(none.err.contains("connections ended: 0"), "{none}");
+    assert!(none.err.contains("ended connections: 0"), "{none}");
     none.ok();
     site.ctl(&["key", "remove", "laptop", "--force"]).ok();
     lives(&mut of_laptop);

@@ -29,13 +29,16 @@ fn the_guard_alone_shuts_the_port_and_keeps_grants_and_sessions() {
     // The daemon knows best.
     let said = site.ctl(&["debug", "boot-guard"]);
     assert!(
-        said.err.contains("oneknockd is running and enforces"),
+        said.err.contains("oneknockd is running: enforcing"),
         "{said}"
     );
     daemon.signal(Signal::SIGKILL);
     daemon.end();
     let said = site.ctl(&["debug", "boot-guard"]);
-    assert!(said.err.contains("was installed already"), "{said}");
+    assert!(
+        said.err.contains("installed the guard: enforcing"),
+        "{said}"
+    );
     assert!(site.admits("ssh", site.lab.laptop.v4.into()));
     assert_eq!(site.probe(&site.lab.stranger, server), Probe::Silent);
 }
@@ -98,7 +101,7 @@ fn a_hung_daemons_guard_is_its_own() {
     let said = site.ctl(&["debug", "boot-guard"]);
     assert_eq!(said.code, Some(0), "{said}");
     assert!(
-        said.err.contains("oneknockd is running and enforces"),
+        said.err.contains("oneknockd is running: enforcing"),
         "{said}"
     );
     drop(daemon);
@@ -280,7 +283,7 @@ fn with_an_invalid_main_file_a_start_runs_on_the_last_good_one() {
         assert_eq!(site.oneknock_ssh("echo in").ok(), "in\n");
         let said = site.ctl(&["debug", "boot-guard"]);
         assert!(
-            said.err.contains("oneknockd is running and enforces"),
+            said.err.contains("oneknockd is running: enforcing"),
             "{said}"
         );
         said.ok();

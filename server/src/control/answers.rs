@@ -138,7 +138,7 @@ pub struct Status {
 /// A trial of the guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialStatus {
-    /// For how long the guard enforces still.
+    /// For how many more seconds the guard enforces.
     pub left_seconds: u64,
 }
 
@@ -270,8 +270,8 @@ pub struct Enforced {}
 pub struct Revoked {
     /// How many.
     pub revoked: usize,
-    /// Through whom the same addresses are admitted to the same services all the same; at
-    /// most [`MOST_LISTED`].
+    /// Grants of other keys by which the same addresses have access to the same services; at most
+    /// [`MOST_LISTED`].
     pub still: Vec<ListedGrant>,
     /// What became of connections, where that was asked.
     pub disconnected: Option<Disconnected>,
@@ -325,7 +325,7 @@ pub struct Rejected {
     pub times: u64,
 }
 
-/// The guard is down, and the daemon ends.
+/// The guard is removed, and the daemon ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TornDown {
     /// Whether there was a guard.

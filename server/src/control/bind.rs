@@ -1,5 +1,5 @@
-//! The control socket's place in the file system: a folder that nobody else can write
-//! to, a lock that says whose it is, and a socket that is private from its first moment.
+//! The control socket in the file system: a directory that no other user can write to, a lock of
+//! the daemon whose it is, and a socket that is private from its first moment.
 
 use super::lock::RunLock;
 use crate::files::{self, Access, Owner};
@@ -41,10 +41,10 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, SocketFil
         Some((name, Ok(None))) => return Err(failed(format!("there is no group {name}"))),
         Some((name, Err(error))) => return Err(failed(format!("group {name}: {error}"))),
     };
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    make_folder(folder).map_err(|error| failed(format!("{}: {error}", folder.display())))?;
-    check_folder(folder)
-        .map_err(|error| failed(format!("its folder {} {error}", folder.display())))?;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    make_directory(dir).map_err(|error| failed(format!("{}: {error}", dir.display())))?;
+    check_directory(dir)
+        .map_err(|error| failed(format!("its directory {} {error}", dir.display())))?;
     let lock = RunLock::take(&lock_path(path)).map_err(said)?;
     let lock = lock.ok_or_else(|| failed("another oneknockd has it".into()))?;
     // What has the lock may remove what is there, but only a socket.
@@ -73,23 +73,23 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o755).create(folder) {
+fn make_directory(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(dir) {
         // Whatever the umask is: a group that may use the socket must get to it.
-        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o755)),
+        Ok(()) => fs::set_permissions(dir, Permissions::from_mode(0o755)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Whoever can write to the folder can put a socket of his own in the daemon's place.
-fn check_folder(folder: &Path) -> Result<(), files::Unsafe> {
+/// A user who can write to the directory could put another socket in the daemon's place.
+fn check_directory(dir: &Path) -> Result<(), files::Unsafe> {
     let us = Owner {
         uid: nix::unistd::geteuid().as_raw(),
         gid: 0,
     };
-    let ours = files::check_folder(folder, Access::WrittenOnlyBy(us));
-    ours.or_else(|_| files::check_folder(folder, Access::WrittenOnlyBy(Owner { uid: 0, gid: 0 })))
+    let ours = files::check_folder(dir, Access::WrittenOnlyBy(us));
+    ours.or_else(|_| files::check_folder(dir, Access::WrittenOnlyBy(Owner { uid: 0, gid: 0 })))
 }
 
 /// The lock of the daemon whose socket this is.
@@ -103,7 +103,7 @@ pub fn is_alive(path: &Path) -> bool {
     RunLock::is_held(&lock_path(path))
 }
 
-/// Nobody can connect before it listens, and it listens when its mode is set.
+/// No one can connect before it listens, and it listens when its mode is set.
 fn listen(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -134,7 +134,7 @@ fn mode(group: Option<u32>) -> u32 {
 impl SocketFile {
     /// Whether a peer of this user may use the socket: root, the daemon's own user, and
     /// the group's members where there is one. Who is a member the kernel has judged when
-    /// he connected, by the socket's mode and group, as long as those are still ours.
+    /// it connected, by the socket's mode and group, as long as those are the daemon's.
     #[must_use]
     pub fn may_use(&self, uid: u32) -> bool {
         uid == 0 || uid == nix::unistd::geteuid().as_raw() || self.is_as_made()
@@ -153,7 +153,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // A socket that nobody listens on does no harm: the next start replaces it.
+        // A socket that nothing listens on does no harm: the next daemon start replaces it.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -168,7 +168,7 @@ mod tests {
         builder.enable_all().build().unwrap()
     }
 
-    fn folder() -> (tempfile::TempDir, PathBuf) {
+    fn directory() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let path = dir.path().join("run/control");
@@ -176,8 +176,8 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_is_private_and_its_folder_is_made() {
-        let (_dir, path) = folder();
+    fn the_socket_is_private_and_its_directory_is_made() {
+        let (_dir, path) = directory();
         let runtime = runtime();
         let _inside = runtime.enter();
         let _socket = bind(&path, None).unwrap();
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_living_daemons_socket_is_not_taken_and_a_dead_ones_is() {
-        let (_dir, path) = folder();
+        let (_dir, path) = directory();
         let runtime = runtime();
         let _inside = runtime.enter();
         let first = bind(&path, None).unwrap();
@@ -198,7 +198,7 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop(first);
         assert!(!path.exists());
-        // As a kill leaves it: a socket, and nobody behind it.
+        // As a kill leaves it: a socket that nothing listens on.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(UnixStream::connect(&path).is_err());
         let _second = bind(&path, None).unwrap();
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_socket_is_left_alone() {
-        let (_dir, path) = folder();
+        let (_dir, path) = directory();
         let runtime = runtime();
         let _inside = runtime.enter();
         fs::create_dir(path.parent().unwrap()).unwrap();
@@ -218,8 +218,8 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_can_write_to_is_refused() {
-        let (dir, path) = folder();
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let (dir, path) = directory();
         let runtime = runtime();
         let _inside = runtime.enter();
         fs::create_dir(path.parent().unwrap()).unwrap();
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn another_users_peer_is_refused_unless_the_group_was_asked_for() {
-        let (_dir, path) = folder();
+        let (_dir, path) = directory();
         let runtime = runtime();
         let _inside = runtime.enter();
         let me = nix::unistd::geteuid().as_raw();

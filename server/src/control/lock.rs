@@ -1,7 +1,7 @@
 //! The lock that says that a daemon is alive: held for as long as its process lives, and
 //! looked at without being taken.
 //!
-//! It lies beside the control socket, in a directory that nobody else can write to. An open
+//! It lies beside the control socket, in a directory that no other user can write to. An open
 //! file description lock (fcntl(2)) can be asked for; one that excludes others can be taken
 //! only by who may write the file.
 

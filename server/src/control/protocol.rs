@@ -134,13 +134,13 @@ pub enum Command {
     },
     /// Ends grants: answered with [`Revoked`](super::answers::Revoked).
     Revoke {
-        /// Whose or to whom.
+        /// Those of a key, of an address, or all.
         of: Selection,
         /// Of these generations of the key alone, by their numbers; of all where there is
         /// none.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         generations: Vec<u32>,
-        /// Whether the connections that they let in, live or past ones, are ended too.
+        /// Whether the connections that they admitted, active or past ones, are ended too.
         disconnect: bool,
     },
     /// The last rejected packets: answered with [`Rejections`](super::answers::Rejections).
@@ -154,7 +154,7 @@ pub enum Command {
     /// Has the guard enforce, since it is enabled: answered with
     /// [`Enforced`](super::answers::Enforced).
     Enforce,
-    /// Has a guard that is not enabled enforce for so long: answered with
+    /// Has a guard that is not enabled enforce for this long: answered with
     /// [`TrialStarted`](super::answers::TrialStarted).
     StartTrial {
         /// For how long, in [`TRIAL`].

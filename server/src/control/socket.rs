@@ -126,7 +126,7 @@ impl Socket {
     }
 
     fn accept(&mut self, stream: UnixStream) {
-        // Without credentials it is nobody's.
+        // A peer without credentials may do nothing.
         let Ok(peer) = stream.peer_cred() else { return };
         self.admit(stream, peer.uid());
     }
@@ -164,7 +164,7 @@ impl Socket {
 
     /// Tells those who watch.
     pub fn publish(&self, event: &WatchMessage) {
-        // Without a watcher there is nobody to tell.
+        // Without a watcher there is no receiver.
         let _ = self.events.send(line(event).into());
     }
 
@@ -228,7 +228,7 @@ impl Peer {
         }
     }
 
-    /// The command's line without its end; one that is too long is cut, and still too long.
+    /// The command's line without its end; of one that is too long, as much as shows that.
     async fn read(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         let most = MAX_LINE as u64 + 2;

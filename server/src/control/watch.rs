@@ -1,4 +1,4 @@
-//! Events as those who watch are told them.
+//! Events, as watchers get them.
 
 use super::time::{rfc3339, whole_seconds};
 use crate::engine::{EndReason, Event, Grant, Now, ReasonKind};
@@ -48,7 +48,7 @@ pub struct WatchEvent {
     pub authenticated: bool,
     /// What was asked for; all that the key may open where there is none.
     pub service: Option<String>,
-    /// For how long it was granted, or is open still, or a retiring generation works still.
+    /// For how long it was granted, or for how much longer it is open or a retiring generation works.
     pub seconds: Option<u64>,
     /// Which generation retires.
     pub generation: Option<u32>,
@@ -95,7 +95,7 @@ impl WatchEvent {
         }
     }
 
-    /// What those who watch are told of an event; nothing of junk.
+    /// An event as watchers get it; none of junk.
     #[must_use]
     pub fn of(now: Now, event: &Event) -> Option<Self> {
         let at_ms = now.wall.0;

@@ -38,15 +38,12 @@ pub fn install(paths: &Paths) -> Result<(), Failure> {
 }
 
 fn install_as(paths: &Paths, config: &Config) -> Result<(), Failure> {
-    // One that does not answer may hang: then the kernel says below whether it has the guard.
+    // One that does not answer may hang: the kernel says below whether it has the guard.
     if let Ok(status) = ask::<Status>(paths, &Command::Status) {
-        if status.enforcing {
-            say("oneknockd is running and enforces");
-            return Ok(());
-        }
-        return Err(not_for_good(paths, status.trial.as_ref()));
+        let state = State::of(status.enforcing, status.trial.as_ref());
+        return report(paths, "oneknockd is running", state);
     }
-    let enforcing = enabled::is_set(paths);
+    let is_enabled = enabled::is_set(paths);
     let failed = |error| kernel_failure("the guard is not installed as configured", error);
     // Without its gateways the guard is installed all the same.
     let gateways = default_gateways().unwrap_or_else(|error| {
@@ -57,47 +54,33 @@ fn install_as(paths: &Paths, config: &Config) -> Result<(), Failure> {
         Vec::new()
     });
     let mut kernel = Kernel::open().map_err(failed)?;
-    let guard = config.guard(enforcing, &gateways);
+    let guard = config.guard(is_enabled, &gateways);
     let now = Clock::start().now();
-    let installed = match kernel.install(&guard, None, now, true) {
-        Ok(installed) => Some(installed),
-        Err(KernelError::OwnedByAnother) => None,
+    let by = match kernel.install(&guard, None, now, true) {
+        Ok(_) => "installed the guard",
+        // No other program can change it then; on trial it opens the ports by itself.
+        Err(KernelError::OwnedByAnother) => "oneknockd is running",
         Err(error) => return Err(failed(error)),
     };
-    let now = look::look().map_err(failed)?;
-    match installed {
-        // Nobody else can have taken it down; by itself it goes down where it is on trial.
-        None if now.is_enforcing() => {
-            say("oneknockd is running and enforces");
-        }
-        None if enforcing => {
-            return Err(on_trial_still("oneknockd owns it, and does not answer"));
-        }
-        _ if !enforcing => {
-            let trial = now.trial.map(|trial| TrialStatus {
-                left_seconds: whole_seconds(trial.remaining),
-            });
-            return Err(not_for_good(paths, trial.as_ref()));
-        }
-        Some(done)
-            if done
-                .before
-                .as_ref()
-                .is_some_and(|table| table.form.is_some()) =>
-        {
-            say("the guard was installed already, and is as configured");
-        }
-        _ => say("installed the guard"),
+    let look = look::look().map_err(failed)?;
+    let trial = look.trial.as_ref().map(|trial| TrialStatus {
+        left_seconds: whole_seconds(trial.remaining),
+    });
+    match State::of(look.is_enforcing(), trial.as_ref()) {
+        State::Enforcing => report(paths, by, State::Enforcing),
+        _ if is_enabled => Err(on_trial_still("oneknockd owns it, and does not answer")),
+        state => report(paths, by, state),
     }
-    Ok(())
 }
 
-/// It does not enforce, or not for good.
-fn not_for_good(paths: &Paths, trial: Option<&TrialStatus>) -> Failure {
-    let state = State::of(false, trial);
+fn report(paths: &Paths, by: &str, state: State) -> Result<(), Failure> {
     let (what, hint) = state.text(paths);
+    if state == State::Enforcing {
+        say(format_args!("{by}: {what}"));
+        return Ok(());
+    }
     warn(what, hint.as_deref());
-    Failure::Ended(state.exit())
+    Err(Failure::Ended(state.exit()))
 }
 
 /// A daemon that does not answer keeps the guard on trial, whatever is configured.

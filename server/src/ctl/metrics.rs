@@ -60,7 +60,7 @@ fn text(status: Option<&Status>) -> String {
             "Whether the guard enforces for good.",
             u64::from(status.enforcing),
         ),
-        ("trial_seconds", "For how long a trial lasts still.", trial),
+        ("trial_seconds", "Seconds until a trial ends.", trial),
         (
             "uptime_seconds",
             "For how long the daemon has run.",

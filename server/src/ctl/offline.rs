@@ -1,8 +1,7 @@
-//! What the daemon would do, where none runs: the same server, without sockets, in this
-//! process.
+//! Revokes where no daemon runs: the same server, without sockets, in this process.
 
-use super::Failure;
 use super::output::{say, warn};
+use super::{Failure, look};
 use crate::clock::Clock;
 use crate::config::{Config, Paths};
 use crate::control::answers::{Disconnected, Revoked};
@@ -34,15 +33,10 @@ fn open(paths: &Paths) -> Result<Opened, Failure> {
     for problem in settings.all_errors() {
         say(format_args!("error: {problem}"));
     }
-    let mut kernel = Kernel::open().map_err(failed)?;
     let server = settings.config.server_id.to_hex();
-    let installed = kernel.installed().map_err(failed)?;
-    let foreign = installed
-        .and_then(|table| table.server)
-        .is_some_and(|id| id != server);
-    if foreign {
-        return Err(failed(KernelError::ForeignGuard));
-    }
+    let look = look::look().map_err(failed)?;
+    look.check_not_foreign(&server).map_err(failed)?;
+    let kernel = Kernel::open().map_err(failed)?;
     let (paths, clock) = (paths.clone(), Clock::start());
     let observers = Observers::without_log();
     let opened = Server::open(paths, settings, clock, kernel, observers);
@@ -92,7 +86,7 @@ fn warn_of_lost_state(why: &str) {
 }
 
 /// As [`revoke`], where not even the directory of the state is there: nothing says which
-/// connections were let in.
+/// connections were admitted.
 fn revoke_without_state(
     paths: &Paths,
     of: &Selection,
@@ -113,7 +107,7 @@ fn revoke_without_state(
     })
 }
 
-/// Ends grants, and with `disconnect` the connections that they let in.
+/// Revokes grants, and with `disconnect` ends the connections that they admitted.
 pub fn revoke(
     paths: &Paths,
     of: &Selection,

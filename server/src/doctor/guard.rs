@@ -3,7 +3,7 @@
 use super::{Check, Finding, Subject};
 use crate::config::enabled;
 
-/// What is of the guard in the kernel.
+/// What the kernel has of the guard.
 #[derive(Debug, Clone, Copy)]
 pub struct GuardFacts {
     /// Whether it enforces for good.

@@ -28,7 +28,7 @@ use crate::kernel::has_net_admin;
 use humantime::format_duration;
 use std::time::Duration;
 
-/// How long a trial lasts that nobody asked for.
+/// How long a trial lasts that no option asked for.
 const DEFAULT_TRIAL: Duration = Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
@@ -101,8 +101,8 @@ impl Enable {
         systemd::enable(paths)
     }
 
-    /// For how long it is to be on trial. Whoever is connected from elsewhere, and did not say, is
-    /// not to be locked out.
+    /// For how long it is to be on trial: an administrator who is connected from elsewhere, and gave
+    /// no option, is not to be locked out.
     fn trial(&self, config: &Config) -> Option<Duration> {
         if self.confirm.is_some() || self.no_confirm {
             return self.confirm;
@@ -147,7 +147,7 @@ pub fn begin_trial(paths: &Paths, time: Duration) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Begins a trial. Grants are revoked first: whoever confirms it has knocked since.
+/// Begins a trial. Grants are revoked first, so that a session that confirms it has knocked since.
 fn start_trial(paths: &Paths, time: Duration) -> Result<(), Failure> {
     let revoke = Command::Revoke {
         of: Selection::All,
@@ -239,7 +239,7 @@ fn start(paths: &Paths) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has the guard enforce from now on. If that fails the marker is as it was: what does not
+/// Has the guard enforce from now on. If that fails the marker is restored: what does not
 /// enforce for good opens again in time.
 fn enforce(paths: &Paths) -> Result<(), Failure> {
     let was_set = enabled::is_set(paths);
