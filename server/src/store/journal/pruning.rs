@@ -1,6 +1,6 @@
 //! Removes old rows of the journal, in portions.
 
-use super::columns::{mono_ms, ms};
+use super::rows::{mono_ms, ms};
 use oneknock_shared::knock::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use std::time::Duration;

@@ -1,18 +1,19 @@
 //! Reads the journal, also while a daemon writes it. Root reads it too, although the daemon's user
 //! could have written anything there.
 
-use super::super::mark::boot_id;
-use super::DATABASE;
-use super::columns::{mono_ms, ms, optional, text, timestamp};
+use super::super::directory::DATABASE;
 use super::database::{check_schema, not_ours, open_in_place};
+use super::rows::{mono_ms, ms, position};
 use crate::engine::{Now, Source, Target};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::secret::GenerationId;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, params};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags, Result, Row, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// A query that takes longer is ended: a hostile file could make it endless.
@@ -91,13 +92,8 @@ pub fn history(
 /// What became of a grant that is open in its row, by when it ends since boot: nothing is written
 /// when a grant expires, or the machine is booted.
 fn still_open(database: &Connection, now: Now) -> Result<impl Fn(i64) -> &'static str> {
-    let position = "SELECT boot, now FROM position";
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let position: Option<(String, i64)> = database.query_row(position, [], read).optional()?;
-    let same_boot = position
-        .as_ref()
-        .is_some_and(|(boot, _)| *boot == boot_id());
-    let last = position.map_or(0, |(_, now)| now);
+    let at = position(database)?.unwrap_or_default();
+    let (same_boot, last) = (at.boot.is_current(), mono_ms(at.now));
     Ok(move |ends| match same_boot {
         true if ends > mono_ms(now.mono) => "open",
         false if ends > last => "reboot",
@@ -166,10 +162,7 @@ pub fn opened_targets(dir: &Path, filter: &ConnectionFilter<'_>) -> Result<BTree
 /// missing, or is no journal.
 pub fn granted_since_boot(dir: &Path) -> Result<Option<BTreeSet<Source>>> {
     let database = open_to_read(dir)?;
-    let position = "SELECT complete, boot FROM position";
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let position: Option<(bool, String)> = database.query_row(position, [], read).optional()?;
-    if position != Some((true, boot_id())) {
+    if !position(&database)?.is_some_and(|at| at.is_complete && at.boot.is_current()) {
         return Ok(None);
     }
     let mut rows = database.prepare("SELECT DISTINCT source FROM opened")?;
@@ -191,4 +184,28 @@ pub(super) fn open_to_read(dir: &Path) -> Result<Connection> {
 pub(super) fn limit(database: &mut Connection, time: Duration) -> Result<()> {
     let start = Instant::now();
     database.progress_handler(STEPS, Some(move || start.elapsed() > time))
+}
+
+fn timestamp(row: &Row<'_>, index: usize) -> Result<Timestamp> {
+    let at = u64::try_from(row.get::<_, i64>(index)?);
+    at.map(Timestamp)
+        .map_err(|_| not_ours("a time is before 1970"))
+}
+
+fn text<T: FromStr>(row: &Row<'_>, index: usize) -> Result<T> {
+    let text = row.get_ref(index)?.as_str()?;
+    text.parse()
+        .map_err(|_| not_ours("a name or an address is none"))
+}
+
+/// Reads a column; none where it is NULL.
+fn optional<T>(
+    row: &Row<'_>,
+    index: usize,
+    read: impl FnOnce(&Row<'_>, usize) -> Result<T>,
+) -> Result<Option<T>> {
+    match row.get_ref(index)? {
+        ValueRef::Null => Ok(None),
+        _ => read(row, index).map(Some),
+    }
 }

@@ -1,0 +1,382 @@
+//! A thread, so that no packet waits for a disk: it makes the next segment, removes superfluous
+//! ones, and writes the journal.
+
+use super::directory::{StateDirectory, remove};
+use super::journal::{JournalError, Projector};
+use super::record::{RunId, SegmentHeader};
+use super::segment::Segment;
+use crate::engine::{Now, State};
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// After a failure the thread tries again in this time.
+const RETRY: Duration = Duration::from_secs(5);
+/// A clean stop waits at most this long for the journal: the next start reads the rest.
+const LAST: Duration = Duration::from_secs(5);
+/// The journal is pruned this often,
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// and whenever so many records were read.
+const PRUNE_AFTER: usize = 10_000;
+/// At most this many segments that only the journal needs are kept, the newest.
+const KEPT_FOR_JOURNAL: usize = 16;
+
+/// What is wrong, if anything. The thread tries again every 5 seconds.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// Why no segment can be made, or a superfluous one removed. The log goes on.
+    pub files: Option<String>,
+    /// Why the journal cannot be written.
+    pub journal: Option<String>,
+    /// What was wrong with a journal that was moved aside in this run, and its new name.
+    pub replaced: Option<String>,
+    /// How often the journal missed records, since segments were removed before it had read
+    /// them: the log keeps 16 for it.
+    pub gaps: u64,
+}
+
+/// The receiver of one answer: when everything that was noted is in the journal, or why it
+/// cannot be.
+type Flush = SyncSender<Result<(), String>>;
+
+/// A segment that is to be made.
+#[derive(Debug)]
+pub(super) struct NextSegment {
+    pub header: SegmentHeader,
+    pub state: State,
+    /// The room for records after the state, in bytes.
+    pub size: u64,
+}
+
+/// What the thread is asked for.
+#[derive(Debug)]
+struct Wanted {
+    next: Option<Box<NextSegment>>,
+    /// Something was appended to the log, at this time.
+    is_appended: bool,
+    now: Now,
+    retention: Duration,
+    flushes: Vec<Flush>,
+    stop: Option<Stop>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// When the journal has everything.
+    Finished,
+    /// After the current commit: the next start reads the rest.
+    AtOnce,
+}
+
+/// What the thread shares with its owner.
+#[derive(Debug)]
+struct Shared {
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+    status: Mutex<StoreStatus>,
+}
+
+impl Shared {
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn status(&self) -> MutexGuard<'_, StoreStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, change: impl FnOnce(&mut Wanted)) {
+        change(&mut self.wanted());
+        self.changed.notify_one();
+    }
+}
+
+/// What the thread is started with.
+#[derive(Debug)]
+pub(super) struct WorkerSettings {
+    pub directory: StateDirectory,
+    pub run: RunId,
+    /// The first segment of the run. Those before it are superfluous.
+    pub first: u32,
+    /// Why a journal that is there is not trusted.
+    pub untrusted: Option<String>,
+    pub retention: Duration,
+    pub now: Now,
+}
+
+/// The thread. Dropping it ends the thread after what it is doing.
+#[derive(Debug)]
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    made: Receiver<Segment>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the thread. It projects what the journal lacks of earlier runs, and then this run's
+    /// records as they are appended.
+    pub fn start(settings: WorkerSettings) -> Self {
+        let shared = Arc::new(Shared {
+            wanted: Mutex::new(Wanted {
+                next: None,
+                is_appended: false,
+                now: settings.now,
+                retention: settings.retention,
+                flushes: Vec::new(),
+                stop: None,
+            }),
+            changed: Condvar::new(),
+            status: Mutex::default(),
+        });
+        let (ready, made) = sync_channel(1);
+        let mut work = Work {
+            shared: Arc::clone(&shared),
+            ready,
+            next: None,
+            first: settings.first,
+            is_tidy: false,
+            retry_files: None,
+            projector: None,
+            retry_journal: None,
+            prune_at: settings.now.mono,
+            added: 0,
+            now: settings.now,
+            flushes: Vec::new(),
+            settings,
+        };
+        Self {
+            shared,
+            made,
+            thread: Some(std::thread::spawn(move || work.run())),
+        }
+    }
+
+    /// Has the thread make a segment; never waits for it. It makes one at a time.
+    pub fn make(&self, next: NextSegment) {
+        self.shared.ask(|wanted| wanted.next = Some(Box::new(next)));
+    }
+
+    /// The segment that was asked for, once it is made.
+    pub fn made(&self) -> Option<Segment> {
+        self.made.try_recv().ok()
+    }
+
+    /// Has the thread read what was appended to the log; never waits for it.
+    pub fn appended(&self, now: Now) {
+        self.shared.ask(|wanted| {
+            wanted.is_appended = true;
+            wanted.now = now;
+        });
+    }
+
+    /// Sets how long rows of the journal are kept.
+    pub fn set_retention(&self, retention: Duration) {
+        self.shared.wanted().retention = retention;
+    }
+
+    /// See [`super::Store::flush_journal`].
+    pub fn flush(&self) -> Receiver<Result<(), String>> {
+        let (answer, answered) = sync_channel(1);
+        self.shared.ask(|wanted| wanted.flushes.push(answer));
+        answered
+    }
+
+    /// What is wrong, if anything.
+    pub fn status(&self) -> StoreStatus {
+        self.shared.status().clone()
+    }
+
+    /// Ends the thread when everything that was appended is in the journal: within 5 seconds.
+    pub fn finish(mut self) {
+        self.stop(Stop::Finished);
+    }
+
+    fn stop(&mut self, how: Stop) {
+        self.shared.ask(|wanted| wanted.stop = Some(how));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop(Stop::AtOnce);
+    }
+}
+
+/// The thread's own.
+struct Work {
+    settings: WorkerSettings,
+    shared: Arc<Shared>,
+    ready: SyncSender<Segment>,
+    next: Option<Box<NextSegment>>,
+    /// The first segment that the log needs.
+    first: u32,
+    /// No superfluous segment is left.
+    is_tidy: bool,
+    retry_files: Option<Instant>,
+    /// None before the database was opened, and after a failure.
+    projector: Option<Projector>,
+    retry_journal: Option<Instant>,
+    /// When the journal is to be pruned, since boot.
+    prune_at: Duration,
+    /// Records that were read since it was pruned.
+    added: usize,
+    now: Now,
+    flushes: Vec<Flush>,
+}
+
+impl Work {
+    fn run(&mut self) {
+        let mut last = None;
+        loop {
+            let stop = self.take();
+            let mut is_late =
+                || Instant::now() > *last.get_or_insert_with(|| Instant::now() + LAST);
+            if stop == Some(Stop::AtOnce) || stop.is_some_and(|_| is_late()) {
+                return;
+            }
+            self.maintain();
+            // Between two portions it is looked what else is asked for.
+            if !self.write_journal(stop.is_some()) {
+                if stop.is_some() {
+                    return;
+                }
+                self.wait();
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Stop> {
+        let mut wanted = self.shared.wanted();
+        self.next = wanted.next.take().or(self.next.take());
+        self.flushes.append(&mut wanted.flushes);
+        wanted.is_appended = false;
+        self.now = wanted.now;
+        wanted.stop
+    }
+
+    /// Waits until the thread is asked for something; after a failure for [`RETRY`] at most.
+    fn wait(&self) {
+        let is_asked = |wanted: &Wanted| {
+            let is_new = wanted.is_appended || wanted.next.is_some();
+            is_new || wanted.stop.is_some() || !wanted.flushes.is_empty()
+        };
+        let (wanted, changed) = (self.shared.wanted(), &self.shared.changed);
+        if self.retry_files.or(self.retry_journal).is_some() {
+            drop(changed.wait_timeout_while(wanted, RETRY, |wanted| !is_asked(wanted)));
+        } else {
+            drop(changed.wait_while(wanted, |wanted| !is_asked(wanted)));
+        }
+    }
+
+    /// Makes the next segment, and removes superfluous ones.
+    fn maintain(&mut self) {
+        let is_idle = self.next.is_none() && self.is_tidy;
+        if is_idle || self.retry_files.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        // Each is tried although the other one fails: the last one makes room on the disk.
+        let done = [self.make(), self.clean_up()];
+        let done: io::Result<()> = done.into_iter().collect();
+        self.retry_files = done.as_ref().err().map(|_| Instant::now() + RETRY);
+        self.shared.status().files = done.err().map(|error| error.to_string());
+    }
+
+    fn make(&mut self) -> io::Result<()> {
+        let Some(next) = &self.next else {
+            return Ok(());
+        };
+        let directory = &self.settings.directory;
+        let made = Segment::create(directory, next.header, &next.state, next.size)?;
+        self.first = next.header.first;
+        (self.next, self.is_tidy) = (None, false);
+        // The channel has room for one. It is closed where the run has ended.
+        let _ = self.ready.try_send(made);
+        Ok(())
+    }
+
+    /// Removes the segments that the log does not need and that the journal has read.
+    fn clean_up(&mut self) -> io::Result<()> {
+        let directory = &self.settings.directory;
+        let segments = directory.segments()?;
+        let read = self.projector.as_ref().map_or(0, Projector::segment);
+        for (kept, &number) in segments.range(..self.first).rev().enumerate() {
+            if number < read || kept >= KEPT_FOR_JOURNAL {
+                remove(&directory.segment(number))?;
+            }
+        }
+        self.is_tidy = true;
+        Ok(())
+    }
+
+    /// Writes a portion of the journal. Returns whether there is more.
+    fn write_journal(&mut self, is_last: bool) -> bool {
+        let is_due = self.retry_journal.is_none_or(|at| Instant::now() >= at);
+        if !is_due && self.flushes.is_empty() {
+            return false;
+        }
+        let error = match self.try_write_journal(is_last) {
+            Ok(true) => return true,
+            Ok(false) => None,
+            Err(error) if self.is_replaced(&error) => return true,
+            Err(error) => Some(error.to_string()),
+        };
+        // Records that are appended meanwhile wait: else a full disk would be tried for each.
+        self.retry_journal = error.as_ref().map(|_| Instant::now() + RETRY);
+        self.shared.status().journal.clone_from(&error);
+        for answer in self.flushes.drain(..) {
+            // The receiver may be gone.
+            let _ = answer.send(error.clone().map_or(Ok(()), Err));
+        }
+        false
+    }
+
+    fn try_write_journal(&mut self, is_last: bool) -> Result<bool, JournalError> {
+        let projector = if let Some(projector) = &mut self.projector {
+            projector
+        } else {
+            let (directory, run) = (&self.settings.directory, self.settings.run);
+            let untrusted = self.settings.untrusted.as_deref();
+            let (projector, replaced) = Projector::open(directory, run, untrusted)?;
+            self.settings.untrusted = None;
+            if replaced.is_some() {
+                self.shared.status().replaced = replaced;
+            }
+            self.projector.insert(projector)
+        };
+        let segment = projector.segment();
+        if let Some(read) = projector.read_on(self.now)? {
+            self.added += read.records;
+            self.shared.status().gaps += u64::from(read.is_gap);
+            self.is_tidy &= projector.segment() == segment;
+            return Ok(true);
+        }
+        let is_due = self.now.mono >= self.prune_at || self.added >= PRUNE_AFTER;
+        if !is_due || is_last {
+            return Ok(false);
+        }
+        let keep = self.shared.wanted().retention;
+        if projector.prune(keep, self.now.wall)? {
+            return Ok(true);
+        }
+        self.prune_at = self.now.mono.saturating_add(PRUNE_EVERY);
+        self.added = 0;
+        Ok(false)
+    }
+
+    /// Closes the database after a failure. A database that turns out to be damaged is moved
+    /// aside, and true is returned: the next one is made from the log.
+    fn is_replaced(&mut self, error: &JournalError) -> bool {
+        let was_open = self.projector.take().is_some();
+        let replaced = error.replace(&self.settings.directory).filter(|_| was_open);
+        let is_replaced = replaced.is_some();
+        if is_replaced {
+            self.shared.status().replaced = replaced;
+        }
+        is_replaced
+    }
+}
