@@ -49,6 +49,8 @@ pub struct Server {
     log_trouble: Option<String>,
     /// Why the journal is behind the log.
     journal_trouble: Option<String>,
+    /// What the journal has lost.
+    journal_loss: Option<String>,
     /// What those who watch have not been told yet.
     told: Vec<WatchMessage>,
 }
@@ -175,6 +177,7 @@ impl Server {
         let status = self.store.status();
         note(&mut self.log_trouble, "store-not-tidied", status.files);
         note(&mut self.journal_trouble, "journal-behind", status.journal);
+        note(&mut self.journal_loss, "journal-incomplete", status.lost);
         self.observers.tick(now);
     }
 

@@ -78,6 +78,7 @@ impl Server {
             store_error: None,
             log_trouble: None,
             journal_trouble: None,
+            journal_loss: None,
             told: Vec::new(),
         };
         let mut revoked = Vec::new();

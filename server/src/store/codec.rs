@@ -175,6 +175,28 @@ written_as! {
             field if is_zero(&field) => Some(None),
             field => ServiceName::from_field(field).map(Some),
         };
+    Arc<KeyName> as KeyName: |name| **name, |name| Some(Self::new(name));
+    Action as (bool, u16): |action| match action {
+        Self::Open { seconds } => (false, *seconds),
+        Self::Close => (true, 0),
+    }, |read| match read {
+        (false, seconds) => Some(Self::Open { seconds }),
+        (true, seconds) => (seconds == 0).then_some(Self::Close),
+    };
+    Option<EndReason> as u8: |why| match why {
+        None => 0,
+        Some(EndReason::Expired) => 1,
+        Some(EndReason::Revoked) => 2,
+        Some(EndReason::KeyChanged) => 3,
+        Some(EndReason::Reboot) => 4,
+    }, |code| Some(match code {
+        0 => None,
+        1 => Some(EndReason::Expired),
+        2 => Some(EndReason::Revoked),
+        3 => Some(EndReason::KeyChanged),
+        4 => Some(EndReason::Reboot),
+        _ => return None,
+    });
     ServiceName as Option<Self>: |name| Some(*name), |name| name;
     KeyName as [u8; 64]: |name| {
         // A name is never longer than its field.
@@ -184,48 +206,13 @@ written_as! {
     }, |field| str::from_utf8(&field).ok()?.trim_end_matches('\0').parse().ok();
 }
 
-impl Field for Arc<KeyName> {
+impl<A: Field, B: Field> Field for (A, B) {
     fn put(&self, to: &mut Vec<u8>) {
-        (**self).put(to);
+        self.0.put(to);
+        self.1.put(to);
     }
     fn get(from: &mut &[u8]) -> Option<Self> {
-        KeyName::get(from).map(Self::new)
-    }
-}
-
-impl Field for Action {
-    fn put(&self, to: &mut Vec<u8>) {
-        let (is_close, seconds) = match self {
-            Self::Open { seconds } => (false, *seconds),
-            Self::Close => (true, 0),
-        };
-        is_close.put(to);
-        seconds.put(to);
-    }
-    fn get(from: &mut &[u8]) -> Option<Self> {
-        match (bool::get(from)?, u16::get(from)?) {
-            (false, seconds) => Some(Self::Open { seconds }),
-            (true, 0) => Some(Self::Close),
-            (true, _) => None,
-        }
-    }
-}
-
-const REASONS: [Option<EndReason>; 5] = [
-    None,
-    Some(EndReason::Expired),
-    Some(EndReason::Revoked),
-    Some(EndReason::KeyChanged),
-    Some(EndReason::Reboot),
-];
-
-impl Field for Option<EndReason> {
-    fn put(&self, to: &mut Vec<u8>) {
-        let mut codes = (0_u8..).zip(&REASONS).filter(|(_, why)| *why == self);
-        codes.next().map_or(0, |(code, _)| code).put(to);
-    }
-    fn get(from: &mut &[u8]) -> Option<Self> {
-        REASONS.get(usize::from(u8::get(from)?)).copied()
+        Some((A::get(from)?, B::get(from)?))
     }
 }
 

@@ -54,14 +54,17 @@ impl From<io::Error> for BadFile {
         // The medium has lost it: that does not pass.
         let lost = [nix::Error::EIO, nix::Error::EUCLEAN];
         let code = error.raw_os_error();
-        if error.kind() == io::ErrorKind::NotFound {
-            Self::Damaged("it is missing".into())
-        } else if lost.iter().any(|lost| code == Some(*lost as i32)) {
+        if lost.iter().any(|lost| code == Some(*lost as i32)) {
             Self::Damaged(error.to_string())
         } else {
             Self::Io(error)
         }
     }
+}
+
+/// Says what is wrong with a segment.
+pub(super) fn damaged(number: u32, what: &str) -> BadFile {
+    BadFile::Damaged(format!("{number:08}{SEGMENT}: {what}"))
 }
 
 impl StateDirectory {
@@ -138,9 +141,12 @@ impl StateDirectory {
     pub fn open(&self, number: u32) -> Result<File, BadFile> {
         let access = Access::WrittenOnlyBy(self.owner);
         files::open(&self.segment(number), access).map_err(|error| match error {
+            Unsafe::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                damaged(number, "it is missing")
+            }
             Unsafe::Io(error) => error.into(),
-            Unsafe::Access { .. } => BadFile::Damaged("others may write it".into()),
-            _ => BadFile::Damaged("it is not a plain file with one name".into()),
+            Unsafe::Access { .. } => damaged(number, "others may write it"),
+            _ => damaged(number, "it is not a plain file with one name"),
         })
     }
 

@@ -21,23 +21,15 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// Adds a record from before the state that was read first: its packets are spent, and its
-    /// closes hold. Everything else is in that state.
-    pub fn apply_older(&mut self, record: &LogRecord) {
-        match record {
-            LogRecord::Spent(spend, _) => self.spend(spend),
-            LogRecord::Seen(generation, at, id) => self.seen.push((*generation, *at, *id)),
-            _ => {}
-        }
-    }
-
-    /// Adds a record of the state, or from after it.
-    pub fn apply(&mut self, record: LogRecord) {
+    /// Adds a record of the state, or from after it. Of one from before the state the packet is
+    /// spent, and its close holds: everything else is in the state.
+    pub fn apply(&mut self, record: LogRecord, is_older: bool) {
         match record {
             LogRecord::Spent(spend, _) => {
                 // The run may have been killed before it noted the outcome: a grant that its
                 // key has closed does not come back.
                 if spend.action == Action::Close
+                    && !is_older
                     && let Some(own) = self.grants.get_mut(&spend.key)
                 {
                     own.retain(|target, _| {
@@ -47,6 +39,8 @@ impl Fold {
                 }
                 self.spend(&spend);
             }
+            LogRecord::Seen(generation, at, id) => self.seen.push((generation, at, id)),
+            _ if is_older => {}
             LogRecord::Granted(grant, _) => {
                 let own = self.grants.entry(Arc::clone(&grant.key)).or_default();
                 own.insert(grant.target, grant);
@@ -69,7 +63,6 @@ impl Fold {
             LogRecord::Closed(close) => {
                 self.close(close.key, close.source, close.service, close.at);
             }
-            LogRecord::Seen(generation, at, id) => self.seen.push((generation, at, id)),
             LogRecord::Header(_) | LogRecord::Mark(_) | LogRecord::Continued(_) => {}
         }
     }

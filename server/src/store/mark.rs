@@ -31,17 +31,6 @@ const POSITION: Position = Position {
     index: 0,
 };
 
-/// What the mark says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MarkState {
-    /// How the last run ended.
-    Note(MarkNote),
-    /// There is no mark.
-    Missing,
-    /// It cannot be read; it was moved aside.
-    Damaged,
-}
-
 /// The mark, open for raising.
 #[derive(Debug)]
 pub(super) struct HighWaterMark {
@@ -54,21 +43,27 @@ pub(super) struct HighWaterMark {
 }
 
 impl HighWaterMark {
-    /// Reads the mark. A damaged one is moved aside; so is one that is not trusted, unread.
-    pub fn open(directory: &StateDirectory, is_trusted: bool) -> io::Result<(Self, MarkState)> {
+    /// Reads the mark, and the note that is in it, or why there is none. A damaged mark is moved
+    /// aside; so is one that is not trusted for this reason, unread.
+    pub fn open(
+        directory: &StateDirectory,
+        untrusted: Option<String>,
+    ) -> io::Result<(Self, Result<MarkNote, String>)> {
         let access = Access::WrittenOnlyBy(directory.owner);
-        let state = match files::read_bytes(&directory.file(MARK), access) {
-            Err(Unsafe::Io(error)) if error.kind() == io::ErrorKind::NotFound => MarkState::Missing,
-            Ok(bytes) if is_trusted => read(&bytes).map_or(MarkState::Damaged, MarkState::Note),
-            Err(Unsafe::Io(error)) if is_trusted => return Err(error),
-            _ => MarkState::Damaged,
+        let note = match (files::read_bytes(&directory.file(MARK), access), untrusted) {
+            (Err(Unsafe::Io(error)), _) if error.kind() == io::ErrorKind::NotFound => {
+                Err("mark is missing".into())
+            }
+            (_, Some(why)) => Err(move_aside(directory, &why)?),
+            (Err(Unsafe::Io(error)), _) => return Err(error),
+            (bytes, _) => match bytes.ok().and_then(|bytes| read(&bytes)) {
+                Some(note) => Ok(note),
+                None => Err(move_aside(directory, "it cannot be read")?),
+            },
         };
-        if state == MarkState::Damaged {
-            directory.move_aside(MARK, "")?;
-        }
-        let (until, run) = match state {
-            MarkState::Note(note) => (note.until, note.run),
-            _ => (Timestamp(0), RunId::default()),
+        let (until, run) = match &note {
+            Ok(note) => (note.until, note.run),
+            Err(_) => (Timestamp(0), RunId::default()),
         };
         let mark = Self {
             directory: directory.clone(),
@@ -82,7 +77,7 @@ impl HighWaterMark {
             greatest: until,
             file: None,
         };
-        Ok((mark, state))
+        Ok((mark, note))
     }
 
     /// The run that has written the mark.
@@ -137,6 +132,13 @@ impl HighWaterMark {
         self.note = note;
         Ok(())
     }
+}
+
+fn move_aside(directory: &StateDirectory, why: &str) -> io::Result<String> {
+    directory.move_aside(MARK, "")?;
+    Ok(format!(
+        "mark is damaged ({why}); it was moved to mark.damaged"
+    ))
 }
 
 /// Writes a mark that says this, without a page of an earlier run, and opens it for raising.

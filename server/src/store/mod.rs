@@ -54,6 +54,9 @@ use worker::WorkerSettings;
 /// The default of [`Store::set_history_retention`].
 const RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
 
+/// A clean stop waits at most this long for the journal.
+const JOURNAL_WITHIN: Duration = Duration::from_secs(5);
+
 /// A log in which packets are spent: a packet is fresh for one call at most.
 pub trait SpentLog {
     /// Spends these packets, in their order, and says of each whether it was fresh. The answer
@@ -96,17 +99,18 @@ impl Store {
         files::remove_unfinished(dir).map_err(failed)?;
         let mut insecure = insecure_paths(dir);
         permissions::fix(&mut insecure).map_err(failed)?;
-        let recovered = recovery::recover(&directory, &insecure, now).map_err(failed)?;
+        let recovered = recovery::recover(&directory, &insecure, now);
+        let (mark, is_first_of_boot, recovery) = recovered.map_err(failed)?;
         let store = Self {
             directory,
-            mark: recovered.mark,
+            mark,
             run: None,
-            is_first_of_boot: recovered.is_first_of_boot,
+            is_first_of_boot,
             insecure,
             retention: RETENTION,
             _lock: lock,
         };
-        Ok((store, recovered.recovery))
+        Ok((store, recovery))
     }
 
     /// Begins a run with this state, which is the whole state: packets that could still pass the
@@ -159,12 +163,10 @@ impl Store {
         Ok(())
     }
 
-    /// Sets how long the history is kept, counted back from its newest row; 90 days without.
+    /// Sets how long the run that begins next keeps the history, counted back from its newest
+    /// row; 90 days without.
     pub fn set_history_retention(&mut self, retention: Duration) {
         self.retention = retention;
-        if let Some(run) = &self.run {
-            run.worker.set_retention(retention);
-        }
     }
 
     /// What is wrong with the log's files and the journal, if anything.
@@ -191,7 +193,8 @@ impl Store {
         };
         run.sync()?;
         self.mark.end().map_err(StoreError::Mark)?;
-        run.worker.finish();
+        // The next start reads what the journal lacks then.
+        let _ = run.worker.flush().recv_timeout(JOURNAL_WITHIN);
         Ok(())
     }
 

@@ -1,10 +1,12 @@
 //! Reads a segment, which may be one that is being written.
 
 use super::codec::{NoRecord, RECORD_LEN, decode, decode_header};
-use super::directory::{BadFile, StateDirectory};
+use super::directory::{BadFile, StateDirectory, damaged};
 use super::record::{LogRecord, SegmentHeader};
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+
+const LEN: u64 = RECORD_LEN as u64;
 
 /// How a segment ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub(super) enum SegmentEnd {
 #[derive(Debug)]
 pub(super) struct SegmentReader {
     file: BufReader<File>,
+    /// The bytes that were read last.
+    bytes: Vec<u8>,
     pub header: SegmentHeader,
     /// The index of the next record.
     pub index: u32,
@@ -30,16 +34,16 @@ impl SegmentReader {
     /// Opens a segment, and reads its header.
     pub fn open(directory: &StateDirectory, number: u32) -> Result<Self, BadFile> {
         let mut file = BufReader::with_capacity(1 << 16, directory.open(number)?);
-        let mut bytes = [0; RECORD_LEN];
-        let len = fill(&mut file, &mut bytes)?;
-        let damaged = |what: &str| BadFile::Damaged(what.into());
-        let header = decode_header(&bytes[..len]);
-        let header = header.map_err(|_| damaged("its header is damaged"))?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(LEN).read_to_end(&mut bytes)?;
+        let header = decode_header(&bytes);
+        let header = header.map_err(|_| damaged(number, "its header is damaged"))?;
         if header.number != number {
-            return Err(damaged("it is another file of the log"));
+            return Err(damaged(number, "it is another file of the log"));
         }
         Ok(Self {
             file,
+            bytes,
             header,
             index: 1,
         })
@@ -48,16 +52,16 @@ impl SegmentReader {
     /// Reads the next record. Where there is none, the next call does not try again:
     /// [`SegmentReader::seek`].
     pub fn next(&mut self) -> io::Result<Result<LogRecord, NoRecord>> {
-        let mut bytes = [0; RECORD_LEN];
-        let len = fill(&mut self.file, &mut bytes)?;
-        let record = decode(&bytes[..len], self.header.position(self.index));
+        self.bytes.clear();
+        self.file.by_ref().take(LEN).read_to_end(&mut self.bytes)?;
+        let record = decode(&self.bytes, self.header.position(self.index));
         self.index += u32::from(record.is_ok());
         Ok(record)
     }
 
     /// Goes to the record of this index, and forgets what was read ahead.
     pub fn seek(&mut self, index: u32) -> io::Result<()> {
-        let offset = u64::from(index) * RECORD_LEN as u64;
+        let offset = u64::from(index) * LEN;
         self.file.seek(SeekFrom::Start(offset))?;
         self.index = index;
         Ok(())
@@ -86,30 +90,19 @@ impl SegmentReader {
                 Err(NoRecord::Damaged) => return Err(self.damaged("is damaged")),
             }
         };
-        let mut bytes = [0; 4096];
-        while let len @ 1.. = fill(&mut self.file, &mut bytes)? {
-            if bytes[..len].iter().any(|byte| *byte != 0) {
+        loop {
+            let rest = self.file.fill_buf()?;
+            if rest.iter().any(|byte| *byte != 0) {
                 return Err(self.damaged("is no end"));
             }
+            match rest.len() {
+                0 => return Ok(end),
+                len => self.file.consume(len),
+            }
         }
-        Ok(end)
     }
 
     fn damaged(&self, how: &str) -> BadFile {
-        BadFile::Damaged(format!("record {} {how}", self.index))
+        damaged(self.header.number, &format!("record {} {how}", self.index))
     }
-}
-
-/// Fills the buffer, or as much of it as the file has bytes. Returns how many.
-fn fill(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    while len < bytes.len() {
-        match reader.read(&mut bytes[len..]) {
-            Ok(0) => break,
-            Ok(some) => len += some,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(len)
 }

@@ -43,6 +43,23 @@ pub(super) struct MarkNote {
     pub is_clean: bool,
 }
 
+impl SegmentHeader {
+    /// The header of the first segment of a run.
+    pub fn of_run(run: RunId, before: RunId, number: u32, boot: BootId, now: Now) -> Self {
+        Self {
+            run,
+            before,
+            number,
+            state: 0,
+            from: 0,
+            first: number,
+            boot,
+            is_first_of_boot: false,
+            now,
+        }
+    }
+}
+
 /// One record. A timestamp at the end is the wall clock at the time of writing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LogRecord {
@@ -86,7 +103,7 @@ impl LogRecord {
     }
 }
 
-/// The records of a state, of which there are [`len_of`].
+/// The records of a state, as many as the lower bound of their `size_hint` says.
 pub(super) fn records_of(state: &State, now: Now) -> impl Iterator<Item = LogRecord> {
     let floors = state.floors.iter().map(|&(g, at)| LogRecord::Floor(g, at));
     let default = state.default_floor.map(LogRecord::DefaultFloor);
@@ -103,11 +120,4 @@ pub(super) fn records_of(state: &State, now: Now) -> impl Iterator<Item = LogRec
         .chain(grants)
         .chain(ends)
         .chain(seen)
-}
-
-/// The number of records of a state.
-pub(super) fn len_of(state: &State) -> usize {
-    let floors = state.floors.len() + usize::from(state.default_floor.is_some());
-    let of_keys = state.closes.len() + state.grants.len() + state.retirements.len();
-    floors + of_keys + state.seen.len()
 }

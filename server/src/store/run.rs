@@ -6,7 +6,7 @@ use super::directory::{BadFile, StateDirectory};
 use super::errors::StoreError;
 use super::mark::HighWaterMark;
 use super::packets::SpentPackets;
-use super::record::{LogRecord, SegmentHeader, len_of};
+use super::record::{LogRecord, SegmentHeader, records_of};
 use super::segment::{PartlyWritten, Segment};
 use super::worker::{NextSegment, Worker, WorkerSettings};
 use crate::engine::{Event, Now, Spend, State};
@@ -56,16 +56,10 @@ impl Run {
         (mark, until): (&mut HighWaterMark, Timestamp),
     ) -> Result<Self, StoreError> {
         let (directory, now) = (settings.directory.clone(), settings.now);
+        let (run, first, boot) = (settings.run, settings.first, BootId::current());
         let header = SegmentHeader {
-            run: settings.run,
-            before: mark.run(),
-            number: settings.first,
-            state: 0,
-            from: 0,
-            first: settings.first,
-            boot: BootId::current(),
             is_first_of_boot,
-            now,
+            ..SegmentHeader::of_run(run, mark.run(), first, boot, now)
         };
         let segment = Segment::create(&directory, header, state, MIN_SEGMENT);
         let segment = segment.map_err(StoreError::Log)?;
@@ -209,7 +203,7 @@ impl Run {
         let grown = if was_soon { self.size * GROWTH } else { 0 };
         let grown = grown.clamp(MIN_SEGMENT, MAX_SEGMENT);
         // States are to be the smaller part of what is written.
-        let records = (len_of(&state) * RECORD_LEN) as u64;
+        let records = (records_of(&state, now).size_hint().0 * RECORD_LEN) as u64;
         self.size = grown.max(2 * records).min(LARGEST);
         let position = self.segment.position();
         self.header = SegmentHeader {

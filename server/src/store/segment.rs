@@ -3,7 +3,7 @@
 
 use super::codec::{Position, RECORD_LEN, encode};
 use super::directory::StateDirectory;
-use super::record::{LogRecord, SegmentHeader, len_of, records_of};
+use super::record::{LogRecord, SegmentHeader, records_of};
 use crate::engine::State;
 use nix::fcntl::{FallocateFlags, fallocate};
 use std::fs::File;
@@ -43,7 +43,8 @@ impl Segment {
         size: u64,
     ) -> io::Result<Self> {
         let too_large = |_| io::Error::other("the state has too many records");
-        let len = u32::try_from(len_of(state)).map_err(too_large)?;
+        let records = records_of(state, header.now);
+        let len = u32::try_from(records.size_hint().0).map_err(too_large)?;
         let header = SegmentHeader {
             state: len,
             ..header
@@ -51,8 +52,7 @@ impl Segment {
         let new = directory.unnamed()?;
         let size = preallocate(new.as_file(), (u64::from(len) + 1) * RECORD, size)?;
         let mut writer = BufWriter::with_capacity(1 << 18, new.as_file());
-        let records = std::iter::once(LogRecord::Header(header));
-        let records = records.chain(records_of(state, header.now));
+        let records = std::iter::once(LogRecord::Header(header)).chain(records);
         let mut buffer = Vec::new();
         for (record, index) in records.zip(0..) {
             buffer.clear();

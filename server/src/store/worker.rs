@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 
 /// After a failure the thread tries again in this time.
 const RETRY: Duration = Duration::from_secs(5);
-/// A clean stop waits at most this long for the journal: the next start reads the rest.
-const LAST: Duration = Duration::from_secs(5);
 /// The journal is pruned this often,
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// and whenever so many records were read.
@@ -30,11 +28,9 @@ pub struct StoreStatus {
     pub files: Option<String>,
     /// Why the journal cannot be written.
     pub journal: Option<String>,
-    /// What was wrong with a journal that was moved aside in this run, and its new name.
-    pub replaced: Option<String>,
-    /// How often the journal missed records, since segments were removed before it had read
-    /// them: the log keeps 16 for it.
-    pub gaps: u64,
+    /// What the journal has lost in this run: one that was damaged, or records that were removed
+    /// before it had read them.
+    pub lost: Option<String>,
 }
 
 /// The receiver of one answer: when everything that was noted is in the journal, or why it
@@ -50,45 +46,34 @@ pub(super) struct NextSegment {
     pub size: u64,
 }
 
-/// What the thread is asked for.
+/// What the thread is asked for, and what it says.
 #[derive(Debug)]
-struct Wanted {
+struct Exchange {
     next: Option<Box<NextSegment>>,
     /// Something was appended to the log, at this time.
     is_appended: bool,
     now: Now,
-    retention: Duration,
     flushes: Vec<Flush>,
-    stop: Option<Stop>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    /// When the journal has everything.
-    Finished,
-    /// After the current commit: the next start reads the rest.
-    AtOnce,
+    /// The thread is to end after the current commit: the next start reads the rest.
+    is_stopped: bool,
+    /// What the thread says.
+    status: StoreStatus,
 }
 
 /// What the thread shares with its owner.
 #[derive(Debug)]
 struct Shared {
-    wanted: Mutex<Wanted>,
+    exchange: Mutex<Exchange>,
     changed: Condvar,
-    status: Mutex<StoreStatus>,
 }
 
 impl Shared {
-    fn wanted(&self) -> MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Exchange> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn status(&self) -> MutexGuard<'_, StoreStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ask(&self, change: impl FnOnce(&mut Wanted)) {
-        change(&mut self.wanted());
+    fn ask(&self, change: impl FnOnce(&mut Exchange)) {
+        change(&mut self.lock());
         self.changed.notify_one();
     }
 }
@@ -119,16 +104,15 @@ impl Worker {
     /// records as they are appended.
     pub fn start(settings: WorkerSettings) -> Self {
         let shared = Arc::new(Shared {
-            wanted: Mutex::new(Wanted {
+            exchange: Mutex::new(Exchange {
                 next: None,
                 is_appended: false,
                 now: settings.now,
-                retention: settings.retention,
                 flushes: Vec::new(),
-                stop: None,
+                is_stopped: false,
+                status: StoreStatus::default(),
             }),
             changed: Condvar::new(),
-            status: Mutex::default(),
         });
         let (ready, made) = sync_channel(1);
         let mut work = Work {
@@ -139,6 +123,7 @@ impl Worker {
             is_tidy: false,
             retry_files: None,
             projector: None,
+            is_new: false,
             retry_journal: None,
             prune_at: settings.now.mono,
             added: 0,
@@ -171,11 +156,6 @@ impl Worker {
         });
     }
 
-    /// Sets how long rows of the journal are kept.
-    pub fn set_retention(&self, retention: Duration) {
-        self.shared.wanted().retention = retention;
-    }
-
     /// See [`super::Store::flush_journal`].
     pub fn flush(&self) -> Receiver<Result<(), String>> {
         let (answer, answered) = sync_channel(1);
@@ -185,25 +165,16 @@ impl Worker {
 
     /// What is wrong, if anything.
     pub fn status(&self) -> StoreStatus {
-        self.shared.status().clone()
-    }
-
-    /// Ends the thread when everything that was appended is in the journal: within 5 seconds.
-    pub fn finish(mut self) {
-        self.stop(Stop::Finished);
-    }
-
-    fn stop(&mut self, how: Stop) {
-        self.shared.ask(|wanted| wanted.stop = Some(how));
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.shared.lock().status.clone()
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.stop(Stop::AtOnce);
+        self.shared.ask(|wanted| wanted.is_stopped = true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -220,6 +191,8 @@ struct Work {
     retry_files: Option<Instant>,
     /// None before the database was opened, and after a failure.
     projector: Option<Projector>,
+    /// The database was moved aside, and no other one was opened yet.
+    is_new: bool,
     retry_journal: Option<Instant>,
     /// When the journal is to be pruned, since boot.
     prune_at: Duration,
@@ -231,41 +204,32 @@ struct Work {
 
 impl Work {
     fn run(&mut self) {
-        let mut last = None;
-        loop {
-            let stop = self.take();
-            let mut is_late =
-                || Instant::now() > *last.get_or_insert_with(|| Instant::now() + LAST);
-            if stop == Some(Stop::AtOnce) || stop.is_some_and(|_| is_late()) {
-                return;
-            }
+        while !self.take() {
             self.maintain();
             // Between two portions it is looked what else is asked for.
-            if !self.write_journal(stop.is_some()) {
-                if stop.is_some() {
-                    return;
-                }
+            if !self.write_journal() {
                 self.wait();
             }
         }
     }
 
-    fn take(&mut self) -> Option<Stop> {
-        let mut wanted = self.shared.wanted();
+    /// Takes what is asked for. Returns whether that is to end.
+    fn take(&mut self) -> bool {
+        let mut wanted = self.shared.lock();
         self.next = wanted.next.take().or(self.next.take());
         self.flushes.append(&mut wanted.flushes);
         wanted.is_appended = false;
         self.now = wanted.now;
-        wanted.stop
+        wanted.is_stopped
     }
 
     /// Waits until the thread is asked for something; after a failure for [`RETRY`] at most.
     fn wait(&self) {
-        let is_asked = |wanted: &Wanted| {
+        let is_asked = |wanted: &Exchange| {
             let is_new = wanted.is_appended || wanted.next.is_some();
-            is_new || wanted.stop.is_some() || !wanted.flushes.is_empty()
+            is_new || wanted.is_stopped || !wanted.flushes.is_empty()
         };
-        let (wanted, changed) = (self.shared.wanted(), &self.shared.changed);
+        let (wanted, changed) = (self.shared.lock(), &self.shared.changed);
         if self.retry_files.or(self.retry_journal).is_some() {
             drop(changed.wait_timeout_while(wanted, RETRY, |wanted| !is_asked(wanted)));
         } else {
@@ -283,7 +247,7 @@ impl Work {
         let done = [self.make(), self.clean_up()];
         let done: io::Result<()> = done.into_iter().collect();
         self.retry_files = done.as_ref().err().map(|_| Instant::now() + RETRY);
-        self.shared.status().files = done.err().map(|error| error.to_string());
+        self.shared.lock().status.files = done.err().map(|error| error.to_string());
     }
 
     fn make(&mut self) -> io::Result<()> {
@@ -314,12 +278,12 @@ impl Work {
     }
 
     /// Writes a portion of the journal. Returns whether there is more.
-    fn write_journal(&mut self, is_last: bool) -> bool {
+    fn write_journal(&mut self) -> bool {
         let is_due = self.retry_journal.is_none_or(|at| Instant::now() >= at);
         if !is_due && self.flushes.is_empty() {
             return false;
         }
-        let error = match self.try_write_journal(is_last) {
+        let error = match self.try_write_journal() {
             Ok(true) => return true,
             Ok(false) => None,
             Err(error) if self.is_replaced(&error) => return true,
@@ -327,7 +291,7 @@ impl Work {
         };
         // Records that are appended meanwhile wait: else a full disk would be tried for each.
         self.retry_journal = error.as_ref().map(|_| Instant::now() + RETRY);
-        self.shared.status().journal.clone_from(&error);
+        self.shared.lock().status.journal.clone_from(&error);
         for answer in self.flushes.drain(..) {
             // The receiver may be gone.
             let _ = answer.send(error.clone().map_or(Ok(()), Err));
@@ -335,32 +299,30 @@ impl Work {
         false
     }
 
-    fn try_write_journal(&mut self, is_last: bool) -> Result<bool, JournalError> {
+    fn try_write_journal(&mut self) -> Result<bool, JournalError> {
         let projector = if let Some(projector) = &mut self.projector {
             projector
         } else {
             let (directory, run) = (&self.settings.directory, self.settings.run);
-            let untrusted = self.settings.untrusted.as_deref();
-            let (projector, replaced) = Projector::open(directory, run, untrusted)?;
-            self.settings.untrusted = None;
-            if replaced.is_some() {
-                self.shared.status().replaced = replaced;
-            }
-            self.projector.insert(projector)
+            let opened = Projector::open(directory, run, self.settings.untrusted.as_deref())?;
+            (self.settings.untrusted, self.is_new) = (None, false);
+            self.projector.insert(opened)
         };
         let segment = projector.segment();
-        if let Some(read) = projector.read_on(self.now)? {
-            self.added += read.records;
-            self.shared.status().gaps += u64::from(read.is_gap);
+        let read = projector.read_on(self.now)?;
+        if std::mem::take(&mut projector.is_gap) {
+            let what = "segments of the log were removed before the journal had read them";
+            self.shared.lock().status.lost = Some(what.into());
+        }
+        if let Some(records) = read {
+            self.added += records;
             self.is_tidy &= projector.segment() == segment;
             return Ok(true);
         }
-        let is_due = self.now.mono >= self.prune_at || self.added >= PRUNE_AFTER;
-        if !is_due || is_last {
+        if self.now.mono < self.prune_at && self.added < PRUNE_AFTER {
             return Ok(false);
         }
-        let keep = self.shared.wanted().retention;
-        if projector.prune(keep, self.now.wall)? {
+        if projector.prune(self.settings.retention, self.now.wall)? {
             return Ok(true);
         }
         self.prune_at = self.now.mono.saturating_add(PRUNE_EVERY);
@@ -372,11 +334,15 @@ impl Work {
     /// aside, and true is returned: the next one is made from the log.
     fn is_replaced(&mut self, error: &JournalError) -> bool {
         let was_open = self.projector.take().is_some();
-        let replaced = error.replace(&self.settings.directory).filter(|_| was_open);
-        let is_replaced = replaced.is_some();
-        if is_replaced {
-            self.shared.status().replaced = replaced;
+        if self.is_new && !was_open {
+            return false;
         }
-        is_replaced
+        let replaced = error.replace(&self.settings.directory);
+        self.is_new = replaced.is_some();
+        if self.is_new {
+            self.settings.untrusted = None;
+            self.shared.lock().status.lost = replaced;
+        }
+        self.is_new
     }
 }

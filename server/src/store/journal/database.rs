@@ -1,17 +1,14 @@
 //! The journal's database file: made, opened, found damaged, moved aside.
 
-use super::super::directory::{DATABASE, DATABASE_PARTS, FILE_MODE, StateDirectory, remove};
-use crate::files::{self, Existing};
+use super::super::directory::{DATABASE, DATABASE_PARTS, StateDirectory};
 use rusqlite::{
     Connection, Error, ErrorCode, OpenFlags, Params, Result, Transaction, TransactionBehavior,
 };
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// What it is called while it is made.
-const NEW: &str = ".new-journal.db";
 /// "oknj", so that no other program's database is taken for a journal.
 const APPLICATION: i32 = 0x6f6b_6e6a;
 const VERSION: i32 = 1;
@@ -70,43 +67,30 @@ pub(crate) fn create(directory: &StateDirectory) -> Result<(), JournalError> {
     if path.symlink_metadata().is_ok() {
         return Ok(());
     }
-    let fresh = directory.file(NEW);
-    for part in DATABASE_PARTS {
-        remove(&directory.file(&format!("{NEW}{part}")))?;
-    }
-    files::write(&fresh, "", directory.owner, FILE_MODE, Existing::Keep)?;
-    let database = open_in_place(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    database.execute_batch("BEGIN")?;
+    let new = directory.unnamed()?;
+    let database = open_in_place(new.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     database.execute_batch(SCHEMA)?;
     database.pragma_update(None, "application_id", APPLICATION)?;
     database.pragma_update(None, "user_version", VERSION)?;
-    database.execute_batch("COMMIT")?;
     // Now, since later a reader could keep the file from being changed to it.
     database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
-    File::open(&fresh)?.sync_all()?;
-    fs::rename(&fresh, path)?;
-    Ok(directory.sync()?)
+    directory.name(new, DATABASE)?;
+    Ok(())
 }
 
-/// Opens the database for writing. A missing one is created. One that is damaged, or untrusted
-/// for this reason, is moved aside and created again: the text says so.
-pub(super) fn open_or_make(
+/// Opens the database for writing; a missing one is created. One that is there and untrusted for
+/// this reason is an error like one that is damaged.
+pub(super) fn open(
     directory: &StateDirectory,
     untrusted: Option<&str>,
-) -> Result<(Connection, Option<String>), JournalError> {
-    let opened = match untrusted {
-        Some(why) if directory.file(DATABASE).exists() => Err(not_ours(why).into()),
-        _ => create(directory).and_then(|()| Ok(open_to_write(directory)?)),
-    };
-    let Err(error) = opened else {
-        return opened.map(|database| (database, None));
-    };
-    let Some(replaced) = error.replace(directory) else {
-        return Err(error);
-    };
+) -> Result<Connection, JournalError> {
+    let is_there = directory.file(DATABASE).symlink_metadata().is_ok();
+    if let Some(why) = untrusted.filter(|_| is_there) {
+        return Err(not_ours(why).into());
+    }
     create(directory)?;
-    Ok((open_to_write(directory)?, Some(replaced)))
+    Ok(open_to_write(directory)?)
 }
 
 fn open_to_write(directory: &StateDirectory) -> Result<Connection> {

@@ -3,8 +3,8 @@
 use super::super::directory::{BadFile, StateDirectory};
 use super::super::reader::SegmentReader;
 use super::super::record::{LogRecord, RunId};
-use super::database::{JournalError, open_or_make, within};
-use super::pruning::prune;
+use super::database::{self, JournalError, within};
+use super::pruning::{PORTION, prune};
 use super::rows::{JournalPosition, apply, end_boot, position, reconcile, set_position};
 use crate::engine::Now;
 use oneknock_shared::knock::Timestamp;
@@ -23,26 +23,19 @@ pub(crate) struct Projector {
     at: JournalPosition,
     /// The segment of the position; none where it is not there.
     reader: Option<SegmentReader>,
-}
-
-/// What a portion of the log was.
-#[derive(Debug)]
-pub(crate) struct PortionRead {
-    pub records: usize,
-    /// Whether segments were removed before they were read.
+    /// Segments were removed before they were read.
     pub is_gap: bool,
 }
 
 impl Projector {
-    /// Opens the database, for the log that this run writes. Says what was wrong with one that
-    /// had to be moved aside, or that is untrusted for this reason. The log is read from the
-    /// database's position on, where the log still has that; else from its first record on.
+    /// Opens the database, unless it is untrusted, for the log that this run writes. The log is read from the database's position on, where the
+    /// log still has that; else from its first record on.
     pub fn open(
         directory: &StateDirectory,
         run: RunId,
         untrusted: Option<&str>,
-    ) -> Result<(Self, Option<String>), JournalError> {
-        let (database, replaced) = open_or_make(directory, untrusted)?;
+    ) -> Result<Self, JournalError> {
+        let database = database::open(directory, untrusted)?;
         let mut at = position(&database)?.unwrap_or_default();
         let mut reader = match SegmentReader::open(directory, at.segment) {
             Err(BadFile::Io(error)) => return Err(error.into()),
@@ -55,14 +48,14 @@ impl Projector {
             Some(_) => (at.segment, at.is_complete, reader) = (0, false, None),
             None => {}
         }
-        let projector = Self {
+        Ok(Self {
             directory: directory.clone(),
             database,
             run,
             at,
             reader,
-        };
-        Ok((projector, replaced))
+            is_gap: false,
+        })
     }
 
     /// The segment that is read.
@@ -70,10 +63,12 @@ impl Projector {
         self.at.segment
     }
 
-    /// Projects a portion of the log; none where there is nothing more to read.
-    pub fn read_on(&mut self, now: Now) -> Result<Option<PortionRead>, JournalError> {
+    /// Projects a portion of the log. Returns the number of records; none where there is nothing
+    /// more to read.
+    pub fn read_on(&mut self, now: Now) -> Result<Option<usize>, JournalError> {
         let Some(reader) = &mut self.reader else {
-            return self.enter_next().map(Some);
+            self.enter_next()?;
+            return Ok(Some(0));
         };
         let (mut records, mut is_end) = (Vec::new(), self.at.run != self.run);
         while records.len() < BATCH {
@@ -89,7 +84,8 @@ impl Projector {
             break;
         }
         if records.is_empty() && is_end {
-            return self.enter_next().map(Some);
+            self.enter_next()?;
+            return Ok(Some(0));
         }
         let mut at = self.at.clone();
         at.record += u32::try_from(records.len()).unwrap_or(u32::MAX);
@@ -106,15 +102,12 @@ impl Projector {
             })?;
             self.at = at;
         }
-        Ok((!records.is_empty()).then_some(PortionRead {
-            records: records.len(),
-            is_gap: false,
-        }))
+        Ok((!records.is_empty()).then_some(records.len()))
     }
 
     /// Goes on in the next segment that is there. Where its run has just begun, or records
     /// before it were missed, the rows are made to agree with the state that it begins with.
-    fn enter_next(&mut self) -> Result<PortionRead, JournalError> {
+    fn enter_next(&mut self) -> Result<(), JournalError> {
         let (before, segments) = (self.at.segment, self.directory.segments()?);
         let next = segments.range(before.saturating_add(1)..).next();
         let number = next.or(segments.first()).copied().unwrap_or(1);
@@ -138,20 +131,22 @@ impl Projector {
             // It was just removed, or its content was lost.
             Err(BadFile::Damaged(_)) => {
                 (self.at.segment, self.at.run) = (number, RunId::default());
-                (self.at.is_complete, self.reader) = (false, None);
-                let (records, is_gap) = (0, true);
-                return Ok(PortionRead { records, is_gap });
+                self.reader = None;
+                self.note_gap();
+                return Ok(());
             }
         };
         let header = reader.header;
-        let is_gap = !is_next && before > 0;
+        if !is_next && before > 0 {
+            self.note_gap();
+        }
         let mut at = JournalPosition {
             run: header.run,
             segment: number,
             record: header.state,
             boot: header.boot,
             now: self.at.now.max(header.now.mono),
-            is_complete: self.at.is_complete && !is_gap,
+            is_complete: self.at.is_complete,
         };
         let is_boot = at.boot != self.at.boot;
         if is_boot {
@@ -167,7 +162,11 @@ impl Projector {
             set_position(change, &at)
         })?;
         (self.at, self.reader) = (at, Some(reader));
-        Ok(PortionRead { records: 0, is_gap })
+        Ok(())
+    }
+
+    fn note_gap(&mut self) {
+        (self.at.is_complete, self.is_gap) = (false, true);
     }
 
     /// Removes a portion of the rows that are too old or too many. Returns whether there may be
@@ -175,12 +174,12 @@ impl Projector {
     pub fn prune(&mut self, keep: Duration, wall: Timestamp) -> Result<bool, JournalError> {
         let mut at = self.at.clone();
         let pruned = within(&self.database, |change| {
-            let pruned = prune(change, keep, wall)?;
-            at.is_complete &= pruned.opened == 0;
+            let (history, opened) = prune(change, keep, wall)?;
+            at.is_complete &= opened == 0;
             set_position(change, &at)?;
-            Ok(pruned)
+            Ok(history.max(opened) >= usize::from(PORTION))
         })?;
         self.at = at;
-        Ok(pruned.is_portion())
+        Ok(pruned)
     }
 }

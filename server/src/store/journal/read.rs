@@ -9,7 +9,7 @@ use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::secret::GenerationId;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, Result, Row, params};
+use rusqlite::{Connection, OpenFlags, Params, Result, Row, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -75,18 +75,35 @@ pub fn history(
 ) -> Result<Vec<HistoryRow>> {
     let database = open_to_read(dir)?;
     let is_open = still_open(&database, now)?;
-    let mut rows = database.prepare(
-        "SELECT key, number, service, source, opened, ended, how, knocks, ends FROM history
-         WHERE (?1 IS NULL OR key = ?1) AND ended >= ?2 ORDER BY opened, ended, id",
-    )?;
-    let rows = rows.query_map(params![key.map(KeyName::as_str), ms(since)], |row| {
+    let sql = "SELECT key, number, service, source, opened, ended, how, knocks, ends FROM history
+         WHERE (?1 IS NULL OR key = ?1) AND ended >= ?2 ORDER BY opened, ended, id";
+    let of = params![key.map(KeyName::as_str), ms(since)];
+    read_all(&database, sql, of, |row| {
         let how = match how(row, 6)? {
             "open" => is_open(row.get(8)?),
             other => other,
         };
-        history_row(row, how)
-    })?;
-    rows.collect()
+        Ok(HistoryRow {
+            key: text(row, 0)?,
+            number: row.get(1)?,
+            service: text(row, 2)?,
+            source: text(row, 3)?,
+            opened: timestamp(row, 4)?,
+            ended: timestamp(row, 5)?,
+            how,
+            knocks: u64::try_from(row.get::<_, i64>(7)?).unwrap_or(0),
+        })
+    })
+}
+
+/// Reads every row of a query.
+fn read_all<T, C: FromIterator<T>>(
+    database: &Connection,
+    sql: &str,
+    of: impl Params,
+    read: impl FnMut(&Row<'_>) -> Result<T>,
+) -> Result<C> {
+    database.prepare(sql)?.query_map(of, read)?.collect()
 }
 
 /// What became of a grant that is open in its row, by when it ends since boot: nothing is written
@@ -101,19 +118,6 @@ fn still_open(database: &Connection, now: Now) -> Result<impl Fn(i64) -> &'stati
     })
 }
 
-fn history_row(row: &Row<'_>, how: &'static str) -> Result<HistoryRow> {
-    Ok(HistoryRow {
-        key: text(row, 0)?,
-        number: row.get(1)?,
-        service: text(row, 2)?,
-        source: text(row, 3)?,
-        opened: timestamp(row, 4)?,
-        ended: timestamp(row, 5)?,
-        how,
-        knocks: u64::try_from(row.get::<_, i64>(7)?).unwrap_or(0),
-    })
-}
-
 /// Reads how a grant ended: one of these words and nothing else, since it is printed.
 fn how(row: &Row<'_>, index: usize) -> Result<&'static str> {
     let words = ["open", "expired", "closed", "revoked", "reboot"];
@@ -125,36 +129,31 @@ fn how(row: &Row<'_>, index: usize) -> Result<&'static str> {
 /// Reads the last use of every generation that the journal knows. Fails where the journal is
 /// missing, or is no journal.
 pub fn uses(dir: &Path) -> Result<BTreeMap<GenerationId, GenerationUse>> {
-    let database = open_to_read(dir)?;
-    let mut rows = database.prepare("SELECT identity, used, used_from, retires FROM generation")?;
-    let rows = rows.query_map([], |row| {
+    let sql = "SELECT identity, used, used_from, retires FROM generation";
+    read_all(&open_to_read(dir)?, sql, [], |row| {
         let known = GenerationUse {
             last: optional(row, 1, timestamp)?,
             from: optional(row, 2, text)?,
             retires: optional(row, 3, timestamp)?,
         };
         Ok((GenerationId(row.get(0)?), known))
-    })?;
-    rows.collect()
+    })
 }
 
 /// Reads every target that grants have opened since boot, live or not: the connections that a
 /// key let in are to one of its targets. (No connection outlives a boot.) Of one key the latest
 /// 100,000 targets are known. Fails where the journal is missing, or is no journal.
 pub fn opened_targets(dir: &Path, filter: &ConnectionFilter<'_>) -> Result<BTreeSet<Target>> {
-    let database = open_to_read(dir)?;
-    let mut rows = database.prepare(
-        "SELECT DISTINCT service, source FROM opened
+    let sql = "SELECT DISTINCT service, source FROM opened
          WHERE (?1 IS NULL OR key = ?1) AND (?2 IS NULL OR number = ?2)
-         AND (?3 IS NULL OR source = ?3)",
-    )?;
+         AND (?3 IS NULL OR source = ?3)";
     let key = filter.key.map(KeyName::as_str);
     let source = filter.source.map(|source| source.to_string());
-    let rows = rows.query_map(params![key, filter.number, source], |row| {
+    let of = params![key, filter.number, source];
+    read_all(&open_to_read(dir)?, sql, of, |row| {
         let (service, source) = (text(row, 0)?, text(row, 1)?);
         Ok(Target { service, source })
-    })?;
-    rows.collect()
+    })
 }
 
 /// Reads every source that had a grant since boot; none where the journal does not know all of
@@ -165,9 +164,8 @@ pub fn granted_since_boot(dir: &Path) -> Result<Option<BTreeSet<Source>>> {
     if !position(&database)?.is_some_and(|at| at.is_complete && at.boot.is_current()) {
         return Ok(None);
     }
-    let mut rows = database.prepare("SELECT DISTINCT source FROM opened")?;
-    let rows = rows.query_map([], |row| text(row, 0))?;
-    rows.collect::<Result<_>>().map(Some)
+    let sql = "SELECT DISTINCT source FROM opened";
+    read_all(&database, sql, [], |row| text(row, 0)).map(Some)
 }
 
 /// Opens the journal for reading, and checks its schema.

@@ -42,7 +42,7 @@ fn begun() -> (tempfile::TempDir, StateDirectory, HighWaterMark) {
     let temporary = tempfile::tempdir().unwrap();
     let directory = StateDirectory::at(temporary.path()).unwrap();
     create(&directory, NOTE).unwrap();
-    let (mut mark, _) = HighWaterMark::open(&directory, true).unwrap();
+    let (mut mark, _) = HighWaterMark::open(&directory, None).unwrap();
     mark.begin(at(0), [4; 16]).unwrap();
     (temporary, directory, mark)
 }

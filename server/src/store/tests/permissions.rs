@@ -93,7 +93,7 @@ fn journal_writable_by_others_is_no_loss_of_state() {
     };
     store.begin(&state, NOWHERE, after(1)).unwrap();
     assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
-    let replaced = store.status().replaced.unwrap();
+    let replaced = store.status().lost.unwrap();
     assert!(
         replaced.contains("others may write it (mode 0622)"),
         "{replaced}"
