@@ -44,6 +44,7 @@ use directory::{DATABASE, DIRECTORY_MODE, StateDirectory};
 use mark::HighWaterMark;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::GenerationId;
+use record::SegmentHeader;
 use run::Run;
 use std::fs::File;
 use std::path::Path;
@@ -119,18 +120,19 @@ impl Store {
     /// was. Fails where the disk refuses; the state is then as it was before.
     pub fn begin(&mut self, state: &State, mark: Timestamp, now: Now) -> Result<(), StoreError> {
         self.run = None;
-        let (run, first) = run::new_run(&self.directory).map_err(StoreError::Log)?;
+        let header = run::first_header(&self.directory, self.mark.run(), now);
+        let header = SegmentHeader {
+            is_first_of_boot: self.is_first_of_boot,
+            ..header.map_err(StoreError::Log)?
+        };
         let is_journal = |name: &str| name.starts_with(DATABASE);
         let settings = WorkerSettings {
             directory: self.directory.clone(),
-            run,
-            first,
+            header,
             untrusted: permissions::untrusted(&self.insecure, &self.directory, is_journal),
             retention: self.retention,
-            now,
         };
-        let mark = (&mut self.mark, mark);
-        self.run = Some(Run::begin(settings, state, self.is_first_of_boot, mark)?);
+        self.run = Some(Run::begin(settings, state, &mut self.mark, mark)?);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use super::directory::{BadFile, StateDirectory};
 use super::errors::StoreError;
 use super::mark::HighWaterMark;
 use super::packets::SpentPackets;
-use super::record::{LogRecord, SegmentHeader, records_of};
+use super::record::{LogRecord, RunId, SegmentHeader, records_of};
 use super::segment::{PartlyWritten, Segment};
 use super::worker::{NextSegment, Worker, WorkerSettings};
 use crate::engine::{Event, Now, Spend, State};
@@ -52,18 +52,13 @@ impl Run {
     pub fn begin(
         settings: WorkerSettings,
         state: &State,
-        is_first_of_boot: bool,
-        (mark, until): (&mut HighWaterMark, Timestamp),
+        mark: &mut HighWaterMark,
+        until: Timestamp,
     ) -> Result<Self, StoreError> {
-        let (directory, now) = (settings.directory.clone(), settings.now);
-        let (run, first, boot) = (settings.run, settings.first, BootId::current());
-        let header = SegmentHeader {
-            is_first_of_boot,
-            ..SegmentHeader::of_run(run, mark.run(), first, boot, now)
-        };
+        let (directory, header) = (settings.directory.clone(), settings.header);
         let segment = Segment::create(&directory, header, state, MIN_SEGMENT);
         let segment = segment.map_err(StoreError::Log)?;
-        let begun = mark.begin(until, settings.run);
+        let begun = mark.begin(until, header.run);
         begun.map_err(StoreError::Mark)?;
         let mut packets = SpentPackets::new(header.number);
         for &(generation, at, id) in &state.seen {
@@ -226,24 +221,28 @@ impl Run {
     pub fn sync(&mut self) -> Result<(), StoreError> {
         let written = self.append(std::iter::empty());
         written.map_err(|part| StoreError::Log(part.error))?;
-        for number in self.packets.first()..=self.segment.number() {
-            let synced = match self.directory.open(number) {
-                Ok(file) => file.sync_data(),
-                Err(BadFile::Io(error)) => Err(error),
-                Err(BadFile::Damaged(why)) => Err(io::Error::other(why)),
-            };
-            synced.map_err(StoreError::Log)?;
+        for number in self.segment.first()..=self.segment.number() {
+            match self.directory.open(number) {
+                Ok(file) => file.sync_data().map_err(StoreError::Log)?,
+                Err(BadFile::Io(error)) => return Err(StoreError::Log(error)),
+                // The next segment is made, and does not need it; or the next start says so.
+                Err(BadFile::Damaged(_)) => {}
+            }
         }
         self.directory.sync().map_err(StoreError::Log)
     }
 }
 
-/// A random id for a run, and the number of its first segment.
-pub(super) fn new_run(directory: &StateDirectory) -> io::Result<([u8; 16], u32)> {
-    let number = directory
-        .segments()?
-        .last()
-        .map_or(Some(1), |last| last.checked_add(1));
+/// The header of the first segment of a run, which follows every segment that is there.
+pub(super) fn first_header(
+    directory: &StateDirectory,
+    before: RunId,
+    now: Now,
+) -> io::Result<SegmentHeader> {
+    let run = random().map_err(io::Error::other)?;
+    let last = directory.segments()?.last().copied().unwrap_or(0);
+    let number = last.checked_add(1);
     let number = number.ok_or_else(|| io::Error::other("the log has no number left"))?;
-    Ok((random().map_err(io::Error::other)?, number))
+    let boot = BootId::current();
+    Ok(SegmentHeader::of_run(run, before, number, boot, now))
 }

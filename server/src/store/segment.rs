@@ -74,6 +74,11 @@ impl Segment {
         self.header.number
     }
 
+    /// The first segment that this one needs.
+    pub fn first(&self) -> u32 {
+        self.header.first
+    }
+
     /// The position of the next record.
     pub fn position(&self) -> Position {
         self.header.position(self.next)

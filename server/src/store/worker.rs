@@ -3,7 +3,7 @@
 
 use super::directory::{StateDirectory, remove};
 use super::journal::{JournalError, Projector};
-use super::record::{RunId, SegmentHeader};
+use super::record::SegmentHeader;
 use super::segment::Segment;
 use crate::engine::{Now, State};
 use std::io;
@@ -50,6 +50,8 @@ pub(super) struct NextSegment {
 #[derive(Debug)]
 struct Exchange {
     next: Option<Box<NextSegment>>,
+    /// What has become of it.
+    made: Option<Segment>,
     /// Something was appended to the log, at this time.
     is_appended: bool,
     now: Now,
@@ -82,20 +84,17 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct WorkerSettings {
     pub directory: StateDirectory,
-    pub run: RunId,
-    /// The first segment of the run. Those before it are superfluous.
-    pub first: u32,
+    /// Of the first segment of the run. The segments before it are superfluous.
+    pub header: SegmentHeader,
     /// Why a journal that is there is not trusted.
     pub untrusted: Option<String>,
     pub retention: Duration,
-    pub now: Now,
 }
 
 /// The thread. Dropping it ends the thread after what it is doing.
 #[derive(Debug)]
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    made: Receiver<Segment>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -106,34 +105,32 @@ impl Worker {
         let shared = Arc::new(Shared {
             exchange: Mutex::new(Exchange {
                 next: None,
+                made: None,
                 is_appended: false,
-                now: settings.now,
+                now: settings.header.now,
                 flushes: Vec::new(),
                 is_stopped: false,
                 status: StoreStatus::default(),
             }),
             changed: Condvar::new(),
         });
-        let (ready, made) = sync_channel(1);
         let mut work = Work {
             shared: Arc::clone(&shared),
-            ready,
             next: None,
-            first: settings.first,
+            first: settings.header.first,
             is_tidy: false,
             retry_files: None,
             projector: None,
             is_new: false,
             retry_journal: None,
-            prune_at: settings.now.mono,
+            prune_at: settings.header.now.mono,
             added: 0,
-            now: settings.now,
+            now: settings.header.now,
             flushes: Vec::new(),
             settings,
         };
         Self {
             shared,
-            made,
             thread: Some(std::thread::spawn(move || work.run())),
         }
     }
@@ -145,7 +142,7 @@ impl Worker {
 
     /// The segment that was asked for, once it is made.
     pub fn made(&self) -> Option<Segment> {
-        self.made.try_recv().ok()
+        self.shared.lock().made.take()
     }
 
     /// Has the thread read what was appended to the log; never waits for it.
@@ -182,7 +179,6 @@ impl Drop for Worker {
 struct Work {
     settings: WorkerSettings,
     shared: Arc<Shared>,
-    ready: SyncSender<Segment>,
     next: Option<Box<NextSegment>>,
     /// The first segment that the log needs.
     first: u32,
@@ -258,8 +254,7 @@ impl Work {
         let made = Segment::create(directory, next.header, &next.state, next.size)?;
         self.first = next.header.first;
         (self.next, self.is_tidy) = (None, false);
-        // The channel has room for one. It is closed where the run has ended.
-        let _ = self.ready.try_send(made);
+        self.shared.lock().made = Some(made);
         Ok(())
     }
 
@@ -303,7 +298,7 @@ impl Work {
         let projector = if let Some(projector) = &mut self.projector {
             projector
         } else {
-            let (directory, run) = (&self.settings.directory, self.settings.run);
+            let (directory, run) = (&self.settings.directory, self.settings.header.run);
             let opened = Projector::open(directory, run, self.settings.untrusted.as_deref())?;
             (self.settings.untrusted, self.is_new) = (None, false);
             self.projector.insert(opened)

@@ -28,8 +28,9 @@ pub(crate) struct Projector {
 }
 
 impl Projector {
-    /// Opens the database, unless it is untrusted, for the log that this run writes. The log is read from the database's position on, where the
-    /// log still has that; else from its first record on.
+    /// Opens the database, unless it is untrusted, for the log that this run writes. The log is
+    /// read from the database's position on, where the log still has that; else from its first
+    /// record on.
     pub fn open(
         directory: &StateDirectory,
         run: RunId,

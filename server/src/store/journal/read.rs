@@ -8,7 +8,6 @@ use crate::engine::{Now, Source, Target};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::secret::GenerationId;
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Params, Result, Row, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -88,8 +87,8 @@ pub fn history(
             number: row.get(1)?,
             service: text(row, 2)?,
             source: text(row, 3)?,
-            opened: timestamp(row, 4)?,
-            ended: timestamp(row, 5)?,
+            opened: timestamp(row.get(4)?)?,
+            ended: timestamp(row.get(5)?)?,
             how,
             knocks: u64::try_from(row.get::<_, i64>(7)?).unwrap_or(0),
         })
@@ -132,9 +131,9 @@ pub fn uses(dir: &Path) -> Result<BTreeMap<GenerationId, GenerationUse>> {
     let sql = "SELECT identity, used, used_from, retires FROM generation";
     read_all(&open_to_read(dir)?, sql, [], |row| {
         let known = GenerationUse {
-            last: optional(row, 1, timestamp)?,
-            from: optional(row, 2, text)?,
-            retires: optional(row, 3, timestamp)?,
+            last: row.get::<_, Option<_>>(1)?.map(timestamp).transpose()?,
+            from: row.get_ref(2)?.as_str_or_null()?.map(parsed).transpose()?,
+            retires: row.get::<_, Option<_>>(3)?.map(timestamp).transpose()?,
         };
         Ok((GenerationId(row.get(0)?), known))
     })
@@ -184,26 +183,17 @@ pub(super) fn limit(database: &mut Connection, time: Duration) -> Result<()> {
     database.progress_handler(STEPS, Some(move || start.elapsed() > time))
 }
 
-fn timestamp(row: &Row<'_>, index: usize) -> Result<Timestamp> {
-    let at = u64::try_from(row.get::<_, i64>(index)?);
+fn timestamp(ms: i64) -> Result<Timestamp> {
+    let at = u64::try_from(ms);
     at.map(Timestamp)
         .map_err(|_| not_ours("a time is before 1970"))
 }
 
 fn text<T: FromStr>(row: &Row<'_>, index: usize) -> Result<T> {
-    let text = row.get_ref(index)?.as_str()?;
-    text.parse()
-        .map_err(|_| not_ours("a name or an address is none"))
+    parsed(row.get_ref(index)?.as_str()?)
 }
 
-/// Reads a column; none where it is NULL.
-fn optional<T>(
-    row: &Row<'_>,
-    index: usize,
-    read: impl FnOnce(&Row<'_>, usize) -> Result<T>,
-) -> Result<Option<T>> {
-    match row.get_ref(index)? {
-        ValueRef::Null => Ok(None),
-        _ => read(row, index).map(Some),
-    }
+fn parsed<T: FromStr>(text: &str) -> Result<T> {
+    text.parse()
+        .map_err(|_| not_ours("a name or an address is none"))
 }
