@@ -44,7 +44,6 @@ use directory::{DATABASE, DIRECTORY_MODE, StateDirectory};
 use mark::HighWaterMark;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::GenerationId;
-use record::SegmentHeader;
 use run::Run;
 use std::fs::File;
 use std::path::Path;
@@ -120,11 +119,9 @@ impl Store {
     /// was. Fails where the disk refuses; the state is then as it was before.
     pub fn begin(&mut self, state: &State, mark: Timestamp, now: Now) -> Result<(), StoreError> {
         self.run = None;
-        let header = run::first_header(&self.directory, self.mark.run(), now);
-        let header = SegmentHeader {
-            is_first_of_boot: self.is_first_of_boot,
-            ..header.map_err(StoreError::Log)?
-        };
+        let is_first = self.is_first_of_boot;
+        let header = run::first_header(&self.directory, self.mark.run(), is_first, now);
+        let header = header.map_err(StoreError::Log)?;
         let is_journal = |name: &str| name.starts_with(DATABASE);
         let settings = WorkerSettings {
             directory: self.directory.clone(),

@@ -70,23 +70,15 @@ pub fn insecure_paths(dir: &Path) -> Vec<InsecurePath> {
     insecure.collect()
 }
 
-/// Sets the modes that the paths should have. The directory comes first in the list: once it is
-/// private, the files in it are out of reach for others. Paths that were fixed stay in the list,
-/// and so do writable ones that could not be fixed: their content counts for nothing.
+/// Sets the modes that the paths should have: first that of the directory, since the files in a
+/// private one are out of reach for others. Paths that were fixed stay in the list, and so do
+/// writable ones that could not be fixed: their content counts for nothing. That another file
+/// stays readable is no reason not to start, and a reader of the journal may have removed one.
 pub(super) fn fix(insecure: &mut Vec<InsecurePath>) -> io::Result<()> {
-    let mut kept = Vec::new();
-    for one in insecure.drain(..) {
-        match set_mode(&one.path, one.wanted) {
-            Ok(()) => kept.push(one),
-            Err(error) if one.wanted == DIRECTORY_MODE => return Err(error),
-            // A file of another owner: opening it moves it aside.
-            Err(_) if one.writable => kept.push(one),
-            // That a file stays readable is no reason not to start; and another reader of the
-            // journal may have removed its write-ahead log meanwhile.
-            Err(_) => {}
-        }
+    for one in insecure.iter().filter(|one| one.wanted == DIRECTORY_MODE) {
+        set_mode(&one.path, one.wanted)?;
     }
-    *insecure = kept;
+    insecure.retain(|one| set_mode(&one.path, one.wanted).is_ok() || one.writable);
     Ok(())
 }
 

@@ -237,6 +237,7 @@ impl Run {
 pub(super) fn first_header(
     directory: &StateDirectory,
     before: RunId,
+    is_first_of_boot: bool,
     now: Now,
 ) -> io::Result<SegmentHeader> {
     let run = random().map_err(io::Error::other)?;
@@ -244,5 +245,8 @@ pub(super) fn first_header(
     let number = last.checked_add(1);
     let number = number.ok_or_else(|| io::Error::other("the log has no number left"))?;
     let boot = BootId::current();
-    Ok(SegmentHeader::of_run(run, before, number, boot, now))
+    Ok(SegmentHeader {
+        is_first_of_boot,
+        ..SegmentHeader::of_run(run, before, number, boot, now)
+    })
 }
