@@ -38,7 +38,7 @@ const FORMAT: &[u8; 16] = b"oneknock state 1";
 
 /// The position of a record. Its checksum holds there only.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Position {
+pub(super) struct RecordPosition {
     pub run: RunId,
     pub number: u32,
     pub index: u32,
@@ -56,7 +56,7 @@ pub(super) enum NoRecord {
 }
 
 /// Appends the bytes of a record at this position.
-pub(super) fn encode(record: &LogRecord, position: Position, to: &mut Vec<u8>) {
+pub(super) fn encode(record: &LogRecord, position: RecordPosition, to: &mut Vec<u8>) {
     let start = to.len();
     record.put(to);
     to.resize(start + BODY, 0);
@@ -65,7 +65,7 @@ pub(super) fn encode(record: &LogRecord, position: Position, to: &mut Vec<u8>) {
 }
 
 /// Reads the record at this position.
-pub(super) fn decode(bytes: &[u8], position: Position) -> Result<LogRecord, NoRecord> {
+pub(super) fn decode(bytes: &[u8], position: RecordPosition) -> Result<LogRecord, NoRecord> {
     let (body, sum) = split(bytes)?;
     let mut rest = body;
     match LogRecord::get(&mut rest) {
@@ -85,8 +85,8 @@ pub(super) fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, NoRecord> {
 
 impl SegmentHeader {
     /// The position of a record in this segment.
-    pub fn position(&self, index: u32) -> Position {
-        Position {
+    pub fn position(&self, index: u32) -> RecordPosition {
+        RecordPosition {
             run: self.run,
             number: self.number,
             index,
@@ -107,7 +107,7 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes == &[0; RECORD_LEN][..bytes.len().min(RECORD_LEN)]
 }
 
-fn checksum(position: Position, body: &[u8]) -> [u8; 8] {
+fn checksum(position: RecordPosition, body: &[u8]) -> [u8; 8] {
     let mut covered = [0; 40 + BODY];
     covered[..16].copy_from_slice(FORMAT);
     covered[16..32].copy_from_slice(&position.run);
@@ -121,12 +121,12 @@ fn checksum(position: Position, body: &[u8]) -> [u8; 8] {
 }
 
 /// What a record is made of. `get` reads exactly what `put` writes; no other bytes give a value.
-trait Field: Sized {
+trait RecordField: Sized {
     fn put(&self, to: &mut Vec<u8>);
     fn get(from: &mut &[u8]) -> Option<Self>;
 }
 
-impl<const N: usize> Field for [u8; N] {
+impl<const N: usize> RecordField for [u8; N] {
     fn put(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(self);
     }
@@ -140,13 +140,13 @@ impl<const N: usize> Field for [u8; N] {
 /// A field that is written as another one.
 macro_rules! written_as {
     ($($type:ty as $other:ty: |$value:ident| $put:expr, |$read:ident| $get:expr;)+) => {$(
-        impl Field for $type {
+        impl RecordField for $type {
             fn put(&self, to: &mut Vec<u8>) {
                 let $value = self;
-                <$other as Field>::put(&$put, to);
+                <$other as RecordField>::put(&$put, to);
             }
             fn get(from: &mut &[u8]) -> Option<Self> {
-                let $read = <$other as Field>::get(from)?;
+                let $read = <$other as RecordField>::get(from)?;
                 $get
             }
         }
@@ -206,7 +206,7 @@ written_as! {
     }, |field| str::from_utf8(&field).ok()?.trim_end_matches('\0').parse().ok();
 }
 
-impl<A: Field, B: Field> Field for (A, B) {
+impl<A: RecordField, B: RecordField> RecordField for (A, B) {
     fn put(&self, to: &mut Vec<u8>) {
         self.0.put(to);
         self.1.put(to);
@@ -218,12 +218,12 @@ impl<A: Field, B: Field> Field for (A, B) {
 
 macro_rules! fields {
     ($($type:ident { $($field:ident),+ })+) => {$(
-        impl Field for $type {
+        impl RecordField for $type {
             fn put(&self, to: &mut Vec<u8>) {
                 $(self.$field.put(to);)+
             }
             fn get(from: &mut &[u8]) -> Option<Self> {
-                Some(Self { $($field: Field::get(from)?),+ })
+                Some(Self { $($field: RecordField::get(from)?),+ })
             }
         }
     )+};
@@ -241,7 +241,7 @@ fields! {
 
 macro_rules! kinds {
     ($($code:literal $kind:ident($($field:ident),+))+) => {
-        impl Field for LogRecord {
+        impl RecordField for LogRecord {
             fn put(&self, to: &mut Vec<u8>) {
                 match self {
                     $(Self::$kind($($field),+) => {
@@ -253,7 +253,7 @@ macro_rules! kinds {
             fn get(from: &mut &[u8]) -> Option<Self> {
                 Some(match u8::get(from)? {
                     $($code => {
-                        $(let $field = Field::get(from)?;)+
+                        $(let $field = RecordField::get(from)?;)+
                         Self::$kind($($field),+)
                     })+
                     _ => return None,

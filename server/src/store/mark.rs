@@ -11,7 +11,7 @@
 //! some seconds older.)
 
 use super::boot::BootId;
-use super::codec::{Position, RECORD_LEN, decode, encode};
+use super::codec::{RECORD_LEN, RecordPosition, decode, encode};
 use super::directory::{MARK, StateDirectory};
 use super::record::{LogRecord, MarkNote, RunId};
 use crate::files::{self, Access, Unsafe};
@@ -25,7 +25,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 pub(super) const AHEAD_MS: u64 = 5_000;
 /// Bytes that an interrupted write may spoil; a note is much shorter.
 pub(super) const PAGE: usize = 4096;
-const POSITION: Position = Position {
+const POSITION: RecordPosition = RecordPosition {
     run: [0; 16],
     number: 0,
     index: 0,

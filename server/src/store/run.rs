@@ -8,7 +8,7 @@ use super::mark::HighWaterMark;
 use super::packets::SpentPackets;
 use super::record::{LogRecord, RunId, SegmentHeader, records_of};
 use super::segment::{PartlyWritten, Segment};
-use super::worker::{NextSegment, Worker, WorkerSettings};
+use super::worker::{NextSegment, StoreWorker, WorkerSettings};
 use crate::engine::{Event, Now, Spend, State};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::{GenerationId, random};
@@ -43,7 +43,7 @@ pub(super) struct Run {
     buffer: Vec<u8>,
     /// The size that this segment was to have, in bytes.
     size: u64,
-    pub worker: Worker,
+    pub worker: StoreWorker,
 }
 
 impl Run {
@@ -75,7 +75,7 @@ impl Run {
             pending: Vec::new(),
             buffer: Vec::new(),
             size: MIN_SEGMENT,
-            worker: Worker::start(settings),
+            worker: StoreWorker::start(settings),
         })
     }
 

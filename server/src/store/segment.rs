@@ -1,7 +1,7 @@
 //! A segment of the log: a preallocated file. It begins with the state that everything before
 //! adds up to, and is filled with records after that.
 
-use super::codec::{Position, RECORD_LEN, encode};
+use super::codec::{RECORD_LEN, RecordPosition, encode};
 use super::directory::StateDirectory;
 use super::record::{LogRecord, SegmentHeader, records_of};
 use crate::engine::State;
@@ -80,7 +80,7 @@ impl Segment {
     }
 
     /// The position of the next record.
-    pub fn position(&self) -> Position {
+    pub fn position(&self) -> RecordPosition {
         self.header.position(self.next)
     }
 

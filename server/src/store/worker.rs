@@ -93,12 +93,12 @@ pub(super) struct WorkerSettings {
 
 /// The thread. Dropping it ends the thread after what it is doing.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(super) struct StoreWorker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Worker {
+impl StoreWorker {
     /// Starts the thread. It projects what the journal lacks of earlier runs, and then this run's
     /// records as they are appended.
     pub fn start(settings: WorkerSettings) -> Self {
@@ -166,7 +166,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for StoreWorker {
     fn drop(&mut self) {
         self.shared.ask(|wanted| wanted.is_stopped = true);
         if let Some(thread) = self.thread.take() {

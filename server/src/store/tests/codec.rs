@@ -1,6 +1,6 @@
 //! The bytes of a record.
 
-use super::super::codec::{NoRecord, Position, RECORD_LEN, decode, decode_header, encode};
+use super::super::codec::{NoRecord, RECORD_LEN, RecordPosition, decode, decode_header, encode};
 use super::super::record::{LogRecord, SegmentHeader};
 use super::*;
 use crate::engine::Close;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-const POSITION: Position = Position {
+const POSITION: RecordPosition = RecordPosition {
     run: [0xab; 16],
     number: 3,
     index: 9,
@@ -28,7 +28,7 @@ fn header() -> SegmentHeader {
     }
 }
 
-fn bytes_of(record: &LogRecord, position: Position) -> Vec<u8> {
+fn bytes_of(record: &LogRecord, position: RecordPosition) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode(record, position, &mut bytes);
     bytes
@@ -128,15 +128,15 @@ fn record_holds_in_its_own_place_only() {
     let record = &every_kind()[2];
     let whole = bytes_of(record, POSITION);
     let others = [
-        Position {
+        RecordPosition {
             index: 8,
             ..POSITION
         },
-        Position {
+        RecordPosition {
             number: 4,
             ..POSITION
         },
-        Position {
+        RecordPosition {
             run: [0xac; 16],
             ..POSITION
         },
