@@ -165,6 +165,17 @@ pub fn read(path: &Path, access: Access) -> Result<Zeroizing<String>, Unsafe> {
 
 /// As [`read`], whatever is in it.
 pub fn read_bytes(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>, Unsafe> {
+    let file = open(path, access)?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_LEN {
+        return Err(Unsafe::Large);
+    }
+    Ok(bytes)
+}
+
+/// Opens a file for reading, as [`read`] does.
+pub fn open(path: &Path, access: Access) -> Result<File, Unsafe> {
     // Without NONBLOCK a named pipe would hold the daemon up for ever.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let opened = OpenOptions::new()
@@ -182,12 +193,7 @@ pub fn read_bytes(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>, Uns
         return Err(not_plain(path));
     }
     access.check(path, &meta)?;
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_LEN {
-        return Err(Unsafe::Large);
-    }
-    Ok(bytes)
+    Ok(file)
 }
 
 /// Looks at a folder's owner and mode; a link is not followed.

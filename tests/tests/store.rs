@@ -56,7 +56,7 @@ fn lose(site: &Site, ending: &str) {
 
 #[test]
 fn a_lost_state_waits_for_the_clock_and_then_refuses_what_was_made_before() {
-    for (lost, said) in [("log", "the log is damaged"), ("mark", "mark is missing")] {
+    for (lost, said) in [("log", "the log is missing"), ("mark", "mark is missing")] {
         let site = Site::new(binaries!());
         site.set(&site.config(), "skew", "\"2s\"");
         let key = site.key("laptop", &["ssh"]);
@@ -189,8 +189,10 @@ fn journal_damaged_under_the_daemon_opens_nothing_and_is_made_again() {
     let mut daemon = site.daemon();
     send(&site.lab.laptop, (server, PORT).into(), &packet);
     daemon.expect("ignored source=");
+    // There is none for a moment, while the damaged one is moved aside.
     wait::until_true("the history is there again", || {
-        site.ctl(&["log"]).ok().contains("laptop")
+        let shown = site.ctl(&["log"]);
+        shown.code == Some(0) && shown.out.contains("laptop")
     });
 }
 
@@ -213,11 +215,6 @@ fn full_disk_keeps_no_knock_out_while_the_log_has_room() {
     let mut daemon = site.daemon();
     key.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 1));
     daemon.expect("granted address=");
-    wait::until_true("the next segment is prepared", || {
-        let files = fs::read_dir(&small).unwrap().flatten();
-        let logs = files.filter(|f| f.path().extension().is_some_and(|e| e == "log"));
-        logs.count() >= 2
-    });
     let filler = small.join("filler");
     // To the last byte: cp stops where there is no room.
     let _ = site

@@ -47,6 +47,10 @@ pub struct Server {
     store_error: Option<String>,
     /// What the disk refuses to the thread that keeps the log small.
     log_trouble: Option<String>,
+    /// Why the journal is behind the log.
+    journal_trouble: Option<String>,
+    /// What the journal has lost.
+    journal_loss: Option<String>,
     /// What those who watch have not been told yet.
     told: Vec<WatchMessage>,
 }
@@ -170,12 +174,14 @@ impl Server {
         self.engine.tick(now);
         self.carry_out(now);
         self.blocked.forget_expired(now.mono);
-        let trouble = self.store.trouble();
-        note(&mut self.log_trouble, "store-not-tidied", trouble);
+        let status = self.store.status();
+        note(&mut self.log_trouble, "store-not-tidied", status.files);
+        note(&mut self.journal_trouble, "journal-behind", status.journal);
+        note(&mut self.journal_loss, "journal-incomplete", status.lost);
         self.observers.tick(now);
     }
 
-    /// Begins a new segment of the log where the current one is full.
+    /// Has a new segment of the log made where the current one is nearly full.
     pub fn rotate_if_full(&mut self, now: Now) {
         if self.store.is_full() {
             let rotated = self.store.rotate(self.engine.snapshot(now), now);

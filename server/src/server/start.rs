@@ -77,6 +77,8 @@ impl Server {
             sync_error: None,
             store_error: None,
             log_trouble: None,
+            journal_trouble: None,
+            journal_loss: None,
             told: Vec::new(),
         };
         let mut revoked = Vec::new();

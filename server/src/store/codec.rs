@@ -1,40 +1,44 @@
-//! The 192 bytes of a record, integers big-endian:
+//! The 200 bytes of a record: a byte for its kind, its fields one after another, zeros up to
+//! byte 192, and a checksum. The tables at the end of this file say which fields a kind has.
 //!
-//! | offset | bytes | field |
-//! | --- | --- | --- |
-//! | 0 | 1 | kind |
-//! | 1 | 1 | flags: 1 = the source is signed, 2 = close, 4 = renewed |
-//! | 2 | 2 | seconds that were asked for |
-//! | 4 | 4 | number of the generation, or of the segment |
-//! | 8 | 1 | prefix length of the source, in bits of an IPv6 address: 128, or 0 without a source |
-//! | 9 | 1 | why a grant ended |
-//! | 10 | 6 | wall clock, ms since the Unix epoch |
-//! | 16 | 8 | time of the packet, the floor, the opening or the end, ms since the Unix epoch |
-//! | 24 | 16 | id of the generation, or of the run |
-//! | 40 | 16 | service, zero-padded |
-//! | 56 | 16 | source to admit (IPv4 mapped) |
-//! | 72 | 16 | where the packet came from (IPv4 mapped) |
-//! | 88 | 32 | HMAC of the packet; or until (8) and now (8), ns since boot; or a number (4) |
-//! | 120 | 64 | name of the key, or of the format, zero-padded |
-//! | 184 | 8 | checksum: SHA-256 (FIPS 180-4) over kind of file, run, number, index and all bytes before, cut to 8; its last bit is set |
+//! | field | bytes |
+//! | --- | --- |
+//! | number | as many as it has, big-endian |
+//! | timestamp | 8: ms since the Unix epoch |
+//! | time since boot | 8: ns |
+//! | id of a run, a boot, a generation | 16 |
+//! | HMAC of a packet | 32 |
+//! | address | 16: of IPv6, or of IPv4 mapped |
+//! | name of a service | 16, zero-padded; zero where there is none |
+//! | name of a key | 64, zero-padded |
+//! | action | 3: 1 for a close, seconds |
+//! | why a grant has ended | 1 |
 //!
-//! Fields that a kind does not use are zero, so each record has one encoding. The checksum holds
-//! at one position of one file only. A record whose last byte is zero was not written to its
-//! end.
+//! The checksum is SHA-256 (FIPS 180-4) over "oneknock state 1", the run, the number of the
+//! segment, the index and the 192 bytes, cut to 8; its last bit is set. It holds at one position of one file only, and a record whose last byte is
+//! zero was not written to its end. Each record has one encoding.
 
-use super::record::{FileHeader, FileKind, LogRecord, RunId};
+use super::boot::BootId;
+use super::record::{LogRecord, MarkNote, RunId, SegmentHeader};
+use crate::engine::{Close, EndReason, Grant, Now, Source, Spend, Target};
+use oneknock_shared::knock::{Action, Timestamp};
+use oneknock_shared::name::{KeyName, ServiceName};
+use oneknock_shared::packet::PacketId;
+use oneknock_shared::secret::GenerationId;
 use ring::digest::{SHA256, digest};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes of a record.
-pub(super) const RECORD_LEN: usize = 192;
-const BODY: usize = 184;
-/// The greatest wall clock that a record holds.
-pub(super) const MAX_WALL: u64 = (1 << 48) - 1;
+pub(super) const RECORD_LEN: usize = 200;
+const BODY: usize = 192;
+/// Bytes of another format, or of another version of this one, are no records.
+const FORMAT: &[u8; 16] = b"oneknock state 1";
 
 /// The position of a record. Its checksum holds there only.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Position {
-    pub kind: FileKind,
+pub(super) struct RecordPosition {
     pub run: RunId,
     pub number: u32,
     pub index: u32,
@@ -51,156 +55,224 @@ pub(super) enum NoRecord {
     Damaged,
 }
 
-/// Appends the 192 bytes of a record at this position.
-pub(super) fn encode(record: &LogRecord, position: Position, to: &mut Vec<u8>) {
+/// Appends the bytes of a record at this position.
+pub(super) fn encode(record: &LogRecord, position: RecordPosition, to: &mut Vec<u8>) {
     let start = to.len();
-    RecordFields::of(record).write(to);
+    record.put(to);
+    to.resize(start + BODY, 0);
     let sum = checksum(position, &to[start..]);
     to.extend_from_slice(&sum);
 }
 
 /// Reads the record at this position.
-pub(super) fn decode(bytes: &[u8], position: Position) -> Result<LogRecord, NoRecord> {
+pub(super) fn decode(bytes: &[u8], position: RecordPosition) -> Result<LogRecord, NoRecord> {
     let (body, sum) = split(bytes)?;
-    let fields = RecordFields::read(body).ok_or(NoRecord::Damaged)?;
-    let record = fields.record().ok_or(NoRecord::Damaged)?;
-    if *sum != checksum(position, body) || RecordFields::of(&record) != fields {
-        return Err(NoRecord::Damaged);
+    let mut rest = body;
+    match LogRecord::get(&mut rest) {
+        Some(record) if is_zero(rest) && *sum == checksum(position, body) => Ok(record),
+        _ => Err(NoRecord::Damaged),
     }
-    Ok(record)
 }
 
-/// Reads the first record of a file, which names the run.
-pub(super) fn decode_header(bytes: &[u8]) -> Result<FileHeader, NoRecord> {
-    let (body, _) = split(bytes)?;
-    let header = RecordFields::read(body).and_then(|fields| fields.record());
-    let Some(LogRecord::Header(header)) = header else {
+/// Reads the first record of a segment, which names the run.
+pub(super) fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, NoRecord> {
+    let (mut body, _) = split(bytes)?;
+    let Some(LogRecord::Header(header)) = LogRecord::get(&mut body) else {
         return Err(NoRecord::Damaged);
     };
-    decode(bytes, header.position()).map(|_| header)
+    decode(bytes, header.position(0)).map(|_| header)
+}
+
+impl SegmentHeader {
+    /// The position of a record in this segment.
+    pub fn position(&self, index: u32) -> RecordPosition {
+        RecordPosition {
+            run: self.run,
+            number: self.number,
+            index,
+        }
+    }
 }
 
 fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), NoRecord> {
-    if bytes == &[0; RECORD_LEN][..bytes.len().min(RECORD_LEN)] {
-        return Err(NoRecord::Blank);
-    }
     match bytes.last() {
+        _ if is_zero(bytes) => Err(NoRecord::Blank),
         Some(0) => Err(NoRecord::Torn),
         _ if bytes.len() < RECORD_LEN => Err(NoRecord::Torn),
         _ => bytes.split_at_checked(BODY).ok_or(NoRecord::Damaged),
     }
 }
 
-fn checksum(position: Position, body: &[u8]) -> [u8; 8] {
-    let mut covered = [0; 25 + BODY];
-    covered[0] = match position.kind {
-        FileKind::Segment => 1,
-        FileKind::Snapshot => 2,
-    };
-    covered[1..17].copy_from_slice(&position.run);
-    covered[17..21].copy_from_slice(&position.number.to_be_bytes());
-    covered[21..25].copy_from_slice(&position.index.to_be_bytes());
-    covered[25..].copy_from_slice(body);
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes == &[0; RECORD_LEN][..bytes.len().min(RECORD_LEN)]
+}
+
+fn checksum(position: RecordPosition, body: &[u8]) -> [u8; 8] {
+    let mut covered = [0; 40 + BODY];
+    covered[..16].copy_from_slice(FORMAT);
+    covered[16..32].copy_from_slice(&position.run);
+    covered[32..36].copy_from_slice(&position.number.to_be_bytes());
+    covered[36..40].copy_from_slice(&position.index.to_be_bytes());
+    covered[40..].copy_from_slice(body);
     let digest = digest(&SHA256, &covered);
     let mut sum = *digest.as_ref().first_chunk().unwrap_or(&[0; 8]);
     sum[7] |= 1;
     sum
 }
 
-impl FileHeader {
-    /// The position of this header.
-    pub fn position(&self) -> Position {
-        Position {
-            kind: self.kind,
-            run: self.run,
-            number: self.number,
-            index: 0,
-        }
+/// What a record is made of. `get` reads exactly what `put` writes; no other bytes give a value.
+trait RecordField: Sized {
+    fn put(&self, to: &mut Vec<u8>);
+    fn get(from: &mut &[u8]) -> Option<Self>;
+}
+
+impl<const N: usize> RecordField for [u8; N] {
+    fn put(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(self);
+    }
+    fn get(from: &mut &[u8]) -> Option<Self> {
+        let (first, rest) = from.split_first_chunk()?;
+        *from = rest;
+        Some(*first)
     }
 }
 
-/// The fields of a record, as numbers and bytes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct RecordFields {
-    pub kind: u8,
-    pub flags: u8,
-    pub seconds: u16,
-    pub number: u32,
-    pub prefix: u8,
-    pub why: u8,
-    pub wall: u64,
-    pub at: u64,
-    pub id: [u8; 16],
-    pub service: [u8; 16],
-    pub source: [u8; 16],
-    pub from: [u8; 16],
-    pub detail: [u8; 32],
-    pub name: [u8; 64],
+/// A field that is written as another one.
+macro_rules! written_as {
+    ($($type:ty as $other:ty: |$value:ident| $put:expr, |$read:ident| $get:expr;)+) => {$(
+        impl RecordField for $type {
+            fn put(&self, to: &mut Vec<u8>) {
+                let $value = self;
+                <$other as RecordField>::put(&$put, to);
+            }
+            fn get(from: &mut &[u8]) -> Option<Self> {
+                let $read = <$other as RecordField>::get(from)?;
+                $get
+            }
+        }
+    )+};
 }
 
-/// All fields zero.
-pub(super) const EMPTY: RecordFields = RecordFields {
-    kind: 0,
-    flags: 0,
-    seconds: 0,
-    number: 0,
-    prefix: 0,
-    why: 0,
-    wall: 0,
-    at: 0,
-    id: [0; 16],
-    service: [0; 16],
-    source: [0; 16],
-    from: [0; 16],
-    detail: [0; 32],
-    name: [0; 64],
-};
-
-impl RecordFields {
-    fn write(&self, to: &mut Vec<u8>) {
-        to.extend_from_slice(&[self.kind, self.flags]);
-        to.extend_from_slice(&self.seconds.to_be_bytes());
-        to.extend_from_slice(&self.number.to_be_bytes());
-        to.extend_from_slice(&[self.prefix, self.why]);
-        to.extend_from_slice(&self.wall.min(MAX_WALL).to_be_bytes()[2..]);
-        to.extend_from_slice(&self.at.to_be_bytes());
-        for field in [&self.id, &self.service, &self.source, &self.from] {
-            to.extend_from_slice(field);
-        }
-        to.extend_from_slice(&self.detail);
-        to.extend_from_slice(&self.name);
-    }
-
-    fn read(mut bytes: &[u8]) -> Option<Self> {
-        let from = &mut bytes;
-        let [kind, flags] = take(from)?;
-        let seconds = u16::from_be_bytes(take(from)?);
-        let number = u32::from_be_bytes(take(from)?);
-        let [prefix, why] = take(from)?;
-        let mut wall = [0; 8];
-        wall[2..].copy_from_slice(&take::<6>(from)?);
-        let fields = Self {
-            kind,
-            flags,
-            seconds,
-            number,
-            prefix,
-            why,
-            wall: u64::from_be_bytes(wall),
-            at: u64::from_be_bytes(take(from)?),
-            id: take(from)?,
-            service: take(from)?,
-            source: take(from)?,
-            from: take(from)?,
-            detail: take(from)?,
-            name: take(from)?,
+written_as! {
+    u8 as [u8; 1]: |n| [*n], |bytes| Some(bytes[0]);
+    u16 as [u8; 2]: |n| n.to_be_bytes(), |bytes| Some(Self::from_be_bytes(bytes));
+    u32 as [u8; 4]: |n| n.to_be_bytes(), |bytes| Some(Self::from_be_bytes(bytes));
+    u64 as [u8; 8]: |n| n.to_be_bytes(), |bytes| Some(Self::from_be_bytes(bytes));
+    bool as u8: |is| u8::from(*is), |n| (n < 2).then_some(n == 1);
+    Timestamp as u64: |at| at.0, |ms| Some(Self(ms));
+    Duration as u64: |mono| u64::try_from(mono.as_nanos()).unwrap_or(u64::MAX),
+        |ns| Some(Self::from_nanos(ns));
+    BootId as [u8; 16]: |id| id.0, |bytes| Some(Self(bytes));
+    GenerationId as [u8; 16]: |id| id.0, |bytes| Some(Self(bytes));
+    PacketId as [u8; 32]: |id| id.0, |bytes| Some(Self(bytes));
+    IpAddr as [u8; 16]: |address| match address {
+        Self::V4(v4) => v4.to_ipv6_mapped().octets(),
+        Self::V6(v6) => v6.octets(),
+    }, |octets| Some(Ipv6Addr::from(octets).to_canonical());
+    Source as IpAddr: |source| source.address(), |address| Some(Self::of(address));
+    Option<ServiceName> as [u8; 16]: |name| name.map_or([0; 16], |name| name.field()),
+        |field| match field {
+            field if is_zero(&field) => Some(None),
+            field => ServiceName::from_field(field).map(Some),
         };
-        bytes.is_empty().then_some(fields)
+    Arc<KeyName> as KeyName: |name| **name, |name| Some(Self::new(name));
+    Action as (bool, u16): |action| match action {
+        Self::Open { seconds } => (false, *seconds),
+        Self::Close => (true, 0),
+    }, |read| match read {
+        (false, seconds) => Some(Self::Open { seconds }),
+        (true, seconds) => (seconds == 0).then_some(Self::Close),
+    };
+    Option<EndReason> as u8: |why| match why {
+        None => 0,
+        Some(EndReason::Expired) => 1,
+        Some(EndReason::Revoked) => 2,
+        Some(EndReason::KeyChanged) => 3,
+        Some(EndReason::Reboot) => 4,
+    }, |code| Some(match code {
+        0 => None,
+        1 => Some(EndReason::Expired),
+        2 => Some(EndReason::Revoked),
+        3 => Some(EndReason::KeyChanged),
+        4 => Some(EndReason::Reboot),
+        _ => return None,
+    });
+    ServiceName as Option<Self>: |name| Some(*name), |name| name;
+    KeyName as [u8; 64]: |name| {
+        // A name is never longer than its field.
+        let (mut field, len) = ([0; 64], name.as_str().len().min(64));
+        field[..len].copy_from_slice(&name.as_str().as_bytes()[..len]);
+        field
+    }, |field| str::from_utf8(&field).ok()?.trim_end_matches('\0').parse().ok();
+}
+
+impl<A: RecordField, B: RecordField> RecordField for (A, B) {
+    fn put(&self, to: &mut Vec<u8>) {
+        self.0.put(to);
+        self.1.put(to);
+    }
+    fn get(from: &mut &[u8]) -> Option<Self> {
+        Some((A::get(from)?, B::get(from)?))
     }
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*first)
+macro_rules! fields {
+    ($($type:ident { $($field:ident),+ })+) => {$(
+        impl RecordField for $type {
+            fn put(&self, to: &mut Vec<u8>) {
+                $(self.$field.put(to);)+
+            }
+            fn get(from: &mut &[u8]) -> Option<Self> {
+                Some(Self { $($field: RecordField::get(from)?),+ })
+            }
+        }
+    )+};
+}
+
+fields! {
+    Now { wall, mono }
+    Target { service, source }
+    Spend { generation, number, at, id, from, source, is_signed, action, service, key }
+    Grant { generation, number, opened, until, target, key }
+    Close { at, source, service, key }
+    SegmentHeader { run, before, number, state, from, first, boot, is_first_of_boot, now }
+    MarkNote { number, until, run, boot, is_clean }
+}
+
+macro_rules! kinds {
+    ($($code:literal $kind:ident($($field:ident),+))+) => {
+        impl RecordField for LogRecord {
+            fn put(&self, to: &mut Vec<u8>) {
+                match self {
+                    $(Self::$kind($($field),+) => {
+                        to.push($code);
+                        $($field.put(to);)+
+                    })+
+                }
+            }
+            fn get(from: &mut &[u8]) -> Option<Self> {
+                Some(match u8::get(from)? {
+                    $($code => {
+                        $(let $field = RecordField::get(from)?;)+
+                        Self::$kind($($field),+)
+                    })+
+                    _ => return None,
+                })
+            }
+        }
+    };
+}
+
+kinds! {
+    1 Header(header)
+    2 Mark(note)
+    3 Spent(spend, wall)
+    4 Granted(grant, now)
+    5 Ended(grant, why, wall)
+    6 Retirement(generation, ends)
+    7 Floor(generation, at)
+    8 DefaultFloor(at)
+    9 Closed(close)
+    10 Seen(generation, at, id)
+    11 Continued(number)
 }

@@ -21,23 +21,15 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// Adds a record of a segment before the snapshot: its packets are spent, and its closes
-    /// hold. Everything else is in the snapshot.
-    pub fn apply_older(&mut self, record: LogRecord) {
+    /// Adds a record of the state, or from after it. Of one from before the state the packet is
+    /// spent, and its close holds: everything else is in the state.
+    pub fn apply(&mut self, record: LogRecord, is_older: bool) {
         match record {
-            LogRecord::Spent { spend, .. } => self.spend(&spend),
-            LogRecord::Seen(generation, at, id) => self.seen.push((generation, at, id)),
-            _ => {}
-        }
-    }
-
-    /// Adds a record of the snapshot, or of a segment after it.
-    pub fn apply(&mut self, record: LogRecord) {
-        match record {
-            LogRecord::Spent { spend, .. } => {
+            LogRecord::Spent(spend, _) => {
                 // The run may have been killed before it noted the outcome: a grant that its
                 // key has closed does not come back.
                 if spend.action == Action::Close
+                    && !is_older
                     && let Some(own) = self.grants.get_mut(&spend.key)
                 {
                     own.retain(|target, _| {
@@ -47,19 +39,18 @@ impl Fold {
                 }
                 self.spend(&spend);
             }
-            LogRecord::Granted { grant, .. } | LogRecord::Grant(grant) => {
+            LogRecord::Seen(generation, at, id) => self.seen.push((generation, at, id)),
+            _ if is_older => {}
+            LogRecord::Granted(grant, _) => {
                 let own = self.grants.entry(Arc::clone(&grant.key)).or_default();
                 own.insert(grant.target, grant);
             }
-            LogRecord::Closed { grant, .. } | LogRecord::Ended { grant, .. } => {
+            LogRecord::Ended(grant, ..) => {
                 if let Some(own) = self.grants.get_mut(&grant.key) {
                     own.remove(&grant.target);
                 }
             }
-            LogRecord::Retiring {
-                generation, ends, ..
-            }
-            | LogRecord::Retirement(generation, ends) => {
+            LogRecord::Retirement(generation, ends) => {
                 self.retirements.insert(generation, ends);
             }
             LogRecord::Floor(generation, at) => {
@@ -69,11 +60,10 @@ impl Fold {
             LogRecord::DefaultFloor(at) => {
                 self.default_floor = self.default_floor.max(Some(at));
             }
-            LogRecord::Close(close) => {
+            LogRecord::Closed(close) => {
                 self.close(close.key, close.source, close.service, close.at);
             }
-            LogRecord::Seen(generation, at, id) => self.seen.push((generation, at, id)),
-            LogRecord::Header(_) | LogRecord::Continued | LogRecord::End => {}
+            LogRecord::Header(_) | LogRecord::Mark(_) | LogRecord::Continued(_) => {}
         }
     }
 

@@ -2,12 +2,11 @@
 //! journal holds what people want to know later.
 //!
 //! ```text
-//! lock                 the run lock: one process at a time
-//! mark                 the high-water mark: nothing later was accepted; synced ahead
-//! 00000007.snapshot    the state that all records before segment 7 add up to
-//! 00000007.log         segment 7: records of 192 bytes, of spent packets and their outcomes
-//! 00000008.log         the next segment, prepared
-//! journal.db           history and last use, projected from the log by a thread
+//! lock            the run lock: one process at a time
+//! mark            the high-water mark: nothing later was accepted; synced ahead
+//! 00000007.log    segment 7: a state, and records of spent packets and their outcomes
+//! 00000008.log    the next segment, whose state is that at some record of segment 7
+//! journal.db      history and last use, projected from the log by a thread
 //! ```
 //!
 //! One write appends a batch of packets to a preallocated file. The hot path syncs nothing but
@@ -15,37 +14,33 @@
 //! power cut the last records may be missing, and the mark is the floor instead. A state that
 //! is missing or damaged is never taken for an empty one.
 
+mod boot;
 mod codec;
 mod directory;
 mod errors;
-mod fields;
 mod fold;
 mod journal;
-mod lock;
-mod maintenance;
 mod mark;
-mod opening;
+mod packets;
 mod permissions;
 mod reader;
 mod record;
 mod recovery;
 mod run;
 mod segment;
-mod snapshot;
-mod spent_ids;
+mod worker;
 
 pub use errors::{StoreError, StoreOpenError};
 pub use journal::{
-    ConnectionFilter, GenerationUse, HistoryRow, JournalStatus, granted_since_boot, history,
-    opened_targets, uses,
+    ConnectionFilter, GenerationUse, HistoryRow, granted_since_boot, history, opened_targets, uses,
 };
-pub use opening::Recovery;
 pub use permissions::{InsecurePath, insecure_paths};
+pub use recovery::Recovery;
+pub use worker::StoreStatus;
 
 use crate::engine::{Event, Now, Spend, State};
 use crate::files::{self, Owner};
-use directory::{DIRECTORY_MODE, StateDirectory};
-use journal::JournalSettings;
+use directory::{DATABASE, DIRECTORY_MODE, StateDirectory};
 use mark::HighWaterMark;
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::GenerationId;
@@ -54,9 +49,13 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use worker::WorkerSettings;
 
 /// The default of [`Store::set_history_retention`].
 const RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// A clean stop waits at most this long for the journal.
+const JOURNAL_WITHIN: Duration = Duration::from_secs(5);
 
 /// A log in which packets are spent: a packet is fresh for one call at most.
 pub trait SpentLog {
@@ -73,8 +72,7 @@ pub struct Store {
     mark: HighWaterMark,
     /// None before [`Store::begin`].
     run: Option<Run>,
-    /// Whether the last run was in this boot of the machine.
-    same_boot: bool,
+    is_first_of_boot: bool,
     insecure: Vec<InsecurePath>,
     retention: Duration,
     _lock: File,
@@ -87,8 +85,8 @@ impl Store {
     pub fn create(dir: &Path, owner: Owner) -> Result<(), StoreOpenError> {
         let failed = |error| StoreOpenError::Io(dir.into(), error);
         files::make_folder(dir, owner, DIRECTORY_MODE).map_err(failed)?;
-        let (_lock, directory) = lock::take(dir)?;
-        opening::create(&directory).map_err(failed)
+        let (_lock, directory) = StateDirectory::lock(dir)?;
+        recovery::create(&directory).map_err(failed)
     }
 
     /// Opens and locks the state, and reads it back. Nothing can be spent before
@@ -96,29 +94,23 @@ impl Store {
     /// written; a damaged state is no error but [`Recovery::Nothing`].
     pub fn open(dir: &Path, now: Now) -> Result<(Self, Recovery), StoreOpenError> {
         let failed = |error| StoreOpenError::Io(dir.into(), error);
-        let (lock, directory) = lock::take(dir)?;
+        let (lock, directory) = StateDirectory::lock(dir)?;
         // A run that was killed while it wrote a file has left it without a name.
         files::remove_unfinished(dir).map_err(failed)?;
         let mut insecure = insecure_paths(dir);
         permissions::fix(&mut insecure).map_err(failed)?;
-        let recovered = opening::recover(&directory, &insecure, now).map_err(failed)?;
+        let recovered = recovery::recover(&directory, &insecure, now);
+        let (mark, is_first_of_boot, recovery) = recovered.map_err(failed)?;
         let store = Self {
             directory,
-            mark: recovered.mark,
+            mark,
             run: None,
-            same_boot: recovered.same_boot,
+            is_first_of_boot,
             insecure,
             retention: RETENTION,
             _lock: lock,
         };
-        Ok((store, recovered.recovery))
-    }
-
-    /// The paths that others could read or write when the state was opened. Their permissions
-    /// are fixed.
-    #[must_use]
-    pub fn insecure(&self) -> &[InsecurePath] {
-        &self.insecure
+        Ok((store, recovery))
     }
 
     /// Begins a run with this state, which is the whole state: packets that could still pass the
@@ -126,35 +118,19 @@ impl Store {
     /// least the greatest of the floors that were raised since [`Store::open`]; 0 where none
     /// was. Fails where the disk refuses; the state is then as it was before.
     pub fn begin(&mut self, state: &State, mark: Timestamp, now: Now) -> Result<(), StoreError> {
-        let (directory, retention) = (self.directory.clone(), self.retention);
-        let untrusted = self.untrusted_journal();
-        let (boot, first_of_boot) = (self.mark.boot().to_owned(), !self.same_boot);
-        let journal = |first_segment| JournalSettings {
-            directory,
-            untrusted,
-            boot,
-            first_of_boot,
-            first_segment,
-            retention,
-            now,
-        };
         self.run = None;
-        let begin_mark = || self.mark.begin(mark);
-        self.run = Some(Run::begin(
-            &self.directory,
-            state,
-            begin_mark,
-            journal,
-            now,
-        )?);
+        let is_first = self.is_first_of_boot;
+        let header = run::first_header(&self.directory, self.mark.run(), is_first, now);
+        let header = header.map_err(StoreError::Log)?;
+        let is_journal = |name: &str| name.starts_with(DATABASE);
+        let settings = WorkerSettings {
+            directory: self.directory.clone(),
+            header,
+            untrusted: permissions::untrusted(&self.insecure, &self.directory, is_journal),
+            retention: self.retention,
+        };
+        self.run = Some(Run::begin(settings, state, &mut self.mark, mark)?);
         Ok(())
-    }
-
-    fn untrusted_journal(&self) -> Option<String> {
-        let names = journal::FILES.map(|name| self.directory.file(name));
-        opening::untrusted(&self.insecure, &self.directory, |path| {
-            names.iter().any(|name| name == path)
-        })
     }
 
     /// Records outcomes, after the kernel was told: grants, their ends, retirements. Other
@@ -171,40 +147,32 @@ impl Store {
         self.begun()?.raise_floors(floors)
     }
 
-    /// Whether the segment is full and the next one is ready: [`Store::rotate`] is due.
-    pub fn is_full(&mut self) -> bool {
-        self.run.as_mut().is_some_and(Run::is_full)
-    }
-
-    /// Goes on in the next segment, and waits for no disk. The state is what everything that was
-    /// recorded has come to; its `seen` is not read, since the segments have the packets. A
-    /// thread writes the snapshot, and removes the segments all of whose packets are refused by
-    /// the floors of the state. Does nothing where the next segment is not ready. After an error
-    /// the log goes on in the old segment.
-    pub fn rotate(&mut self, state: State, now: Now) -> Result<(), StoreError> {
-        self.begun()?.rotate(state, now)
-    }
-
-    /// The error of the thread that prepares segments and writes snapshots, while it lasts. The
-    /// thread tries again every 5 seconds, and the log goes on.
+    /// Whether the segment is nearly full: [`Store::rotate`] is due.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.run.as_ref().and_then(Run::trouble)
+    pub fn is_full(&self) -> bool {
+        self.run.as_ref().is_some_and(Run::is_full)
     }
 
-    /// Sets how long the history is kept, counted back from its newest row; 90 days without.
+    /// Has a thread make the next segment, and waits for no disk. The log goes on in it once it
+    /// is made. The state is what everything that was recorded has come to; its `seen` is not
+    /// read, since the segments have the packets. The segments all of whose packets are refused
+    /// by the floors of the state are removed. Does nothing while a segment is being made.
+    pub fn rotate(&mut self, state: State, now: Now) -> Result<(), StoreError> {
+        self.begun()?.rotate(state, now);
+        Ok(())
+    }
+
+    /// Sets how long the run that begins next keeps the history, counted back from its newest
+    /// row; 90 days without.
     pub fn set_history_retention(&mut self, retention: Duration) {
         self.retention = retention;
-        if let Some(run) = &self.run {
-            run.journal.set_retention(retention);
-        }
     }
 
-    /// What is wrong with the journal, if anything.
+    /// What is wrong with the log's files and the journal, if anything.
     #[must_use]
-    pub fn journal_status(&self) -> JournalStatus {
+    pub fn status(&self) -> StoreStatus {
         let run = self.run.as_ref();
-        run.map(|run| run.journal.status()).unwrap_or_default()
+        run.map(|run| run.worker.status()).unwrap_or_default()
     }
 
     /// Gives the receiver of one answer: when everything that was noted until now is in the
@@ -212,7 +180,7 @@ impl Store {
     /// begun.
     #[must_use]
     pub fn flush_journal(&self) -> Option<Receiver<Result<(), String>>> {
-        self.run.as_ref().map(Run::flush_journal)
+        self.run.as_ref().map(|run| run.worker.flush())
     }
 
     /// Stops cleanly: syncs the log, notes the clean stop in the mark, and lets the journal read
@@ -224,7 +192,8 @@ impl Store {
         };
         run.sync()?;
         self.mark.end().map_err(StoreError::Mark)?;
-        run.journal.finish();
+        // The next start reads what the journal lacks then.
+        let _ = run.worker.flush().recv_timeout(JOURNAL_WITHIN);
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! The permissions of the state. A file that others could only read is made private again. A
 //! file that others could write may say anything, and is no state.
 
-use super::directory::{DIRECTORY_MODE, FILE_MODE, LOCK, LogFiles, MARK, StateDirectory, WRITABLE};
-use super::journal;
-use crate::files::Owner;
+use super::directory::{
+    DATABASE, DATABASE_PARTS, DIRECTORY_MODE, FILE_MODE, LOCK, MARK, StateDirectory,
+};
 use nix::fcntl::OFlag;
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -36,40 +36,30 @@ impl InsecurePath {
 /// is not reported.
 #[must_use]
 pub fn insecure_paths(dir: &Path) -> Vec<InsecurePath> {
-    let Ok(of_directory) = fs::metadata(dir) else {
+    let Ok(directory) = StateDirectory::at(dir) else {
         return Vec::new();
     };
-    let owner = Owner {
-        uid: of_directory.uid(),
-        gid: of_directory.gid(),
-    };
-    let path = dir.to_path_buf();
-    let directory = StateDirectory { path, owner };
-    let LogFiles {
-        segments,
-        snapshots,
-    } = directory.log_files().unwrap_or_default();
-    let mut all = vec![(dir.to_path_buf(), DIRECTORY_MODE)];
-    let names = [MARK, LOCK].into_iter().chain(journal::FILES);
-    let files = names.map(|name| directory.file(name));
-    let files = files.chain(snapshots.into_iter().map(|n| directory.snapshot(n)));
-    let files = files.chain(segments.into_iter().map(|n| directory.segment(n)));
-    all.extend(files.map(|path| (path, FILE_MODE)));
-    let insecure = all.into_iter().filter_map(|(path, wanted)| {
+    let database = DATABASE_PARTS.map(|part| format!("{DATABASE}{part}"));
+    let names = [MARK, LOCK].map(str::to_owned).into_iter().chain(database);
+    let segments = directory.segments().unwrap_or_default().into_iter();
+    let files = names.map(|name| directory.file(&name));
+    let files = files.chain(segments.map(|number| directory.segment(number)));
+    let all = files.map(|path| (path, FILE_MODE));
+    let all = [(dir.to_path_buf(), DIRECTORY_MODE)].into_iter().chain(all);
+    let insecure = all.filter_map(|(path, wanted)| {
         // The directory's own name may be a symlink: its parents are root's.
-        let meta = if path == dir {
-            fs::metadata(&path)
+        let look = if path == dir {
+            fs::metadata
         } else {
-            fs::symlink_metadata(&path)
+            fs::symlink_metadata
         };
-        let meta = meta.ok()?;
-        if !meta.is_file() && !meta.is_dir() {
-            return None;
-        }
+        let meta = look(&path)
+            .ok()
+            .filter(|meta| meta.is_file() || meta.is_dir())?;
         let mode = meta.mode() & 0o7777;
         // A file of root's was put there by root.
-        let is_strangers = ![0, owner.uid].contains(&meta.uid());
-        let writable = mode & WRITABLE != 0 || is_strangers;
+        let is_strangers = ![0, directory.owner.uid].contains(&meta.uid());
+        let writable = mode & 0o022 != 0 || is_strangers;
         (mode & 0o077 != 0 || writable).then_some(InsecurePath {
             path,
             writable,
@@ -80,24 +70,29 @@ pub fn insecure_paths(dir: &Path) -> Vec<InsecurePath> {
     insecure.collect()
 }
 
-/// Sets the modes that the paths should have. The directory comes first in the list: once it is
-/// private, the files in it are out of reach for others. Paths that were fixed stay in the list,
-/// and so do writable ones that could not be fixed: their content counts for nothing.
+/// Sets the modes that the paths should have: first that of the directory, since the files in a
+/// private one are out of reach for others. Paths that were fixed stay in the list, and so do
+/// writable ones that could not be fixed: their content counts for nothing. That another file
+/// stays readable is no reason not to start, and a reader of the journal may have removed one.
 pub(super) fn fix(insecure: &mut Vec<InsecurePath>) -> io::Result<()> {
-    let mut kept = Vec::new();
-    for one in insecure.drain(..) {
-        match set_mode(&one.path, one.wanted) {
-            Ok(()) => kept.push(one),
-            Err(error) if one.wanted == DIRECTORY_MODE => return Err(error),
-            // A file of another owner: opening it moves it aside.
-            Err(_) if one.writable => kept.push(one),
-            // That a file stays readable is no reason not to start; and another reader of the
-            // journal may have removed its write-ahead log meanwhile.
-            Err(_) => {}
-        }
+    for one in insecure.iter().filter(|one| one.wanted == DIRECTORY_MODE) {
+        set_mode(&one.path, one.wanted)?;
     }
-    *insecure = kept;
+    insecure.retain(|one| set_mode(&one.path, one.wanted).is_ok() || one.writable);
     Ok(())
+}
+
+/// Why a file is not trusted: others could write it, or put another one in its place.
+pub(super) fn untrusted(
+    insecure: &[InsecurePath],
+    directory: &StateDirectory,
+    is_it: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let name = |one: &InsecurePath| one.path.file_name().unwrap_or_default().to_owned();
+    let is_open = |one: &&InsecurePath| {
+        one.writable && (one.path == directory.path || is_it(&name(one).to_string_lossy()))
+    };
+    insecure.iter().find(is_open).map(InsecurePath::what)
 }
 
 /// Sets the mode of the very file that was opened, without following a symlink: root does this

@@ -1,170 +1,168 @@
-//! Reads the log back: the newest snapshot, and the segments from there on.
+//! Creates the state, and reads it back.
 
-use super::directory::{BadFile, LogFiles, StateDirectory};
+use super::boot::BootId;
+use super::directory::{BadFile, MARK, SEGMENT, StateDirectory, damaged};
 use super::fold::Fold;
-use super::reader::{FileEnd, FileSummary, read_file};
-use super::record::{FileHeader, FileKind, LogRecord};
-use super::snapshot;
+use super::journal;
+use super::mark::{self, HighWaterMark};
+use super::permissions::{InsecurePath, untrusted};
+use super::reader::{SegmentEnd, SegmentReader};
+use super::record::{MarkNote, SegmentHeader};
+use super::segment::Segment;
+use crate::engine::{EndReason, Grant, Now, State};
+use oneknock_shared::knock::Timestamp;
+use oneknock_shared::secret::random;
 use std::io;
+use std::time::Duration;
 
-/// How the last run ended, which decides how its log may look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LastRun {
-    /// With everything on disk.
-    Clean,
-    /// By a kill, in the same boot: everything that was written is there, and the last record
-    /// may have been written in part.
-    Killed,
-    /// By a power cut: any part that was not synced may be missing. The high-water mark is a
-    /// floor for every packet that was accepted.
-    PowerCut,
+/// What [`super::Store::open`] has read back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// The state of the last run.
+    State {
+        /// What was recorded. Its grants have not ended.
+        state: State,
+        /// After a power cut: the replay floor of every generation that there is or will be.
+        floor: Option<Timestamp>,
+        /// The grants that have ended since they were recorded.
+        ended: Vec<(Grant, EndReason)>,
+    },
+    /// No state: it was missing or damaged. The text says which, and what became of it. Packets
+    /// may have been accepted that nothing is known of.
+    Nothing(String),
 }
 
-/// Why there is no log to read.
-#[derive(Debug)]
-pub(super) enum NoLog {
-    /// None of its files is there.
-    Missing,
-    /// No run can have left it so.
-    Damaged(String),
-    /// It cannot be read, for a reason that may pass.
-    Io(io::Error),
-}
-
-impl From<io::Error> for NoLog {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
+/// Creates the empty state, where there is no part of one.
+pub(super) fn create(directory: &StateDirectory) -> io::Result<()> {
+    let has_log = !directory.segments()?.is_empty();
+    if has_log || directory.file(MARK).symlink_metadata().is_ok() {
+        return Ok(());
     }
+    let run = random().map_err(io::Error::other)?;
+    let boot = BootId::default();
+    let now = Now {
+        wall: Timestamp(0),
+        mono: Duration::ZERO,
+    };
+    let header = SegmentHeader::of_run(run, run, 1, boot, now);
+    Segment::create(directory, header, &State::default(), 0)?;
+    journal::create(directory).map_err(io::Error::other)?;
+    let note = MarkNote {
+        number: 0,
+        until: Timestamp(0),
+        run,
+        boot,
+        is_clean: true,
+    };
+    mark::create(directory, note).map(drop)
 }
 
-/// Reads the log. A segment that was prepared and never used is removed.
-pub(super) fn read_log(directory: &StateDirectory, last: LastRun) -> Result<Fold, NoLog> {
-    let files = directory.log_files()?;
-    let Some(&newest) = files.snapshots.last() else {
-        let why = "it has no snapshot".into();
-        let is_missing = files.segments.is_empty();
-        return Err(if is_missing {
-            NoLog::Missing
-        } else {
-            NoLog::Damaged(why)
-        });
+/// Reads the state. Files that are damaged, or that others could have written, are moved aside.
+/// Returns also whether the next run is known to be the first one of this boot.
+pub(super) fn recover(
+    directory: &StateDirectory,
+    insecure: &[InsecurePath],
+    now: Now,
+) -> io::Result<(HighWaterMark, bool, Recovery)> {
+    let of_mark = untrusted(insecure, directory, |name| name == MARK);
+    let of_log = untrusted(insecure, directory, |name| name.ends_with(SEGMENT));
+    let (mark, note) = HighWaterMark::open(directory, of_mark)?;
+    let same_boot = note.as_ref().is_ok_and(|note| note.boot.is_current());
+    let is_first_of_boot = note.is_ok() && !same_boot;
+    let log = match (of_log, &note) {
+        (Some(why), _) => Err(BadFile::Damaged(format!("it is not trusted: {why}"))),
+        (None, Err(_)) => Ok(None),
+        (None, Ok(note)) => read_log(directory, note, same_boot),
+    };
+    let recovery = match (log, note) {
+        (Err(BadFile::Io(error)), _) => return Err(error),
+        (Err(BadFile::Damaged(why)), note) => {
+            directory.move_log_aside()?;
+            let why = format!("the log is damaged ({why}); it was moved to *.damaged");
+            Recovery::Nothing(note.err().unwrap_or(why))
+        }
+        (Ok(_), Err(why)) => Recovery::Nothing(why),
+        (Ok(None), Ok(_)) => Recovery::Nothing("the log is missing".into()),
+        (Ok(Some(fold)), Ok(note)) => {
+            let is_cut = !note.is_clean && !same_boot;
+            let (state, ended) = fold.finish(now, same_boot);
+            Recovery::State {
+                state,
+                floor: is_cut.then_some(note.until),
+                ended,
+            }
+        }
+    };
+    Ok((mark, is_first_of_boot, recovery))
+}
+
+/// Reads the log of the run that has left this note; none where no segment is there: the state
+/// that the newest segment begins with, and every record after that; of older segments the
+/// packets. The newest segment may have been made, and not be in use yet.
+///
+/// After a kill everything that was written is there, and the last record may have been written
+/// in part. After a power cut any part that was not synced may be missing, and each segment is
+/// read up to its first gap: the high-water mark is a floor for every packet that was accepted.
+fn read_log(
+    directory: &StateDirectory,
+    note: &MarkNote,
+    same_boot: bool,
+) -> Result<Option<Fold>, BadFile> {
+    let Some(&newest) = directory.segments()?.last() else {
+        return Ok(None);
     };
     let mut fold = Fold::default();
-    let header = snapshot::read(directory, newest, |record| fold.apply(record))
-        .map_err(|bad| named(bad, newest, FileKind::Snapshot))?;
-    if !(1..=newest).contains(&header.first) {
-        return Err(NoLog::Damaged("its snapshot is of no log".into()));
+    let mut reader = SegmentReader::open(directory, newest)?;
+    reader.read_state(|record| fold.apply(record, false))?;
+    let is_cut = !note.is_clean && !same_boot;
+    let tolerate = |end: Result<SegmentEnd, BadFile>| match end {
+        Err(BadFile::Damaged(_)) if is_cut => Ok(SegmentEnd::Continued),
+        end => end,
+    };
+    let header = reader.header;
+    let mut before = SegmentEnd::Continued;
+    for number in header.first..newest {
+        before = tolerate(read_older(directory, number, &header, &mut fold))?;
     }
-    if last == LastRun::PowerCut {
-        read_what_is_left(directory, &files, header, &mut fold)?;
+    let start = reader.index;
+    let end = tolerate(reader.read_rest(|_, record| fold.apply(record, false)))?;
+    let is_in_use = reader.index > start || end != SegmentEnd::Blank;
+    let is_torn = [before, end].contains(&SegmentEnd::Torn);
+    let why = if ![header.run, header.before].contains(&note.run) {
+        "it is not of the run that wrote the mark"
+    } else if end == SegmentEnd::Continued {
+        "the segment after it is missing"
+    } else if before != SegmentEnd::Continued && is_in_use {
+        "the segment before it has no end"
+    } else if is_torn && note.is_clean {
+        "the last record of the log is torn"
     } else {
-        read_all(directory, &files, header, last, &mut fold)?;
-    }
-    Ok(fold)
-}
-
-fn named(bad: BadFile, number: u32, kind: FileKind) -> NoLog {
-    let name = match kind {
-        FileKind::Segment => "log",
-        FileKind::Snapshot => "snapshot",
+        return Ok(Some(fold));
     };
-    match bad {
-        BadFile::Damaged(why) => NoLog::Damaged(format!("{number:08}.{name}: {why}")),
-        BadFile::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-            NoLog::Damaged(format!("{number:08}.{name} is missing"))
-        }
-        BadFile::Io(error) => NoLog::Io(error),
-    }
+    tolerate(Err(damaged(newest, why))).map(|_| Some(fold))
 }
 
-/// Reads every segment from the first that is needed to the last: a row without a gap.
-fn read_all(
-    directory: &StateDirectory,
-    files: &LogFiles,
-    header: FileHeader,
-    last: LastRun,
-    fold: &mut Fold,
-) -> Result<(), NoLog> {
-    let mut number = header.first;
-    loop {
-        let found = read_segment(directory, number, header, fold)
-            .map_err(|bad| named(bad, number, FileKind::Segment))?;
-        let damaged = |what: &str| {
-            let why = format!("{number:08}.log: {what}");
-            Err(NoLog::Damaged(why))
-        };
-        if found.header.run != header.run {
-            return damaged("it is of another run");
-        }
-        match found.end {
-            FileEnd::Complete => number += 1,
-            _ if number < header.number => return damaged("its end is missing"),
-            FileEnd::Torn if last == LastRun::Clean => return damaged("its last record is torn"),
-            FileEnd::Torn | FileEnd::Blank => break,
-        }
-    }
-    remove_unused(directory, files, header, number)
-}
-
-/// Removes the segment after the last one, if it is there: it was prepared, or a run was killed
-/// while it began. Any other segment there is damage.
-fn remove_unused(
-    directory: &StateDirectory,
-    files: &LogFiles,
-    header: FileHeader,
-    last: u32,
-) -> Result<(), NoLog> {
-    let mut after = files.segments.range(last + 1..);
-    let Some(&unused) = after.next() else {
-        return Ok(());
-    };
-    if unused != last + 1 || after.next().is_some() {
-        return Err(NoLog::Damaged(format!("{unused:08}.log follows a gap")));
-    }
-    let path = directory.segment(unused);
-    let read = directory.open(&path);
-    let read = read.and_then(|file| read_file(file, FileKind::Segment, unused, |_| {}));
-    let found = read.map_err(|bad| named(bad, unused, FileKind::Segment))?;
-    if found.header.run == header.run && found.records > 1 {
-        let why = format!("{last:08}.log has no end, and the log goes on");
-        return Err(NoLog::Damaged(why));
-    }
-    super::directory::remove(&path)?;
-    Ok(())
-}
-
-/// After a power cut: reads the records that are there, up to the first gap.
-fn read_what_is_left(
-    directory: &StateDirectory,
-    files: &LogFiles,
-    header: FileHeader,
-    fold: &mut Fold,
-) -> Result<(), NoLog> {
-    for &number in files.segments.range(header.first..) {
-        match read_segment(directory, number, header, fold) {
-            Ok(found) if found.end == FileEnd::Complete => {}
-            Ok(_) | Err(BadFile::Damaged(_)) if number < header.number => {}
-            Ok(_) | Err(BadFile::Damaged(_)) => break,
-            Err(BadFile::Io(error)) => return Err(NoLog::Io(error)),
-        }
-    }
-    Ok(())
-}
-
-fn read_segment(
+/// Reads a segment before the newest one, which has this header.
+fn read_older(
     directory: &StateDirectory,
     number: u32,
-    snapshot: FileHeader,
+    newest: &SegmentHeader,
     fold: &mut Fold,
-) -> Result<FileSummary, BadFile> {
-    let file = directory.open(&directory.segment(number))?;
-    let is_older = number < snapshot.number;
-    let apply = |record: LogRecord| {
-        if is_older {
-            fold.apply_older(record);
-        } else {
-            fold.apply(record);
-        }
+) -> Result<SegmentEnd, BadFile> {
+    let mut older = SegmentReader::open(directory, number)?;
+    if older.header.run != newest.run {
+        return Err(damaged(number, "it is of another run"));
+    }
+    let is_last = number + 1 == newest.number;
+    let end = older.read_rest(|index, record| {
+        fold.apply(record, !is_last || index < newest.from);
+    })?;
+    let is_whole = if is_last {
+        older.index >= newest.from
+    } else {
+        end == SegmentEnd::Continued
     };
-    read_file(file, FileKind::Segment, number, apply)
+    is_whole
+        .then_some(end)
+        .ok_or_else(|| damaged(number, "its end is missing"))
 }

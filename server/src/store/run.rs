@@ -1,111 +1,81 @@
 //! A run of the daemon: all that is appended to the log.
 
+use super::boot::BootId;
 use super::codec::{RECORD_LEN, encode};
 use super::directory::{BadFile, StateDirectory};
 use super::errors::StoreError;
-use super::journal::{Journal, JournalSettings};
-use super::maintenance::{Maintenance, Newest, Switch};
 use super::mark::HighWaterMark;
-use super::record::{FileHeader, FileKind, LogRecord};
-use super::segment::{MAX_SEGMENT, MIN_SEGMENT, Segment};
-use super::snapshot;
-use super::spent_ids::SpentIds;
+use super::packets::SpentPackets;
+use super::record::{LogRecord, RunId, SegmentHeader, records_of};
+use super::segment::{PartlyWritten, Segment};
+use super::worker::{NextSegment, StoreWorker, WorkerSettings};
 use crate::engine::{Event, Now, Spend, State};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::{GenerationId, random};
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// A segment is full when it has room for fewer records: a batch and its outcomes still fit.
-const RESERVE: u32 = 256;
-/// A segment that was full within this time is followed by a larger one.
+/// Bytes of a segment under little load.
+const MIN_SEGMENT: u64 = 1 << 20;
+/// Bytes of a segment under the greatest load.
+const MAX_SEGMENT: u64 = 32 << 20;
+/// The greatest size of a segment that a long state can ask for, in bytes.
+const LARGEST: u64 = 8 * MAX_SEGMENT;
+/// A segment that is full within this time is followed by a larger one.
 const FULL_SOON: Duration = Duration::from_secs(10);
 const GROWTH: u64 = 4;
-/// The greatest size of a segment that snapshots can ask for, in bytes.
-const LARGEST: u64 = 8 * MAX_SEGMENT;
 
-/// The log, open for appending, and its two threads.
+/// The log, open for appending, and the thread behind it.
 #[derive(Debug)]
 pub(super) struct Run {
     directory: StateDirectory,
     segment: Segment,
-    /// The next segment, once it is prepared.
-    prepared: Option<Segment>,
-    ids: SpentIds,
-    /// Of the current segment.
-    newest: Newest,
+    /// The header of the segment that the next one is made after.
+    header: SegmentHeader,
+    /// Whether the next segment is being made.
+    pub is_asked: bool,
+    /// The next segment, which could not be switched to.
+    made: Option<Segment>,
+    packets: SpentPackets,
     /// Outcomes that could not be written: they are written before everything else.
     pending: Vec<LogRecord>,
     /// Encoded records; kept for its room.
     buffer: Vec<u8>,
-    /// When this segment was switched to, since boot.
-    switched: Duration,
     /// The size that this segment was to have, in bytes.
     size: u64,
-    /// Dropped before the maintenance, whose thread ends when the journal asks no more.
-    pub journal: Journal,
-    maintenance: Maintenance,
-}
-
-/// A failed append: only the first records were written.
-struct NotWritten {
-    written: usize,
-    error: io::Error,
+    pub worker: StoreWorker,
 }
 
 impl Run {
-    /// Begins a run with this state. A new segment gets the packets of the state, and the
-    /// snapshot before it the rest. Both are on disk before the mark is begun. A power cut or a
-    /// kill on the way leaves the old run's files valid.
+    /// Begins a run with this state, in a segment of its own, which is on disk before the mark
+    /// is begun. A power cut or a kill on the way leaves the old run's files valid.
     pub fn begin(
-        directory: &StateDirectory,
+        settings: WorkerSettings,
         state: &State,
-        begin_mark: impl FnOnce() -> io::Result<()>,
-        journal: impl FnOnce(u32) -> JournalSettings,
-        now: Now,
+        mark: &mut HighWaterMark,
+        until: Timestamp,
     ) -> Result<Self, StoreError> {
-        let log = StoreError::Log;
-        let files = directory.log_files().map_err(log)?;
-        let last = files.segments.last().max(files.snapshots.last());
-        let number = last.map_or(Some(1), |last| last.checked_add(1));
-        let number = number.ok_or_else(|| log(io::Error::other("it has no number left")))?;
-        let run = random().map_err(|error| log(io::Error::other(error)))?;
-        let seen = state.seen.iter();
-        let seen = seen.map(|&(generation, at, id)| LogRecord::Seen(generation, at, id));
-        let size = MIN_SEGMENT + (state.seen.len() * RECORD_LEN) as u64;
-        let segment = Segment::create(directory, run, number, size, seen).map_err(log)?;
-        let header = FileHeader {
-            kind: FileKind::Snapshot,
-            run,
-            number,
-            first: number,
-        };
-        snapshot::write(directory, header, state).map_err(log)?;
-        begin_mark().map_err(StoreError::Mark)?;
-        let mut newest = Newest::new();
-        let mut ids = SpentIds::new(number);
+        let (directory, header) = (settings.directory.clone(), settings.header);
+        let segment = Segment::create(&directory, header, state, MIN_SEGMENT);
+        let segment = segment.map_err(StoreError::Log)?;
+        let begun = mark.begin(until, header.run);
+        begun.map_err(StoreError::Mark)?;
+        let mut packets = SpentPackets::new(header.number);
         for &(generation, at, id) in &state.seen {
-            ids.insert(id);
-            raise(&mut newest, generation, at);
+            packets.insert(id);
+            packets.keep(generation, at);
         }
-        let reads = Arc::new(AtomicU32::new(0));
-        let maintenance = Maintenance::start(directory.clone(), run, number, Arc::clone(&reads));
-        let journal = Journal::start(journal(number), reads, maintenance.cleanup());
         Ok(Self {
-            directory: directory.clone(),
+            directory,
             segment,
-            prepared: None,
-            ids,
-            newest,
+            header,
+            is_asked: false,
+            made: None,
+            packets,
             pending: Vec::new(),
             buffer: Vec::new(),
-            switched: now.mono,
             size: MIN_SEGMENT,
-            journal,
-            maintenance,
+            worker: StoreWorker::start(settings),
         })
     }
 
@@ -116,34 +86,29 @@ impl Run {
         batch: &[Spend],
         now: Now,
     ) -> Result<Vec<bool>, StoreError> {
-        let fresh: Vec<bool> = batch.iter().map(|s| self.ids.insert(s.id)).collect();
+        self.switch().map_err(|part| StoreError::Log(part.error))?;
+        let fresh: Vec<bool> = batch.iter().map(|s| self.packets.insert(s.id)).collect();
         let new = batch.iter().zip(&fresh).filter(|(_, fresh)| **fresh);
         let new: Vec<&Spend> = new.map(|(spend, _)| spend).collect();
         let Some(last) = new.iter().map(|spend| spend.at).max() else {
             return Ok(fresh);
         };
-        let covered = mark
-            .cover(last)
-            .map_err(|error| (0, StoreError::Mark(error)));
-        let written = covered.and_then(|()| {
-            let record = |spend: &&Spend| LogRecord::Spent {
-                spend: (*spend).clone(),
-                wall: now.wall,
-            };
-            let appended = self.append(new.iter().map(record));
-            appended.map_err(|e| (e.written, StoreError::Log(e.error)))
-        });
+        let record = |spend: &&Spend| LogRecord::Spent((*spend).clone(), now.wall);
+        let (written, error) = match mark.cover(last) {
+            Err(error) => (0, Some(StoreError::Mark(error))),
+            Ok(()) => match self.append(new.iter().map(record)) {
+                Ok(()) => (new.len(), None),
+                Err(part) => (part.written, Some(StoreError::Log(part.error))),
+            },
+        };
         // A packet in the log stays spent, although the caller gets an error.
-        let kept = written
-            .as_ref()
-            .map_or_else(|(kept, _)| *kept, |()| new.len());
-        for spend in &new[..kept] {
-            raise(&mut self.newest, spend.generation, spend.at);
+        for spend in &new[..written] {
+            self.packets.keep(spend.generation, spend.at);
         }
-        for spend in &new[kept..] {
-            self.ids.remove(spend.id);
+        for spend in &new[written..] {
+            self.packets.remove(spend);
         }
-        written.map_or_else(|(_, error)| Err(error), |()| Ok(fresh))
+        error.map_or(Ok(fresh), Err)
     }
 
     /// See [`super::Store::note`].
@@ -153,7 +118,7 @@ impl Run {
         // Not for what anybody can cause by sending a captured packet again.
         let is_outcome = |event: &Event| !matches!(event, Event::Junk(_) | Event::Rejected(_));
         if events.iter().any(is_outcome) {
-            self.publish(now);
+            self.worker.appended(now);
         }
         noted
     }
@@ -166,13 +131,16 @@ impl Run {
 
     /// Appends these records. Those that could not be written are kept for the next time.
     fn append_all(&mut self, records: &[LogRecord]) -> Result<(), StoreError> {
-        self.append(records.iter().cloned()).map_err(|not| {
-            self.pending.extend_from_slice(&records[not.written..]);
-            StoreError::Log(not.error)
+        let switched = self.switch();
+        let appended = switched.and_then(|()| self.append(records.iter().cloned()));
+        appended.map_err(|part| {
+            self.pending.extend_from_slice(&records[part.written..]);
+            StoreError::Log(part.error)
         })
     }
 
-    fn append(&mut self, records: impl Iterator<Item = LogRecord>) -> Result<(), NotWritten> {
+    /// Appends these records, after those that are pending.
+    fn append(&mut self, records: impl Iterator<Item = LogRecord>) -> Result<(), PartlyWritten> {
         self.buffer.clear();
         let mut position = self.segment.position();
         let mut push = |record: &LogRecord| {
@@ -184,113 +152,101 @@ impl Run {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        match self.segment.append(&self.buffer) {
-            Ok(()) => {
-                self.pending.clear();
-                Ok(())
-            }
-            Err(part) => {
-                let before = self.pending.len();
-                self.pending.drain(..part.written.min(before));
-                Err(NotWritten {
-                    written: part.written.saturating_sub(before),
-                    error: part.error,
-                })
-            }
+        let before = self.pending.len();
+        let done = self.segment.append(&self.buffer);
+        let written = done.as_ref().map_or_else(|part| part.written, |()| before);
+        self.pending.drain(..written.min(before));
+        done.map_err(|part| PartlyWritten {
+            written: part.written.saturating_sub(before),
+            error: part.error,
+        })
+    }
+
+    /// Goes on in the next segment, if it is made.
+    fn switch(&mut self) -> Result<(), PartlyWritten> {
+        if !self.is_asked {
+            return Ok(());
         }
-    }
-
-    /// Has the journal read everything that is in the log now.
-    fn publish(&self, now: Now) {
-        self.journal.publish(self.last_record(), now);
-    }
-
-    /// See [`super::Store::flush_journal`].
-    pub fn flush_journal(&self) -> Receiver<Result<(), String>> {
-        self.journal.flush(self.last_record())
-    }
-
-    /// Segment * 2^32 + index.
-    fn last_record(&self) -> u64 {
-        let position = self.segment.position();
-        u64::from(position.number) << 32 | u64::from(position.index - 1)
+        let Some(next) = self.made.take().or_else(|| self.worker.made()) else {
+            return Ok(());
+        };
+        let mut end = Vec::new();
+        let record = LogRecord::Continued(next.number());
+        encode(&record, self.segment.position(), &mut end);
+        if let Err(part) = self.segment.append(&end) {
+            self.made = Some(next);
+            return Err(part);
+        }
+        self.packets.switch(next.number());
+        (self.segment, self.is_asked) = (next, false);
+        Ok(())
     }
 
     /// See [`super::Store::is_full`].
-    pub fn is_full(&mut self) -> bool {
-        if !self.segment.is_full_with(RESERVE) {
-            return false;
-        }
-        self.prepared = self.prepared.take().or_else(|| self.maintenance.prepared());
-        self.prepared.is_some()
+    pub fn is_full(&self) -> bool {
+        !self.is_asked && self.segment.is_full()
     }
 
     /// See [`super::Store::rotate`].
-    pub fn rotate(&mut self, snapshot: State, now: Now) -> Result<(), StoreError> {
-        let next = self.prepared.take().or_else(|| self.maintenance.prepared());
-        let Some(next) = next else {
-            return Ok(());
-        };
-        let end = self.append([LogRecord::Continued].into_iter());
-        if let Err(not) = end {
-            self.prepared = Some(next);
-            return Err(StoreError::Log(not.error));
+    pub fn rotate(&mut self, mut state: State, now: Now) {
+        if self.is_asked {
+            return;
         }
-        let records = snapshot.floors.len() + snapshot.closes.len();
-        let records = records + snapshot.grants.len() + snapshot.retirements.len();
-        let was_soon = now.mono.saturating_sub(self.switched) < FULL_SOON;
+        state.seen = Vec::new();
+        self.packets.forget_below(&state.floors);
+        let was_soon = now.mono.saturating_sub(self.header.now.mono) < FULL_SOON;
         let grown = if was_soon { self.size * GROWTH } else { 0 };
         let grown = grown.clamp(MIN_SEGMENT, MAX_SEGMENT);
-        // Snapshots are to be the smaller part of what is written.
-        let size = grown.max(2 * (records * RECORD_LEN) as u64).min(LARGEST);
-        let switch = Switch {
-            number: next.number,
-            retired: std::mem::replace(&mut self.segment, next),
-            newest: std::mem::take(&mut self.newest),
-            state: snapshot,
-            size,
+        // States are to be the smaller part of what is written.
+        let records = (records_of(&state, now).size_hint().0 * RECORD_LEN) as u64;
+        self.size = grown.max(2 * records).min(LARGEST);
+        let position = self.segment.position();
+        self.header = SegmentHeader {
+            number: position.number + 1,
+            from: position.index,
+            first: self.packets.first(),
+            is_first_of_boot: false,
+            now,
+            ..self.header
         };
-        (self.size, self.switched) = (size, now.mono);
-        self.ids.switch(switch.number, self.maintenance.first());
-        let switched = self.maintenance.switched(switch).map_err(StoreError::Log);
-        self.publish(now);
-        switched
-    }
-
-    /// The segment that is appended to.
-    #[cfg(test)]
-    pub fn segment_number(&self) -> u32 {
-        self.segment.number
-    }
-
-    /// See [`super::Store::trouble`].
-    pub fn trouble(&self) -> Option<String> {
-        self.maintenance.trouble()
+        self.worker.make(NextSegment {
+            header: self.header,
+            state,
+            size: self.size,
+        });
+        self.is_asked = true;
     }
 
     /// Writes everything to disk.
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        let not_written = |not: NotWritten| StoreError::Log(not.error);
-        self.append(std::iter::empty()).map_err(not_written)?;
-        self.sync_files().map_err(StoreError::Log)
-    }
-
-    fn sync_files(&self) -> io::Result<()> {
-        for number in self.maintenance.first()..self.segment.number {
-            match self.directory.open(&self.directory.segment(number)) {
-                Ok(file) => file.sync_data()?,
-                // The maintenance thread has removed it meanwhile.
-                Err(_) if number < self.maintenance.first() => {}
-                Err(BadFile::Io(error)) => return Err(error),
-                Err(BadFile::Damaged(why)) => return Err(io::Error::other(why)),
+        let written = self.append(std::iter::empty());
+        written.map_err(|part| StoreError::Log(part.error))?;
+        for number in self.segment.first()..=self.segment.number() {
+            match self.directory.open(number) {
+                Ok(file) => file.sync_data().map_err(StoreError::Log)?,
+                Err(BadFile::Io(error)) => return Err(StoreError::Log(error)),
+                // The next segment is made, and does not need it; or the next start says so.
+                Err(BadFile::Damaged(_)) => {}
             }
         }
-        self.segment.sync()?;
-        self.directory.sync()
+        self.directory.sync().map_err(StoreError::Log)
     }
 }
 
-fn raise(newest: &mut Newest, generation: GenerationId, at: Timestamp) {
-    let known = newest.entry(generation).or_insert(at);
-    *known = at.max(*known);
+/// The header of the first segment of a run, which follows every segment that is there.
+pub(super) fn first_header(
+    directory: &StateDirectory,
+    before: RunId,
+    is_first_of_boot: bool,
+    now: Now,
+) -> io::Result<SegmentHeader> {
+    let run = random().map_err(io::Error::other)?;
+    let last = directory.segments()?.last().copied().unwrap_or(0);
+    let number = last.checked_add(1);
+    let number = number.ok_or_else(|| io::Error::other("the log has no number left"))?;
+    let boot = BootId::current();
+    Ok(SegmentHeader {
+        is_first_of_boot,
+        ..SegmentHeader::of_run(run, before, number, boot, now)
+    })
 }

@@ -1,18 +1,15 @@
-//! A segment of the log: a preallocated file, which is filled with records from its beginning.
+//! A segment of the log: a preallocated file. It begins with the state that everything before
+//! adds up to, and is filled with records after that.
 
-use super::codec::{Position, RECORD_LEN, encode};
-use super::directory::{FILE_MODE, StateDirectory};
-use super::record::{FileHeader, FileKind, LogRecord, RunId};
-use crate::files;
+use super::codec::{RECORD_LEN, RecordPosition, encode};
+use super::directory::StateDirectory;
+use super::record::{LogRecord, SegmentHeader, records_of};
+use crate::engine::State;
 use nix::fcntl::{FallocateFlags, fallocate};
-use std::fs::{File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
 
-/// Bytes of a segment under little load.
-pub(super) const MIN_SEGMENT: u64 = 1 << 20;
-/// Bytes of a segment under the greatest load.
-pub(super) const MAX_SEGMENT: u64 = 32 << 20;
 /// Where the disk has no room for fewer bytes than this, no segment is made.
 const SMALLEST: u64 = 64 << 10;
 const RECORD: u64 = RECORD_LEN as u64;
@@ -20,8 +17,7 @@ const RECORD: u64 = RECORD_LEN as u64;
 /// A segment that is open for writing.
 #[derive(Debug)]
 pub(super) struct Segment {
-    pub number: u32,
-    run: RunId,
+    header: SegmentHeader,
     file: File,
     /// The index of the next record.
     next: u32,
@@ -37,48 +33,62 @@ pub(super) struct PartlyWritten {
 }
 
 impl Segment {
-    /// Creates a segment that begins with these records. It is on disk before it gets its name.
-    /// Where the disk has no room for `size` bytes it is smaller.
+    /// Creates a segment with this header, but for the length of the state, and this state. It
+    /// is on disk before it gets its name. Where the disk has no room for `size` bytes more it
+    /// is smaller.
     pub fn create(
         directory: &StateDirectory,
-        run: RunId,
-        number: u32,
+        header: SegmentHeader,
+        state: &State,
         size: u64,
-        records: impl Iterator<Item = LogRecord>,
     ) -> io::Result<Self> {
-        let header = FileHeader {
-            kind: FileKind::Segment,
-            run,
-            number,
-            first: number,
+        let too_large = |_| io::Error::other("the state has too many records");
+        let records = records_of(state, header.now);
+        let len = u32::try_from(records.size_hint().0).map_err(too_large)?;
+        let header = SegmentHeader {
+            state: len,
+            ..header
         };
-        let made = write_file(directory, header, size, records)?;
-        let path = directory.segment(number);
-        let file = made.temporary.persist(path)?;
-        directory.sync()?;
+        let new = directory.unnamed()?;
+        let size = preallocate(new.as_file(), (u64::from(len) + 1) * RECORD, size)?;
+        let mut writer = BufWriter::with_capacity(1 << 18, new.as_file());
+        let records = std::iter::once(LogRecord::Header(header)).chain(records);
+        let mut buffer = Vec::new();
+        for (record, index) in records.zip(0..) {
+            buffer.clear();
+            encode(&record, header.position(index), &mut buffer);
+            writer.write_all(&buffer)?;
+        }
+        writer.flush()?;
+        drop(writer);
         Ok(Self {
-            number,
-            run,
-            file,
-            next: made.records,
-            size: made.size,
+            header,
+            file: directory.name(new, directory.segment(header.number))?,
+            next: len + 1,
+            size,
         })
     }
 
-    /// The position of the next record.
-    pub fn position(&self) -> Position {
-        Position {
-            kind: FileKind::Segment,
-            run: self.run,
-            number: self.number,
-            index: self.next,
-        }
+    /// The number of the segment.
+    pub fn number(&self) -> u32 {
+        self.header.number
     }
 
-    /// Whether so many more records would exceed what was preallocated. They can be appended all
-    /// the same, if the disk has room.
-    pub fn is_full_with(&self, records: u32) -> bool {
-        (u64::from(self.next) + u64::from(records)) * RECORD > self.size
+    /// The first segment that this one needs.
+    pub fn first(&self) -> u32 {
+        self.header.first
+    }
+
+    /// The position of the next record.
+    pub fn position(&self) -> RecordPosition {
+        self.header.position(self.next)
+    }
+
+    /// Whether a quarter of what was preallocated for records is left, or less. More can be
+    /// appended all the same, if the disk has room.
+    pub fn is_full(&self) -> bool {
+        let left = |index: u32| self.size.saturating_sub(u64::from(index) * RECORD);
+        left(self.next) <= left(self.header.state + 1) / 4
     }
 
     /// Appends encoded records by one system call; by more only where the kernel takes a part.
@@ -100,68 +110,15 @@ impl Segment {
         self.next += u32::try_from(written).unwrap_or(u32::MAX);
         failed.map_or(Ok(()), |error| Err(PartlyWritten { written, error }))
     }
-
-    /// Syncs the records.
-    pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    /// Gives back the room after the last record.
-    pub fn shrink(&self) -> io::Result<()> {
-        self.file.set_len(u64::from(self.next) * RECORD)
-    }
 }
 
-/// A file of records that is on disk and has no name yet.
-pub(super) struct Unnamed {
-    pub temporary: tempfile::NamedTempFile,
-    pub records: u32,
-    /// Bytes that were preallocated.
-    pub size: u64,
-}
-
-/// Writes a header and records into a new file, which is private from the beginning, and syncs
-/// it.
-pub(super) fn write_file(
-    directory: &StateDirectory,
-    header: FileHeader,
-    size: u64,
-    records: impl Iterator<Item = LogRecord>,
-) -> io::Result<Unnamed> {
-    let mut temporary = tempfile::Builder::new()
-        .prefix(files::UNFINISHED)
-        .permissions(Permissions::from_mode(FILE_MODE))
-        .tempfile_in(&directory.path)?;
-    files::give(temporary.as_file(), directory.owner)?;
-    let mut size = preallocate(temporary.as_file(), size)?;
-    let mut position = header.position();
-    let mut buffer = Vec::new();
-    for record in std::iter::once(LogRecord::Header(header)).chain(records) {
-        encode(&record, position, &mut buffer);
-        position.index += 1;
-        if buffer.len() >= 1 << 18 {
-            temporary.write_all(&buffer)?;
-            buffer.clear();
-        }
-    }
-    temporary.write_all(&buffer)?;
-    temporary.as_file().sync_all()?;
-    size = size.max(u64::from(position.index) * RECORD);
-    Ok(Unnamed {
-        temporary,
-        records: position.index,
-        size,
-    })
-}
-
-/// Reserves so many bytes; half of them, or a quarter, and so on, where the disk has less room.
-/// A file system that cannot reserve gives room as it is written to.
-fn preallocate(file: &File, size: u64) -> io::Result<u64> {
-    let mut size = size;
-    while size > 0 {
-        let bytes = i64::try_from(size).unwrap_or(i64::MAX);
+/// Reserves so many bytes and `size` more; half of `size`, or a quarter, and so on, where the
+/// disk has less room. A file system that cannot reserve gives room as it is written to.
+fn preallocate(file: &File, needed: u64, mut size: u64) -> io::Result<u64> {
+    loop {
+        let bytes = i64::try_from(needed + size).unwrap_or(i64::MAX);
         match fallocate(file, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) | Err(nix::Error::EOPNOTSUPP | nix::Error::ENOSYS) => return Ok(size),
+            Ok(()) | Err(nix::Error::EOPNOTSUPP | nix::Error::ENOSYS) => return Ok(needed + size),
             Err(nix::Error::EINTR) => {}
             Err(nix::Error::ENOSPC | nix::Error::EDQUOT) if size > SMALLEST => {
                 // A part may have been reserved before the room ran out.
@@ -171,5 +128,4 @@ fn preallocate(file: &File, size: u64) -> io::Result<u64> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(0)
 }

@@ -1,22 +1,18 @@
 //! The journal's database file: made, opened, found damaged, moved aside.
 
-use super::super::directory::{DAMAGED, FILE_MODE, StateDirectory, remove, rename_over};
-use super::DATABASE;
-use crate::files::{self, Existing};
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Result};
-use std::fs::{self, File};
+use super::super::directory::{DATABASE, DATABASE_PARTS, StateDirectory};
+use rusqlite::{
+    Connection, Error, ErrorCode, OpenFlags, Params, Result, Transaction, TransactionBehavior,
+};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// What it is called while it is made.
-const NEW: &str = ".new-journal.db";
 /// "oknj", so that no other program's database is taken for a journal.
 const APPLICATION: i32 = 0x6f6b_6e6a;
 const VERSION: i32 = 1;
 const SCHEMA: &str = include_str!("schema.sql");
-/// All that the database is made of.
-const PARTS: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
 /// Why the journal cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +26,18 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    /// Whether the file is damaged, or no journal.
-    pub(super) fn is_damage(&self) -> bool {
-        matches!(self, Self::Database(error) if is_damage(error))
+    /// Moves a database that is damaged, or no journal, aside, and says so; none where the error
+    /// is another one, or the directory cannot be changed. What was moved aside earlier is removed.
+    pub fn replace(&self, directory: &StateDirectory) -> Option<String> {
+        if !matches!(self, Self::Database(error) if is_damage(error)) {
+            return None;
+        }
+        for part in DATABASE_PARTS {
+            directory.move_aside(DATABASE, part).ok()?;
+        }
+        Some(format!(
+            "{DATABASE} is damaged ({self}); it was moved to {DATABASE}.damaged"
+        ))
     }
 }
 
@@ -62,66 +67,30 @@ pub(crate) fn create(directory: &StateDirectory) -> Result<(), JournalError> {
     if path.symlink_metadata().is_ok() {
         return Ok(());
     }
-    let fresh = directory.file(NEW);
-    for part in PARTS {
-        remove(&directory.file(&format!("{NEW}{part}")))?;
-    }
-    files::write(&fresh, "", directory.owner, FILE_MODE, Existing::Keep)?;
-    let database = open_in_place(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    database.execute_batch("BEGIN")?;
+    let new = directory.unnamed()?;
+    let database = open_in_place(new.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     database.execute_batch(SCHEMA)?;
     database.pragma_update(None, "application_id", APPLICATION)?;
     database.pragma_update(None, "user_version", VERSION)?;
-    database.execute_batch("COMMIT")?;
     // Now, since later a reader could keep the file from being changed to it.
     database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
-    File::open(&fresh)?.sync_all()?;
-    fs::rename(&fresh, path)?;
-    Ok(directory.sync()?)
+    directory.name(new, DATABASE)?;
+    Ok(())
 }
 
-/// Opens the database for writing. A missing one is created. One that is damaged, or untrusted
-/// for this reason, is moved aside and created again: the text says so.
-pub(super) fn open_or_make(
+/// Opens the database for writing; a missing one is created. One that is there and untrusted for
+/// this reason is an error like one that is damaged.
+pub(super) fn open(
     directory: &StateDirectory,
     untrusted: Option<&str>,
-) -> Result<(Connection, Option<String>), JournalError> {
+) -> Result<Connection, JournalError> {
     let is_there = directory.file(DATABASE).symlink_metadata().is_ok();
-    let opened = match untrusted {
-        Some(why) if is_there => Err(JournalError::Database(not_ours(why))),
-        _ if is_there => open_to_write(directory).map_err(JournalError::Database),
-        _ => {
-            create(directory)?;
-            return Ok((open_to_write(directory)?, None));
-        }
-    };
-    match opened {
-        Ok(database) => Ok((database, None)),
-        Err(error) if error.is_damage() => {
-            set_aside(directory)?;
-            create(directory)?;
-            Ok((open_to_write(directory)?, Some(replaced(&error))))
-        }
-        Err(error) => Err(error),
+    if let Some(why) = untrusted.filter(|_| is_there) {
+        return Err(not_ours(why).into());
     }
-}
-
-/// What is said of a database that another one has replaced.
-pub(super) fn replaced(error: &JournalError) -> String {
-    format!("{DATABASE} is damaged ({error}); it was moved to {DATABASE}{DAMAGED}")
-}
-
-/// Renames the database and its other files; those that were moved aside earlier are removed.
-pub(super) fn set_aside(directory: &StateDirectory) -> io::Result<()> {
-    for part in PARTS {
-        let from = directory.file(&format!("{DATABASE}{part}"));
-        rename_over(
-            &from,
-            &directory.file(&format!("{DATABASE}{DAMAGED}{part}")),
-        )?;
-    }
-    Ok(())
+    create(directory)?;
+    Ok(open_to_write(directory)?)
 }
 
 fn open_to_write(directory: &StateDirectory) -> Result<Connection> {
@@ -140,8 +109,8 @@ fn open_to_write(directory: &StateDirectory) -> Result<Connection> {
     if check != "ok" {
         return Err(not_ours(&check));
     }
-    // No other process should write. One that does is waited for: no packet waits here.
-    database.busy_timeout(Duration::from_secs(5))?;
+    // No other process should write. One that does is waited for, then tried again.
+    database.busy_timeout(Duration::from_secs(1))?;
     database.set_prepared_statement_cache_capacity(64);
     database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     database.pragma_update(None, "synchronous", "NORMAL")?;
@@ -175,7 +144,7 @@ pub(super) fn open_in_place(path: &Path, flags: OpenFlags) -> Result<Connection>
     let parent = path.parent().and_then(|dir| fs::canonicalize(dir).ok());
     let name = path.file_name().unwrap_or_default();
     // To open a named pipe waits for its writer.
-    for part in PARTS {
+    for part in DATABASE_PARTS {
         let mut name = name.to_owned();
         name.push(part);
         let meta = fs::symlink_metadata(path.with_file_name(name));
@@ -186,4 +155,21 @@ pub(super) fn open_in_place(path: &Path, flags: OpenFlags) -> Result<Connection>
     let path = parent.map_or_else(|| path.to_owned(), |parent| parent.join(name));
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     Connection::open_with_flags(path, flags)
+}
+
+/// Runs `work` in one transaction, which is undone where it fails.
+pub(super) fn within<T>(
+    database: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T>,
+) -> Result<T> {
+    // SQLite waits for the write lock only at the beginning of a transaction.
+    let change = Transaction::new_unchecked(database, TransactionBehavior::Immediate)?;
+    let done = work(&change)?;
+    change.commit()?;
+    Ok(done)
+}
+
+/// Runs one statement, which is kept for the next time.
+pub(super) fn run(change: &Connection, sql: &str, parameters: impl Params) -> Result<()> {
+    change.prepare_cached(sql)?.execute(parameters).map(drop)
 }

@@ -1,6 +1,6 @@
 //! Removes old rows of the journal, in portions.
 
-use super::columns::{mono_ms, ms};
+use super::rows::{mono_ms, ms};
 use oneknock_shared::knock::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use std::time::Duration;
@@ -13,44 +13,33 @@ pub(super) const ROWS_OF_KEY: u32 = 20_000;
 /// The number of targets opened since boot that are kept for each key, the latest.
 pub(super) const OPENED_OF_KEY: u32 = 100_000;
 
-/// The number of rows that were removed.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PrunedRows {
-    /// Of the history.
-    pub history: usize,
-    /// Of the targets opened since boot, which are not complete then.
-    pub opened: usize,
-}
-
-impl PrunedRows {
-    /// Whether there may be more to remove.
-    pub fn is_portion(self) -> bool {
-        self.history.max(self.opened) >= usize::from(PORTION)
-    }
-}
-
 /// Removes a portion of the rows that ended longer than `keep` before the newest row was opened,
 /// and of those that one key has too many of. The newest row was opened by a packet whose clock
 /// agreed with this machine's, so a clock that is ahead for a moment removes nothing. Nor does a
-/// row that was opened then, once the clock is right.
-pub(super) fn prune(change: &Connection, keep: Duration, wall: Timestamp) -> Result<PrunedRows> {
+/// row that was opened then, once the clock is right. Returns how many rows it has removed of the
+/// history, and of the targets opened since boot, which are not complete then.
+pub(super) fn prune(
+    change: &Connection,
+    keep: Duration,
+    wall: Timestamp,
+) -> Result<(usize, usize)> {
     let newest: Option<i64> = change
         .prepare_cached("SELECT opened FROM history ORDER BY id DESC LIMIT 1")?
         .query_row([], |row| row.get(0))
         .optional()?;
     let Some(newest) = newest else {
-        return Ok(PrunedRows::default());
+        return Ok((0, 0));
     };
     let oldest = newest.min(ms(wall)).saturating_sub(mono_ms(keep));
-    let mut pruned = PrunedRows::default();
-    pruned.history += change
+    let mut opened = 0;
+    let mut history = change
         .prepare_cached(
             "DELETE FROM history WHERE id IN (SELECT id FROM history
              WHERE ended < ? LIMIT ?)",
         )?
         .execute(params![oldest, PORTION])?;
     for key in keys_with_more_than(change, "history", ROWS_OF_KEY)? {
-        pruned.history += change
+        history += change
             .prepare_cached(
                 "DELETE FROM history WHERE id IN (SELECT id FROM history
                  WHERE key = ?1 AND id <= (SELECT id FROM history
@@ -59,7 +48,7 @@ pub(super) fn prune(change: &Connection, keep: Duration, wall: Timestamp) -> Res
             .execute(params![key, ROWS_OF_KEY, PORTION])?;
     }
     for key in keys_with_more_than(change, "opened", OPENED_OF_KEY)? {
-        pruned.opened += change
+        opened += change
             .prepare_cached(
                 "DELETE FROM opened WHERE (key, number, service, source) IN
                  (SELECT key, number, service, source FROM opened WHERE key = ?1
@@ -67,7 +56,7 @@ pub(super) fn prune(change: &Connection, keep: Duration, wall: Timestamp) -> Res
             )?
             .execute(params![key, OPENED_OF_KEY, PORTION])?;
     }
-    Ok(pruned)
+    Ok((history, opened))
 }
 
 fn keys_with_more_than(change: &Connection, table: &str, rows: u32) -> Result<Vec<String>> {

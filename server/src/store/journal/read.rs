@@ -1,18 +1,18 @@
 //! Reads the journal, also while a daemon writes it. Root reads it too, although the daemon's user
 //! could have written anything there.
 
-use super::super::mark::boot_id;
-use super::DATABASE;
-use super::columns::{mono_ms, ms, optional, text, timestamp};
+use super::super::directory::DATABASE;
 use super::database::{check_schema, not_ours, open_in_place};
+use super::rows::{mono_ms, ms, position};
 use crate::engine::{Now, Source, Target};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::{KeyName, ServiceName};
 use oneknock_shared::secret::GenerationId;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, params};
+use rusqlite::{Connection, OpenFlags, Params, Result, Row, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// A query that takes longer is ended: a hostile file could make it endless.
@@ -74,47 +74,46 @@ pub fn history(
 ) -> Result<Vec<HistoryRow>> {
     let database = open_to_read(dir)?;
     let is_open = still_open(&database, now)?;
-    let mut rows = database.prepare(
-        "SELECT key, number, service, source, opened, ended, how, knocks, ends FROM history
-         WHERE (?1 IS NULL OR key = ?1) AND ended >= ?2 ORDER BY opened, ended, id",
-    )?;
-    let rows = rows.query_map(params![key.map(KeyName::as_str), ms(since)], |row| {
+    let sql = "SELECT key, number, service, source, opened, ended, how, knocks, ends FROM history
+         WHERE (?1 IS NULL OR key = ?1) AND ended >= ?2 ORDER BY opened, ended, id";
+    let of = params![key.map(KeyName::as_str), ms(since)];
+    read_all(&database, sql, of, |row| {
         let how = match how(row, 6)? {
             "open" => is_open(row.get(8)?),
             other => other,
         };
-        history_row(row, how)
-    })?;
-    rows.collect()
+        Ok(HistoryRow {
+            key: text(row, 0)?,
+            number: row.get(1)?,
+            service: text(row, 2)?,
+            source: text(row, 3)?,
+            opened: timestamp(row.get(4)?)?,
+            ended: timestamp(row.get(5)?)?,
+            how,
+            knocks: u64::try_from(row.get::<_, i64>(7)?).unwrap_or(0),
+        })
+    })
+}
+
+/// Reads every row of a query.
+fn read_all<T, C: FromIterator<T>>(
+    database: &Connection,
+    sql: &str,
+    of: impl Params,
+    read: impl FnMut(&Row<'_>) -> Result<T>,
+) -> Result<C> {
+    database.prepare(sql)?.query_map(of, read)?.collect()
 }
 
 /// What became of a grant that is open in its row, by when it ends since boot: nothing is written
 /// when a grant expires, or the machine is booted.
 fn still_open(database: &Connection, now: Now) -> Result<impl Fn(i64) -> &'static str> {
-    let position = "SELECT boot, now FROM position";
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let position: Option<(String, i64)> = database.query_row(position, [], read).optional()?;
-    let same_boot = position
-        .as_ref()
-        .is_some_and(|(boot, _)| *boot == boot_id());
-    let last = position.map_or(0, |(_, now)| now);
+    let at = position(database)?.unwrap_or_default();
+    let (same_boot, last) = (at.boot.is_current(), mono_ms(at.now));
     Ok(move |ends| match same_boot {
         true if ends > mono_ms(now.mono) => "open",
         false if ends > last => "reboot",
         _ => "expired",
-    })
-}
-
-fn history_row(row: &Row<'_>, how: &'static str) -> Result<HistoryRow> {
-    Ok(HistoryRow {
-        key: text(row, 0)?,
-        number: row.get(1)?,
-        service: text(row, 2)?,
-        source: text(row, 3)?,
-        opened: timestamp(row, 4)?,
-        ended: timestamp(row, 5)?,
-        how,
-        knocks: u64::try_from(row.get::<_, i64>(7)?).unwrap_or(0),
     })
 }
 
@@ -129,36 +128,31 @@ fn how(row: &Row<'_>, index: usize) -> Result<&'static str> {
 /// Reads the last use of every generation that the journal knows. Fails where the journal is
 /// missing, or is no journal.
 pub fn uses(dir: &Path) -> Result<BTreeMap<GenerationId, GenerationUse>> {
-    let database = open_to_read(dir)?;
-    let mut rows = database.prepare("SELECT identity, used, used_from, retires FROM generation")?;
-    let rows = rows.query_map([], |row| {
+    let sql = "SELECT identity, used, used_from, retires FROM generation";
+    read_all(&open_to_read(dir)?, sql, [], |row| {
         let known = GenerationUse {
-            last: optional(row, 1, timestamp)?,
-            from: optional(row, 2, text)?,
-            retires: optional(row, 3, timestamp)?,
+            last: row.get::<_, Option<_>>(1)?.map(timestamp).transpose()?,
+            from: row.get_ref(2)?.as_str_or_null()?.map(parsed).transpose()?,
+            retires: row.get::<_, Option<_>>(3)?.map(timestamp).transpose()?,
         };
         Ok((GenerationId(row.get(0)?), known))
-    })?;
-    rows.collect()
+    })
 }
 
 /// Reads every target that grants have opened since boot, live or not: the connections that a
 /// key let in are to one of its targets. (No connection outlives a boot.) Of one key the latest
 /// 100,000 targets are known. Fails where the journal is missing, or is no journal.
 pub fn opened_targets(dir: &Path, filter: &ConnectionFilter<'_>) -> Result<BTreeSet<Target>> {
-    let database = open_to_read(dir)?;
-    let mut rows = database.prepare(
-        "SELECT DISTINCT service, source FROM opened
+    let sql = "SELECT DISTINCT service, source FROM opened
          WHERE (?1 IS NULL OR key = ?1) AND (?2 IS NULL OR number = ?2)
-         AND (?3 IS NULL OR source = ?3)",
-    )?;
+         AND (?3 IS NULL OR source = ?3)";
     let key = filter.key.map(KeyName::as_str);
     let source = filter.source.map(|source| source.to_string());
-    let rows = rows.query_map(params![key, filter.number, source], |row| {
+    let of = params![key, filter.number, source];
+    read_all(&open_to_read(dir)?, sql, of, |row| {
         let (service, source) = (text(row, 0)?, text(row, 1)?);
         Ok(Target { service, source })
-    })?;
-    rows.collect()
+    })
 }
 
 /// Reads every source that had a grant since boot; none where the journal does not know all of
@@ -166,15 +160,11 @@ pub fn opened_targets(dir: &Path, filter: &ConnectionFilter<'_>) -> Result<BTree
 /// missing, or is no journal.
 pub fn granted_since_boot(dir: &Path) -> Result<Option<BTreeSet<Source>>> {
     let database = open_to_read(dir)?;
-    let position = "SELECT complete, boot FROM position";
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let position: Option<(bool, String)> = database.query_row(position, [], read).optional()?;
-    if position != Some((true, boot_id())) {
+    if !position(&database)?.is_some_and(|at| at.is_complete && at.boot.is_current()) {
         return Ok(None);
     }
-    let mut rows = database.prepare("SELECT DISTINCT source FROM opened")?;
-    let rows = rows.query_map([], |row| text(row, 0))?;
-    rows.collect::<Result<_>>().map(Some)
+    let sql = "SELECT DISTINCT source FROM opened";
+    read_all(&database, sql, [], |row| text(row, 0)).map(Some)
 }
 
 /// Opens the journal for reading, and checks its schema.
@@ -191,4 +181,19 @@ pub(super) fn open_to_read(dir: &Path) -> Result<Connection> {
 pub(super) fn limit(database: &mut Connection, time: Duration) -> Result<()> {
     let start = Instant::now();
     database.progress_handler(STEPS, Some(move || start.elapsed() > time))
+}
+
+fn timestamp(ms: i64) -> Result<Timestamp> {
+    let at = u64::try_from(ms);
+    at.map(Timestamp)
+        .map_err(|_| not_ours("a time is before 1970"))
+}
+
+fn text<T: FromStr>(row: &Row<'_>, index: usize) -> Result<T> {
+    parsed(row.get_ref(index)?.as_str()?)
+}
+
+fn parsed<T: FromStr>(text: &str) -> Result<T> {
+    text.parse()
+        .map_err(|_| not_ours("a name or an address is none"))
 }

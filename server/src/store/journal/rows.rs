@@ -1,265 +1,215 @@
 //! Projects the log's records to rows. The rows follow from the records alone, so that a lost
 //! journal can be made again from the log.
 
+use super::super::boot::BootId;
 use super::super::record::{LogRecord, RunId};
-use super::columns::{mono_ms, ms};
-use crate::engine::{EndReason, Grant, Now, Spend};
+use super::database::run;
+use crate::engine::{EndReason, Grant, Now};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::GenerationId;
-use rusqlite::{Connection, OptionalExtension, Result, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Result, params};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// How far the rows go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct JournalPosition {
     pub run: RunId,
-    /// The last record that was read: segment * 2^32 + index.
-    pub record: u64,
-    /// The id of the boot of the machine.
-    pub boot: String,
+    /// The segment, and in it the record that was read last.
+    pub segment: u32,
+    pub record: u32,
+    pub boot: BootId,
     /// When that was, since boot.
     pub now: Duration,
     /// Whether `opened` has every target since that boot.
-    pub complete: bool,
+    pub is_complete: bool,
 }
 
-/// Runs `work` in one transaction, which is undone where it fails.
-pub(super) fn within<T>(
-    database: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T>,
-) -> Result<T> {
-    // SQLite waits for the write lock only at the beginning of a transaction.
-    let change = Transaction::new_unchecked(database, TransactionBehavior::Immediate)?;
-    let done = work(&change)?;
-    change.commit()?;
-    Ok(done)
+/// Times that no clock shows are cut to the greatest that a row can hold.
+pub(super) fn ms(at: Timestamp) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds since boot.
+pub(super) fn mono_ms(at: Duration) -> i64 {
+    i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
 }
 
 pub(super) fn position(database: &Connection) -> Result<Option<JournalPosition>> {
-    let sql = "SELECT run, record, boot, now, complete FROM position";
+    let sql = "SELECT run, segment, record, boot, now, complete FROM position";
     let read = database.query_row(sql, [], |row| {
         Ok(JournalPosition {
             run: row.get(0)?,
-            record: row.get::<_, i64>(1)?.cast_unsigned(),
-            boot: row.get(2)?,
-            now: Duration::from_millis(row.get::<_, i64>(3)?.max(0).cast_unsigned()),
-            complete: row.get(4)?,
+            segment: row.get(1)?,
+            record: row.get(2)?,
+            boot: BootId(row.get(3)?),
+            now: Duration::from_millis(row.get::<_, i64>(4)?.max(0).cast_unsigned()),
+            is_complete: row.get(5)?,
         })
     });
     read.optional()
 }
 
 pub(super) fn set_position(change: &Connection, at: &JournalPosition) -> Result<()> {
-    let sql = "INSERT INTO position (one, run, record, boot, now, complete)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET run = ?1, record = ?2, boot = ?3, now = ?4, complete = ?5";
-    change
-        .prepare_cached(sql)?
-        .execute(params![
+    let now = mono_ms(at.now);
+    run(
+        change,
+        "INSERT OR REPLACE INTO position (one, run, segment, record, boot, now, complete)
+         VALUES (1, ?, ?, ?, ?, ?, ?)",
+        params![
             at.run,
-            at.record.cast_signed(),
-            at.boot,
-            mono_ms(at.now),
-            at.complete
-        ])
-        .map(drop)
+            at.segment,
+            at.record,
+            at.boot.0,
+            now,
+            at.is_complete
+        ],
+    )
 }
 
 /// Makes rows of these records, in their order.
 pub(super) fn apply(change: &Connection, records: &[LogRecord]) -> Result<()> {
     // Of the uses of a generation only the last one is kept.
-    let mut uses: BTreeMap<GenerationId, (&Spend, Timestamp)> = BTreeMap::new();
+    let mut uses = BTreeMap::new();
     for record in records {
         match record {
-            LogRecord::Spent { spend, wall } => {
-                uses.insert(spend.generation, (spend, *wall));
+            LogRecord::Spent(spend, wall) => {
+                uses.insert(spend.generation, (ms(*wall), spend.from.to_string()));
             }
-            LogRecord::Granted { grant, now, .. } => {
+            LogRecord::Granted(grant, now) => {
                 grant_row(change, grant, *now)?;
                 opened_row(change, grant, now.wall)?;
             }
-            LogRecord::Closed { grant, wall } => end(change, grant, *wall, "closed")?,
-            LogRecord::Ended { grant, why, wall } => {
+            LogRecord::Ended(grant, why, wall) => {
                 let how = match why {
-                    EndReason::Expired => "expired",
-                    EndReason::Revoked | EndReason::KeyChanged => "revoked",
-                    EndReason::Reboot => "reboot",
+                    None => "closed",
+                    Some(EndReason::Expired) => "expired",
+                    Some(EndReason::Revoked | EndReason::KeyChanged) => "revoked",
+                    Some(EndReason::Reboot) => "reboot",
                 };
-                end(change, grant, *wall, how)?;
+                end(change, &place(grant), how, Duration::ZERO, *wall)?;
             }
-            LogRecord::Retiring {
-                generation, ends, ..
-            } => retires(change, *generation, *ends)?,
+            LogRecord::Retirement(generation, ends) => retires(change, *generation, *ends)?,
             _ => {}
         }
     }
-    for (generation, (spend, wall)) in uses {
-        used(change, generation, wall, spend.from)?;
+    for (generation, (wall, from)) in uses {
+        run(
+            change,
+            "INSERT INTO generation (identity, used, used_from) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET used = ?2, used_from = ?3",
+            params![generation.0, wall, from],
+        )?;
     }
     Ok(())
 }
 
-/// Adds a row, or renews the open row that has not expired.
-fn grant_row(change: &Connection, grant: &Grant, now: Now) -> Result<()> {
-    if try_grant_row(change, grant, now)? {
-        return Ok(());
-    }
-    change
-        .prepare_cached(
-            "UPDATE history SET how = 'expired'
-             WHERE key = ? AND service = ? AND source = ? AND how = 'open'",
-        )?
-        .execute(params![
-            grant.key.as_str(),
-            grant.target.service.as_str(),
-            grant.target.source.to_string()
-        ])?;
-    try_grant_row(change, grant, now).map(drop)
+/// The key, the service and the source of a grant: a key has one open row for each.
+type Place = [String; 3];
+
+fn place(grant: &Grant) -> Place {
+    let (service, source) = (grant.target.service, grant.target.source);
+    [
+        grant.key.to_string(),
+        service.to_string(),
+        source.to_string(),
+    ]
 }
 
-/// As [`grant_row`]; does nothing and returns false where the open row has expired.
-fn try_grant_row(change: &Connection, grant: &Grant, now: Now) -> Result<bool> {
+/// Adds a row, or renews the open row that has not expired.
+fn grant_row(change: &Connection, grant: &Grant, now: Now) -> Result<()> {
+    let [key, service, source] = place(grant);
+    run(
+        change,
+        "UPDATE history SET how = 'expired'
+         WHERE key = ? AND service = ? AND source = ? AND how = 'open' AND ends <= ?",
+        params![key, service, source, mono_ms(now.mono)],
+    )?;
     let remaining = mono_ms(grant.until.saturating_sub(now.mono));
-    let changed = change
-        .prepare_cached(
-            "INSERT INTO history (key, number, service, source, opened, ended, ends, how, knocks)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'open', 1)
-             ON CONFLICT (key, service, source) WHERE how = 'open' DO UPDATE SET number = ?2,
-             ended = CASE WHEN ends < ?7 THEN ?6 ELSE ended END, ends = max(ends, ?7),
-             knocks = knocks + 1
-             WHERE ends > ?8",
-        )?
-        .execute(params![
-            grant.key.as_str(),
-            grant.number,
-            grant.target.service.as_str(),
-            grant.target.source.to_string(),
-            ms(grant.opened),
-            ms(now.wall).saturating_add(remaining),
-            mono_ms(grant.until),
-            mono_ms(now.mono),
-        ])?;
-    Ok(changed > 0)
+    let (opened, ended) = (ms(grant.opened), ms(now.wall).saturating_add(remaining));
+    let (number, ends) = (grant.number, mono_ms(grant.until));
+    run(
+        change,
+        "INSERT INTO history (key, number, service, source, opened, ended, ends, how, knocks)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'open', 1)
+         ON CONFLICT (key, service, source) WHERE how = 'open' DO UPDATE SET number = ?2,
+         ended = CASE WHEN ends < ?7 THEN ?6 ELSE ended END, ends = max(ends, ?7),
+         knocks = knocks + 1",
+        params![key, number, service, source, opened, ended, ends],
+    )
 }
 
 fn opened_row(change: &Connection, grant: &Grant, wall: Timestamp) -> Result<()> {
-    change
-        .prepare_cached(
-            "INSERT INTO opened (key, number, service, source, last) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET last = max(last, ?5)",
-        )?
-        .execute(params![
-            grant.key.as_str(),
-            grant.number,
-            grant.target.service.as_str(),
-            grant.target.source.to_string(),
-            ms(wall)
-        ])
-        .map(drop)
+    let [key, service, source] = place(grant);
+    run(
+        change,
+        "INSERT INTO opened (key, number, service, source, last) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET last = max(last, ?5)",
+        params![key, grant.number, service, source, ms(wall)],
+    )
 }
 
-fn end(change: &Connection, grant: &Grant, wall: Timestamp, how: &str) -> Result<()> {
-    change
-        .prepare_cached(
-            "UPDATE history SET how = ?4, ended = max(opened, min(ended, ?5))
-             WHERE key = ?1 AND service = ?2 AND source = ?3 AND how = 'open'",
-        )?
-        .execute(params![
-            grant.key.as_str(),
-            grant.target.service.as_str(),
-            grant.target.source.to_string(),
-            how,
-            ms(wall)
-        ])
-        .map(drop)
-}
-
-fn used(change: &Connection, id: GenerationId, wall: Timestamp, from: IpAddr) -> Result<()> {
-    change
-        .prepare_cached(
-            "INSERT INTO generation (identity, used, used_from) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO UPDATE SET used = ?2, used_from = ?3",
-        )?
-        .execute(params![id.0, ms(wall), from.to_string()])
-        .map(drop)
+/// Ends an open row: as expired where its time was over at `mono`.
+fn end(
+    change: &Connection,
+    [key, service, source]: &Place,
+    how: &str,
+    mono: Duration,
+    wall: Timestamp,
+) -> Result<()> {
+    run(
+        change,
+        "UPDATE history SET how = CASE WHEN ends <= ?5 THEN 'expired' ELSE ?4 END,
+         ended = CASE WHEN ends <= ?5 THEN ended ELSE max(opened, min(ended, ?6)) END
+         WHERE key = ?1 AND service = ?2 AND source = ?3 AND how = 'open'",
+        params![key, service, source, how, mono_ms(mono), ms(wall)],
+    )
 }
 
 fn retires(change: &Connection, id: GenerationId, at: Timestamp) -> Result<()> {
-    change
-        .prepare_cached(
-            "INSERT INTO generation (identity, retires) VALUES (?1, ?2)
-             ON CONFLICT DO UPDATE SET retires = ?2",
-        )?
-        .execute(params![id.0, ms(at)])
-        .map(drop)
+    run(
+        change,
+        "INSERT INTO generation (identity, retires) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET retires = ?2",
+        params![id.0, ms(at)],
+    )
+}
+
+fn open_places(change: &Connection) -> Result<BTreeSet<Place>> {
+    let mut open = change.prepare("SELECT key, service, source FROM history WHERE how = 'open'")?;
+    let rows = open.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
+    rows.collect()
 }
 
 /// Ends every open row, after a reboot: as expired where its time was over at `last`, since boot.
 /// No connection is left of what was opened.
 pub(super) fn end_boot(change: &Connection, last: Duration, now: Now) -> Result<()> {
-    change
-        .prepare_cached(
-            "UPDATE history SET how = CASE WHEN ends <= ?1 THEN 'expired' ELSE 'reboot' END,
-             ended = CASE WHEN ends <= ?1 THEN ended ELSE max(opened, min(ended, ?2)) END
-             WHERE how = 'open'",
-        )?
-        .execute([mono_ms(last), ms(now.wall)])?;
-    change.execute("DELETE FROM opened", []).map(drop)
+    for place in open_places(change)? {
+        end(change, &place, "reboot", last, now.wall)?;
+    }
+    run(change, "DELETE FROM opened", [])
 }
 
-/// Makes the rows agree with a snapshot: ends every other open row, and adds what the rows lack.
-pub(super) fn reconcile(change: &Connection, snapshot: &[LogRecord], now: Now) -> Result<()> {
+/// Makes the rows agree with a state of this time: ends every other open row, and adds what the
+/// rows lack.
+pub(super) fn reconcile(change: &Connection, state: &[LogRecord], now: Now) -> Result<()> {
+    let had = open_places(change)?;
     let mut live = BTreeSet::new();
-    for record in snapshot {
+    for record in state {
         match record {
-            LogRecord::Grant(grant) => {
-                let (service, source) = (grant.target.service, grant.target.source);
-                live.insert((
-                    grant.key.to_string(),
-                    service.to_string(),
-                    source.to_string(),
-                ));
+            LogRecord::Granted(grant, _) => {
+                if !had.contains(&place(grant)) {
+                    grant_row(change, grant, now)?;
+                }
+                opened_row(change, grant, grant.opened)?;
+                live.insert(place(grant));
             }
             LogRecord::Retirement(generation, at) => retires(change, *generation, *at)?,
             _ => {}
         }
     }
-    let mut had = BTreeSet::new();
-    let mut open = change.prepare("SELECT key, service, source FROM history WHERE how = 'open'")?;
-    let mut rows = open.query([])?;
-    while let Some(row) = rows.next()? {
-        had.insert((row.get(0)?, row.get(1)?, row.get(2)?));
-    }
-    for (key, service, source) in had.difference(&live) {
-        change
-            .prepare_cached(
-                "UPDATE history SET how = CASE WHEN ends <= ?4 THEN 'expired' ELSE 'revoked' END,
-                 ended = CASE WHEN ends <= ?4 THEN ended ELSE max(opened, min(ended, ?5)) END
-                 WHERE key = ?1 AND service = ?2 AND source = ?3 AND how = 'open'",
-            )?
-            .execute(params![
-                key,
-                service,
-                source,
-                mono_ms(now.mono),
-                ms(now.wall)
-            ])?;
-    }
-    for record in snapshot {
-        if let LogRecord::Grant(grant) = record {
-            let (service, source) = (grant.target.service, grant.target.source);
-            let place = (
-                grant.key.to_string(),
-                service.to_string(),
-                source.to_string(),
-            );
-            if !had.contains(&place) {
-                grant_row(change, grant, now)?;
-            }
-            opened_row(change, grant, grant.opened)?;
-        }
+    for place in had.difference(&live) {
+        end(change, place, "revoked", now.mono, now.wall)?;
     }
     Ok(())
 }

@@ -2,14 +2,14 @@
 -- `used`, `retires` and `last` in milliseconds since the Unix epoch; `ends` and `now` in
 -- milliseconds since boot, as the kernel's own timeouts run.
 
--- How far the log was read: the run and the record (segment * 2^32 + index) that was read last,
--- in which boot of the machine, and when. `complete`: whether `opened` has every target since
--- that boot.
+-- How far the log was read: the run, the segment and the record that was read last, in which
+-- boot of the machine, and when. `complete`: whether `opened` has every target since that boot.
 CREATE TABLE position (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     run BLOB NOT NULL CHECK (length(run) = 16),
+    segment INTEGER NOT NULL,
     record INTEGER NOT NULL,
-    boot TEXT NOT NULL,
+    boot BLOB NOT NULL CHECK (length(boot) = 16),
     now INTEGER NOT NULL,
     complete INTEGER NOT NULL
 ) STRICT;

@@ -1,21 +1,34 @@
 //! The bytes of a record.
 
-use super::super::codec::{NoRecord, Position, RECORD_LEN, decode, decode_header, encode};
-use super::super::record::{FileHeader, FileKind, LogRecord};
+use super::super::codec::{NoRecord, RECORD_LEN, RecordPosition, decode, decode_header, encode};
+use super::super::record::{LogRecord, SegmentHeader};
 use super::*;
 use crate::engine::Close;
 use proptest::prelude::*;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-const POSITION: Position = Position {
-    kind: FileKind::Segment,
+const POSITION: RecordPosition = RecordPosition {
     run: [0xab; 16],
     number: 3,
     index: 9,
 };
 
-fn bytes_of(record: &LogRecord, position: Position) -> Vec<u8> {
+fn header() -> SegmentHeader {
+    SegmentHeader {
+        run: POSITION.run,
+        before: [0xba; 16],
+        number: 3,
+        state: 2,
+        from: 77,
+        first: 1,
+        boot: BootId([0xb0; 16]),
+        is_first_of_boot: true,
+        now: after(5),
+    }
+}
+
+fn bytes_of(record: &LogRecord, position: RecordPosition) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode(record, position, &mut bytes);
     bytes
@@ -48,54 +61,28 @@ fn every_kind() -> Vec<LogRecord> {
         source: Source::of("2001:db8::9".parse().unwrap()),
         at: at(3),
     };
-    let retiring = LogRecord::Retiring {
-        key: Arc::new("laptop".parse().unwrap()),
-        generation: generation(6),
-        number: 6,
-        ends: at(86_400_000),
-        newer: 7,
-        wall,
-    };
-    let header = FileHeader {
-        kind: FileKind::Segment,
+    let note = MarkNote {
+        number: 7,
+        until: at(5_000),
         run: POSITION.run,
-        number: 3,
-        first: 3,
+        boot: BootId([0xb0; 16]),
+        is_clean: true,
     };
+    let ended = |why| LogRecord::Ended(grant(now, 60), why, wall);
     vec![
-        LogRecord::Header(header),
-        LogRecord::Spent {
-            spend: open(1, at(4_999)),
-            wall,
-        },
-        LogRecord::Spent {
-            spend: signed,
-            wall,
-        },
-        LogRecord::Granted {
-            grant: grant(now, 60),
-            renewed: true,
-            from: IpAddr::from([192, 0, 2, 7]),
-            now,
-        },
-        LogRecord::Closed {
-            grant: grant(now, 60),
-            wall,
-        },
-        LogRecord::Ended {
-            grant: grant(now, 60),
-            why: EndReason::KeyChanged,
-            wall,
-        },
-        retiring,
+        LogRecord::Header(header()),
+        LogRecord::Mark(note),
+        LogRecord::Spent(open(1, at(4_999)), wall),
+        LogRecord::Spent(signed, wall),
+        LogRecord::Granted(grant(now, 60), now),
+        ended(None),
+        ended(Some(EndReason::KeyChanged)),
+        LogRecord::Retirement(generation(6), at(86_400_000)),
         LogRecord::Floor(generation(7), at(1)),
         LogRecord::DefaultFloor(at(2)),
-        LogRecord::Close(close),
-        LogRecord::Grant(grant(now, 60)),
-        LogRecord::Retirement(generation(6), at(86_400_000)),
+        LogRecord::Closed(close),
         LogRecord::Seen(generation(7), at(4_999), id(1)),
-        LogRecord::Continued,
-        LogRecord::End,
+        LogRecord::Continued(4),
     ]
 }
 
@@ -138,23 +125,19 @@ fn changed_bit_is_damage_or_a_torn_end() {
 
 #[test]
 fn record_holds_in_its_own_place_only() {
-    let record = &every_kind()[1];
+    let record = &every_kind()[2];
     let whole = bytes_of(record, POSITION);
     let others = [
-        Position {
+        RecordPosition {
             index: 8,
             ..POSITION
         },
-        Position {
+        RecordPosition {
             number: 4,
             ..POSITION
         },
-        Position {
+        RecordPosition {
             run: [0xac; 16],
-            ..POSITION
-        },
-        Position {
-            kind: FileKind::Snapshot,
             ..POSITION
         },
     ];
@@ -178,24 +161,19 @@ fn cut_record_is_torn_and_no_bytes_are_blank() {
 
 #[test]
 fn header_of_another_format_is_damaged() {
-    let header = FileHeader {
-        kind: FileKind::Segment,
-        run: POSITION.run,
-        number: 3,
-        first: 3,
+    let whole = bytes_of(&LogRecord::Header(header()), header().position(0));
+    assert_eq!(decode_header(&whole), Ok(header()));
+    // With a checksum that would hold.
+    let signed = |format: &[u8]| {
+        let mut covered = [format, &POSITION.run, &[0, 0, 0, 3, 0, 0, 0, 0]].concat();
+        covered.extend_from_slice(&whole[..192]);
+        let sum = ring::digest::digest(&ring::digest::SHA256, &covered);
+        let mut sum: [u8; 8] = sum.as_ref()[..8].try_into().unwrap();
+        sum[7] |= 1;
+        [&whole[..192], &sum].concat()
     };
-    let whole = bytes_of(&LogRecord::Header(header), header.position());
-    assert_eq!(decode_header(&whole), Ok(header));
-    let mut other = whole[..184].to_vec();
-    let version = other.iter().rposition(|b| *b == b'1').unwrap();
-    other[version] = b'2';
-    // With a checksum that holds.
-    let mut signed = [&[1][..], &POSITION.run, &[0, 0, 0, 3, 0, 0, 0, 0]].concat();
-    signed.extend_from_slice(&other);
-    let sum = ring::digest::digest(&ring::digest::SHA256, &signed);
-    let mut sum: [u8; 8] = sum.as_ref()[..8].try_into().unwrap();
-    sum[7] |= 1;
-    other.extend_from_slice(&sum);
+    assert_eq!(signed(b"oneknock state 1"), whole);
+    let other = signed(b"oneknock state 2");
     assert_eq!(decode_header(&other), Err(NoRecord::Damaged));
 }
 
@@ -211,7 +189,7 @@ proptest! {
         name in "[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
         service in proptest::option::of("[a-z][a-z0-9-]{0,15}"),
         number: u32, at: u64, from: IpAddr, source: IpAddr, is_signed: bool,
-        seconds in proptest::option::of(any::<u16>()), bytes: [u8; 32], wall in 0_u64..1 << 48,
+        seconds in proptest::option::of(any::<u16>()), bytes: [u8; 32], wall: u64,
     ) {
         let spend = Spend {
             key: Arc::new(name.parse().unwrap()),
@@ -225,7 +203,7 @@ proptest! {
             action: seconds.map_or(Action::Close, |seconds| Action::Open { seconds }),
             service: service.map(|name| name.parse().unwrap()),
         };
-        let record = LogRecord::Spent { spend, wall: Timestamp(wall) };
+        let record = LogRecord::Spent(spend, Timestamp(wall));
         let found = decode(&bytes_of(&record, POSITION), POSITION);
         prop_assert_eq!(found, Ok(record));
     }

@@ -32,8 +32,7 @@ fn restore(site: &Site, files: &Files) {
     }
 }
 
-/// A state of which two segments are needed, and a third one is prepared. The last batch is of
-/// three packets.
+/// A state of which two segments are needed. The last batch is of three packets.
 fn killed() -> (Site, Files, PathBuf) {
     let site = Site::in_memory();
     let (mut store, _) = site.start(after(0));
@@ -44,7 +43,7 @@ fn killed() -> (Site, Files, PathBuf) {
     store.spend(&batch, after(2)).unwrap();
     // What the journal has read of the first segment goes.
     assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
-    until(|| site.log_files().segments.iter().eq(&[2, 3, 4]));
+    until(|| site.segments().iter().eq(&[2, 3]));
     drop(store);
     let (files, current) = (copy(&site), site.current());
     (site, files, current)
@@ -94,10 +93,10 @@ fn torn_record_after_a_clean_stop_is_damage() {
     store.close().unwrap();
     let current = site.current();
     let mut bytes = fs::read(&current).unwrap();
-    bytes[RECORD_LEN + 100..].fill(0);
+    bytes[start(&current) + 100..].fill(0);
     fs::write(&current, bytes).unwrap();
     let why = site.nothing(after(1));
-    assert!(why.contains("its last record is torn"), "{why}");
+    assert!(why.contains("the last record of the log is torn"), "{why}");
 }
 
 #[test]
@@ -139,7 +138,6 @@ fn missing_swapped_or_additional_file_is_damage() {
     let (site, files, current) = killed();
     let directory = site.directory();
     let (older, next) = (directory.segment(2), directory.segment(4));
-    let snapshot = directory.snapshot(3);
     assert_eq!(current, directory.segment(3));
     let without = |path: &PathBuf| {
         let mut files = files.clone();
@@ -154,30 +152,34 @@ fn missing_swapped_or_additional_file_is_damage() {
     let mut swapped = files.clone();
     swapped.insert(older.clone(), files[&current].clone());
     swapped.insert(current.clone(), files[&older].clone());
-    let mut all = without(&older);
-    all.retain(|path, _| path.extension().is_none_or(|e| e != "log"));
-    let mut none = all.clone();
-    none.retain(|path, _| path.extension().is_none_or(|e| e != "snapshot"));
+    let mut none = without(&older);
+    none.remove(&current).unwrap();
+    let mut first = none.clone();
+    let other = copy(&Site::new());
+    let begun = other
+        .iter()
+        .find(|(path, _)| path.ends_with("00000001.log"));
+    first.insert(directory.segment(1), begun.unwrap().1.clone());
     for (harmed, says) in [
-        (without(&older), "00000002.log is missing"),
-        (without(&current), "00000003.log is missing"),
-        (without(&snapshot), "it has no snapshot"),
-        (all, "00000002.log is missing"),
+        (without(&older), "00000002.log: it is missing"),
+        (
+            without(&current),
+            "00000002.log: the segment after it is missing",
+        ),
         (none, "the log is missing"),
-        (swapped, "00000002.log: it is another file of the log"),
+        // What is left is older than the run of the mark.
+        (
+            first,
+            "00000001.log: it is not of the run that wrote the mark",
+        ),
+        (swapped, "00000003.log: it is another file of the log"),
         (
             with(next.clone(), &files[&current]),
             "00000004.log: it is another file",
         ),
-        (with(directory.segment(5), &files[&next]), "follows a gap"),
-        (with(directory.segment(9), b"scribble"), "follows a gap"),
         (
-            with(directory.snapshot(9), b"scribble"),
-            "00000009.snapshot: its header is damaged",
-        ),
-        (
-            with(directory.snapshot(9), &files[&snapshot]),
-            "it is another file of the log",
+            with(directory.segment(9), b"scribble"),
+            "00000009.log: its header is damaged",
         ),
         (
             with(current.clone(), b""),
@@ -205,8 +207,8 @@ fn missing_swapped_or_additional_file_is_damage() {
         );
         store.close().unwrap();
     }
-    // The row ends with a segment that has no end: the one after it is not missed.
-    restore(&site, &without(&next));
+    // The row ends with a segment that has no end: none after it is missed.
+    restore(&site, &files);
     assert_eq!(site.state(after(3)).seen.len(), 5);
 }
 
@@ -221,6 +223,14 @@ fn file_of_another_run_is_damage() {
     let foreign = copy(&other);
     let foreign = &foreign[&other.directory().segment(3)];
     mixed.insert(current, foreign.clone());
+    restore(&site, &mixed);
+    let why = site.nothing(after(3));
+    assert!(why.contains("not of the run that wrote the mark"), "{why}");
+    // Nor is an older one of another run.
+    let mut mixed = files.clone();
+    let foreign = copy(&other);
+    let older = other.directory().segment(2);
+    mixed.insert(site.directory().segment(2), foreign[&older].clone());
     restore(&site, &mixed);
     let why = site.nothing(after(3));
     assert!(why.contains("it is of another run"), "{why}");
@@ -276,7 +286,7 @@ fn new_run_after_a_loss_has_its_own_state() {
         let aside = fs::read_dir(&site.path).unwrap();
         let aside = aside
             .filter(|e| e.as_ref().unwrap().path().extension().unwrap_or_default() == "damaged");
-        assert_eq!(aside.count(), 4, "{round}");
+        assert_eq!(aside.count(), 2, "{round}");
     }
 }
 
@@ -285,17 +295,8 @@ fn begin_that_was_cut_short_leaves_the_state_of_before() {
     let (site, files, _) = killed();
     let (store, _) = site.start(after(3));
     drop(store);
-    let begun = copy(&site);
-    let directory = site.directory();
-    // Of the new run only the segment is there, in the place of the one that was prepared.
-    let mut half = files.clone();
-    let path = directory.segment(4);
-    half.insert(path.clone(), begun[&path].clone());
-    restore(&site, &half);
-    assert_eq!(site.state(after(3)).seen.len(), 5);
-    assert!(!path.exists());
     // Of the new run all is there but the mark.
-    let mut whole = begun.clone();
+    let mut whole = copy(&site);
     let mark = site.path.join("mark");
     whole.insert(mark.clone(), files[&mark].clone());
     restore(&site, &whole);

@@ -2,16 +2,20 @@ mod codec;
 mod damage;
 mod disk;
 mod kills;
+mod mark;
 mod model;
 mod permissions;
 mod restarts;
 mod rotation;
 
-use super::directory::LogFiles;
+use super::boot::BootId;
+use super::codec::RECORD_LEN;
+use super::record::MarkNote;
 use super::*;
 use crate::engine::{EndReason, Grant, Source, Target};
 use oneknock_shared::knock::Action;
 use oneknock_shared::packet::PacketId;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -146,10 +150,7 @@ impl Site {
     }
 
     pub fn directory(&self) -> StateDirectory {
-        StateDirectory {
-            path: self.path.clone(),
-            owner: me(),
-        }
+        StateDirectory::at(&self.path).unwrap()
     }
 
     pub fn open(&self, now: Now) -> (Store, Recovery) {
@@ -170,7 +171,7 @@ impl Site {
             let known = known
                 .chain([generation(7)])
                 .chain(state.floors.iter().map(|f| f.0));
-            let known: std::collections::BTreeSet<_> = known.collect();
+            let known: BTreeSet<_> = known.collect();
             state.floors = known.into_iter().map(|id| (id, floor)).collect();
             state.default_floor = state.default_floor.max(Some(floor));
             state.seen.clear();
@@ -198,39 +199,37 @@ impl Site {
         }
     }
 
-    pub fn log_files(&self) -> LogFiles {
-        self.directory().log_files().unwrap()
+    pub fn segments(&self) -> BTreeSet<u32> {
+        self.directory().segments().unwrap()
     }
 
-    /// The segment that is written, or was last.
+    /// The last segment that has records after its state, or else the last one.
     pub fn current(&self) -> PathBuf {
-        let files = self.log_files();
-        let is_used = |number: &&u32| {
-            let bytes = fs::read(self.directory().segment(**number)).unwrap();
-            used(&bytes) > 192
-        };
-        let used = files.segments.iter().rev().find(is_used);
-        let last = files.snapshots.last().max(used).unwrap();
-        self.directory().segment(*last)
+        let directory = self.directory();
+        let segments = self.segments();
+        let paths = segments
+            .iter()
+            .rev()
+            .map(|number| directory.segment(*number));
+        let is_used = |path: &PathBuf| used(&fs::read(path).unwrap()) > start(path);
+        let last = paths.clone().find(is_used).or(paths.clone().next());
+        last.unwrap()
     }
 
     /// What another boot of the machine finds in the mark.
     pub fn reboot(&self) {
         let path = self.path.join("mark");
-        let note = fs::read_to_string(&path).unwrap();
-        let page = |page: &str| {
-            let lines: Vec<&str> = page.lines().collect();
-            let Some([_, number, until, _, state, _]) = lines.first_chunk() else {
-                return page.to_owned();
-            };
-            let (number, until) = (number.parse().unwrap(), until.parse().unwrap());
-            let clean = *state == "clean";
-            mark::note_text(number, Timestamp(until), "another-boot", clean)
-        };
-        let (first, second) = note.split_at_checked(mark::PAGE).unwrap_or((&note, ""));
-        let whole = format!("{:\0<2$}{}", page(first), page(second), mark::PAGE);
-        fs::write(&path, whole).unwrap();
+        let note = super::mark::read(&fs::read(&path).unwrap()).unwrap();
+        let boot = BootId([7; 16]);
+        fs::write(&path, super::mark::page(MarkNote { boot, ..note })).unwrap();
     }
+}
+
+/// Where the state ends that a segment begins with.
+pub(super) fn start(segment: &Path) -> usize {
+    let bytes = fs::read(segment).unwrap();
+    let header = super::codec::decode_header(&bytes[..RECORD_LEN]).unwrap();
+    (header.state as usize + 1) * RECORD_LEN
 }
 
 /// The end of what was written.
@@ -249,20 +248,20 @@ pub(super) fn spend_one(store: &mut Store, spend: &Spend, now: Now) -> bool {
     store.spend(std::slice::from_ref(spend), now).unwrap()[0]
 }
 
-/// Waits until the next segment is prepared, and goes on in it.
+/// Goes on in a new segment.
 pub(super) fn rotate(store: &mut Store, state: &State, now: Now) {
-    let before = store.run.as_ref().unwrap().segment_number();
+    goes_on(store, now);
+    store.rotate(state.clone(), now).unwrap();
+    goes_on(store, now);
+}
+
+/// Waits until the segment that is being made, if any, is in use.
+pub(super) fn goes_on(store: &mut Store, now: Now) {
     let start = Instant::now();
-    loop {
-        store.rotate(state.clone(), now).unwrap();
-        if store.run.as_ref().unwrap().segment_number() > before {
-            return;
-        }
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "{:?}",
-            store.trouble()
-        );
+    while store.run.as_ref().unwrap().is_asked {
+        store.note(&[], now).unwrap();
+        let status = store.status();
+        assert!(start.elapsed() < Duration::from_secs(60), "{status:?}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

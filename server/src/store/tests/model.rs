@@ -279,7 +279,12 @@ impl Pair {
                     seen: Vec::new(),
                     ..self.model.state()
                 };
-                rotate(self.store.as_mut().unwrap(), &state, now);
+                let (site, store) = (&self.site, self.store.as_mut().unwrap());
+                // What is appended next goes to the segment before or to this one.
+                goes_on(store, now);
+                let before = site.segments();
+                store.rotate(state, now).unwrap();
+                until(|| site.segments().last() > before.last());
             }
             Step::Pass(seconds) => self.model.seconds += u64::from(seconds),
             Step::Restart(end) => self.restart(end),

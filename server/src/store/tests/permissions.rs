@@ -20,7 +20,6 @@ fn left_cleanly() -> Site {
 }
 
 const LOG: &str = "00000002.log";
-const SNAPSHOT: &str = "00000002.snapshot";
 
 #[test]
 fn files_are_private_and_their_directory_too() {
@@ -32,7 +31,7 @@ fn files_are_private_and_their_directory_too() {
         assert_eq!(mode(&path), 0o600, "{path:?}");
         files += 1;
     }
-    assert!(files >= 5, "{files}");
+    assert!(files >= 4, "{files}");
     assert_eq!(insecure_paths(&site.path), []);
 }
 
@@ -43,14 +42,13 @@ fn readable_by_others_is_made_private_and_counts() {
         ("", 0o755, 0o700),
         ("mark", 0o644, 0o600),
         (LOG, 0o640, 0o600),
-        (SNAPSHOT, 0o604, 0o600),
         ("journal.db", 0o640, 0o600),
     ] {
         let path = site.path.join(name);
         set(&path, insecure);
         let (store, found) = site.open(after(1));
         assert!(matches!(found, Recovery::State { .. }), "{name}: {found:?}");
-        assert_eq!(store.insecure().len(), 1, "{name}");
+        assert_eq!(store.insecure.len(), 1, "{name}");
         assert_eq!(mode(&path), wanted, "{name}");
     }
 }
@@ -73,7 +71,7 @@ fn writable_by_others_is_no_state() {
             0o620,
             "the log is damaged (it is not trusted: others may write it (mode 0620))",
         ),
-        (SNAPSHOT, 0o602, "the log is damaged (it is not trusted"),
+        (LOG, 0o602, "the log is damaged (it is not trusted"),
     ] {
         let site = left_cleanly();
         set(&site.path.join(name), insecure);
@@ -95,7 +93,7 @@ fn journal_writable_by_others_is_no_loss_of_state() {
     };
     store.begin(&state, NOWHERE, after(1)).unwrap();
     assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
-    let replaced = store.journal_status().replaced.unwrap();
+    let replaced = store.status().lost.unwrap();
     assert!(
         replaced.contains("others may write it (mode 0622)"),
         "{replaced}"
@@ -108,7 +106,7 @@ fn file_of_another_user_is_no_state() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    for name in ["mark", LOG, SNAPSHOT] {
+    for name in ["mark", LOG] {
         let site = left_cleanly();
         // The directory is the daemon's, and one file is neither its nor root's.
         std::os::unix::fs::chown(&site.path, Some(1234), Some(1234)).unwrap();
@@ -120,7 +118,7 @@ fn file_of_another_user_is_no_state() {
 
 #[test]
 fn symlink_or_second_name_is_no_state() {
-    for name in ["mark", LOG, SNAPSHOT] {
+    for name in ["mark", LOG] {
         for is_link in [true, false] {
             let site = left_cleanly();
             let (path, away) = (site.path.join(name), site.dir.path().join("away"));
@@ -138,7 +136,7 @@ fn symlink_or_second_name_is_no_state() {
 
 #[test]
 fn pipe_in_a_files_place_is_not_waited_for() {
-    for name in ["mark", LOG, SNAPSHOT] {
+    for name in ["mark", LOG] {
         let site = left_cleanly();
         let path = site.path.join(name);
         fs::remove_file(&path).unwrap();

@@ -18,7 +18,7 @@ fn segment_with_a_packet_above_its_floor_is_kept() {
     rotate(&mut store, &State::default(), after(1));
     assert!(spend_one(&mut store, &packets[1], after(1)));
     rotate(&mut store, &floor(at(0)), after(2));
-    until(|| site.log_files().snapshots.first() == Some(&4));
+
     drop(store);
     let (mut store, state) = site.start(after(3));
     assert_eq!(state.seen.len(), 1);
@@ -37,7 +37,7 @@ fn floor_stands_for_removed_segments() {
         rotate(&mut store, &floor, after(number));
     }
     assert_eq!(store.flush_journal().unwrap().recv().unwrap(), Ok(()));
-    until(|| site.log_files().segments.first() == Some(&6));
+    until(|| site.segments().first() == Some(&6));
     drop(store);
     let state = site.state(after(6));
     assert_eq!(state.seen.len(), 1);
@@ -57,8 +57,8 @@ fn segment_stays_while_a_generation_in_it_has_no_floor() {
         .unwrap();
     rotate(&mut store, &floor(at(5_000)), after(1));
     rotate(&mut store, &floor(at(5_000)), after(2));
-    until(|| site.log_files().snapshots.first() == Some(&4));
-    assert!(site.log_files().segments.contains(&2));
+
+    assert!(site.segments().contains(&2));
     drop(store);
     let state = site.state(after(3));
     assert_eq!(state.seen, [(other.generation, other.at, other.id)]);
@@ -82,7 +82,7 @@ fn snapshot_holds_all_but_the_packets() {
         retirements: vec![(generation(1), at(9))],
     };
     rotate(&mut store, &whole, after(1));
-    until(|| site.log_files().snapshots.first() == Some(&3));
+
     drop(store);
     assert_eq!(site.state(after(2)), whole);
 }
@@ -99,46 +99,90 @@ fn packet_is_refused_in_the_segments_after_its_own() {
     }
 }
 
-/// A log that was switched, and killed before the snapshot was written.
-fn without_its_last_snapshot() -> (Site, Grant) {
+#[test]
+fn records_after_the_state_was_taken_add_up_with_it() {
+    let site = Site::in_memory();
+    let mut spent = 0;
+    // The next segment is made sooner or later, and a kill comes before or after.
+    for round in 0..50 {
+        let (mut store, state) = site.start(after(round));
+        assert_eq!(state.seen.len(), spent);
+        store.rotate(State::default(), after(round)).unwrap();
+        let live = grant(after(round), 600);
+        for number in 0..=round {
+            let number = round * 100 + number;
+            assert!(spend_one(&mut store, &open(number, at(0)), after(round)));
+            spent += 1;
+        }
+        store
+            .note(&[granted(&live, after(round))], after(round))
+            .unwrap();
+        drop(store);
+        assert_eq!(site.state(after(round)).grants, [live], "{round}");
+    }
+}
+
+/// A log that goes on in a second segment.
+fn with_two_segments() -> (Site, Grant) {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
-    let live = grant(after(0), 600);
-    store.note(&[granted(&live, after(0))], after(0)).unwrap();
     assert!(spend_one(&mut store, &open(1, at(0)), after(0)));
-    let before = fs::read(site.directory().snapshot(2)).unwrap();
-    // A state that lacks what the log has would show.
-    rotate(&mut store, &State::default(), after(1));
+    let live = grant(after(0), 600);
+    let state = State {
+        grants: vec![live.clone()],
+        ..State::default()
+    };
+    rotate(&mut store, &state, after(1));
     assert!(spend_one(&mut store, &open(2, at(1_000)), after(1)));
-    until(|| site.log_files().snapshots.first() == Some(&3));
     drop(store);
-    fs::remove_file(site.directory().snapshot(3)).unwrap();
-    let path = site.directory().snapshot(2);
-    fs::write(&path, before).unwrap();
-    permissions::set(&path, 0o600);
     (site, live)
 }
 
 #[test]
-fn kill_between_a_switch_and_its_snapshot_loses_nothing() {
-    let (site, live) = without_its_last_snapshot();
-    let state = site.state(after(2));
-    assert_eq!(state.grants, [live]);
-    assert_eq!(state.seen.len(), 2);
+fn kill_before_the_next_segment_is_in_use_loses_nothing() {
+    let (site, live) = with_two_segments();
+    let (path, older) = (site.current(), site.directory().segment(2));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[start(&path)..].fill(0);
+    fs::write(&path, bytes).unwrap();
+    for is_ended in [true, false] {
+        if !is_ended {
+            let mut bytes = fs::read(&older).unwrap();
+            let end = used(&bytes);
+            bytes[end - 200..].fill(0);
+            fs::write(&older, bytes).unwrap();
+        }
+        let state = site.state(after(2));
+        assert_eq!(
+            (state.seen.len(), &state.grants[..]),
+            (1, &[live.clone()][..])
+        );
+    }
 }
 
 #[test]
 fn log_that_goes_on_after_a_segment_without_end_is_damage() {
-    let (site, _) = without_its_last_snapshot();
+    let (site, _) = with_two_segments();
     let path = site.directory().segment(2);
     let mut bytes = fs::read(&path).unwrap();
     let end = used(&bytes);
-    bytes[end - 192..].fill(0);
+    bytes[end - 200..].fill(0);
     fs::write(&path, bytes).unwrap();
-    // The kill came before the next one was prepared.
-    fs::remove_file(site.directory().segment(4)).unwrap();
     let why = site.nothing(after(2));
-    assert!(why.contains("00000002.log has no end"), "{why}");
+    assert!(why.contains("the segment before it has no end"), "{why}");
+}
+
+#[test]
+fn segment_that_has_lost_what_the_next_one_builds_on_is_damage() {
+    let (site, _) = with_two_segments();
+    let (path, current) = (site.directory().segment(2), site.current());
+    for (path, end) in [(&path, start(&path)), (&current, start(&current))] {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[end..].fill(0);
+        fs::write(path, bytes).unwrap();
+    }
+    let why = site.nothing(after(2));
+    assert!(why.contains("00000002.log: its end is missing"), "{why}");
 }
 
 #[test]
@@ -147,7 +191,7 @@ fn close_holds_although_the_snapshot_after_it_lacks_it() {
     let (mut store, _) = site.start(after(0));
     assert!(spend_one(&mut store, &close(1, at(1_000)), after(1)));
     rotate(&mut store, &State::default(), after(1));
-    until(|| site.log_files().snapshots.first() == Some(&3));
+
     drop(store);
     let closes = site.state(after(2)).closes;
     assert_eq!(closes.len(), 1);
@@ -159,29 +203,26 @@ fn full_segment_takes_records_until_the_switch() {
     let site = Site::new();
     let (mut store, _) = site.start(after(0));
     assert!(!store.is_full());
-    let mut number = 0;
     let mut spent = 0;
-    while !store.is_full() {
-        let batch: Vec<Spend> = (0..500)
-            .map(|_| {
-                number += 1;
-                open(number, at(0))
-            })
-            .collect();
-        spent += store.spend(&batch, after(0)).unwrap().len();
-        assert!(spent < 1_000_000);
-    }
-    store.rotate(State::default(), after(1)).unwrap();
+    let mut fill = |store: &mut Store| {
+        while !store.is_full() {
+            let batch = (spent..spent + 500).map(|number| open(number, at(0)));
+            let batch: Vec<Spend> = batch.collect();
+            spent += store.spend(&batch, after(0)).unwrap().len() as u64;
+            assert!(spent < 1_000_000);
+        }
+    };
+    fill(&mut store);
+    rotate(&mut store, &State::default(), after(1));
     assert!(!store.is_full());
-    // It was full within seconds: the one after the next is larger.
-    assert!(spend_one(&mut store, &open(0, at(0)), after(1)));
-    until(|| site.log_files().segments.contains(&4));
+    // It was full within seconds: the one after it is larger.
     let len_of = |number| {
         fs::metadata(site.directory().segment(number))
             .unwrap()
             .len()
     };
-    assert_eq!(len_of(4), 4 * len_of(3));
+    assert!(len_of(3) > 3 * len_of(2));
+    fill(&mut store);
     drop(store);
-    assert_eq!(site.state(after(2)).seen.len(), spent + 1);
+    assert_eq!(site.state(after(2)).seen.len() as u64, spent);
 }

@@ -1,5 +1,6 @@
 //! A journal that is lost, damaged, or too slow.
 
+use super::super::super::directory::DATABASE_PARTS;
 use super::*;
 
 fn with_a_history(site: &Site) -> Grant {
@@ -23,16 +24,39 @@ const WANT: [&str; 2] = ["laptop ssh 0-5 revoked x1", "laptop ssh 0-600 open x1"
 fn lost_journal_is_made_again_from_the_log() {
     let site = Site::new();
     with_a_history(&site);
-    for part in FILES {
-        let _ = fs::remove_file(site.path.join(part));
+    for part in DATABASE_PARTS {
+        let _ = fs::remove_file(site.path.join(format!("{DATABASE}{part}")));
     }
     let (store, _) = site.start(after(10));
     flush(&store);
     assert_eq!(lines(&site, after(10)), WANT);
     assert_eq!(uses(&site.path).unwrap()[&generation(7)].last, Some(at(0)));
-    assert_eq!(store.journal_status(), JournalStatus::default());
-    // It does not know whether it has all since boot.
+    assert_eq!(store.status(), StoreStatus::default());
+    // The log goes back to the first run of this boot.
+    let sources = ["192.0.2.7", "192.0.2.8"].map(|source| source.parse().unwrap());
+    assert_eq!(
+        granted_since_boot(&site.path).unwrap(),
+        Some(sources.into())
+    );
+}
+
+#[test]
+fn journal_that_is_made_again_from_a_part_does_not_know_all() {
+    let site = Site::new();
+    let live = with_a_history(&site);
+    let (store, _) = site.start(after(10));
+    flush(&store);
+    until(|| site.segments().first() == Some(&3));
+    drop(store);
+    for part in DATABASE_PARTS {
+        let _ = fs::remove_file(site.path.join(format!("{DATABASE}{part}")));
+    }
+    let (store, _) = site.start(after(10));
+    flush(&store);
+    assert_eq!(lines(&site, after(10)).len(), 1);
     assert_eq!(granted_since_boot(&site.path).unwrap(), None);
+    let targets = opened_targets(&site.path, &ConnectionFilter::default());
+    assert_eq!(targets.unwrap(), [live.target].into());
 }
 
 #[test]
@@ -61,8 +85,8 @@ fn damaged_journal_is_moved_aside_and_made_again() {
         harm(&site.path.join(DATABASE));
         let (mut store, _) = site.start(after(10));
         flush(&store);
-        let status = store.journal_status();
-        let replaced = status.replaced.unwrap();
+        let status = store.status();
+        let replaced = status.lost.unwrap();
         assert!(
             replaced.starts_with("journal.db is damaged ("),
             "{number} {replaced}"
@@ -87,7 +111,7 @@ fn journal_damaged_under_the_daemon_is_made_again() {
     // It is found when the rows are written; the next time it is whole.
     let _ = store.flush_journal().unwrap().recv().unwrap();
     flush(&store);
-    let replaced = store.journal_status().replaced.unwrap();
+    let replaced = store.status().lost.unwrap();
     assert!(
         replaced.contains("moved to journal.db.damaged"),
         "{replaced}"
@@ -155,17 +179,17 @@ fn slow_journal_loses_the_oldest_and_says_so() {
         store.note(&[granted(&live, after(1))], after(1)).unwrap();
         rotate(&mut store, &floor, after(1));
     }
-    assert!(store.journal_status().lag >= Duration::from_secs(1));
-    until(|| site.log_files().segments.len() <= 18);
+    until(|| store.status().journal.is_some());
+    until(|| site.segments().len() <= 18);
     drop(writer);
     flush(&store);
     let rows = history(&site.path, None, NOWHERE, after(0)).unwrap().len();
     assert!((10..30).contains(&rows), "{rows}");
-    let status = store.journal_status();
-    assert!(status.gaps > 0, "{status:?}");
-    assert_eq!(status.lag, Duration::ZERO);
+    let status = store.status();
+    assert!(status.lost.unwrap().contains("removed before"));
+    assert_eq!(status.journal, None);
     assert_eq!(granted_since_boot(&site.path).unwrap(), None);
-    until(|| site.log_files().segments.len() <= 2);
+    until(|| site.segments().len() <= 2);
 }
 
 #[test]
@@ -178,14 +202,16 @@ fn kill_after_a_segment_was_removed_makes_no_gap() {
         grants: vec![live],
         ..State::default()
     };
-    rotate(&mut store, &state, after(1));
+    for _ in 0..2 {
+        rotate(&mut store, &state, after(1));
+    }
     flush(&store);
-    until(|| site.log_files().segments.first() == Some(&3));
+    until(|| site.segments().first() == Some(&3));
     drop(store);
     let (mut store, _) = site.open(after(2));
     store.begin(&state, NOWHERE, after(2)).unwrap();
     flush(&store);
     assert_eq!(lines(&site, after(2)), ["laptop ssh 0-600 open x1"]);
-    assert_eq!(store.journal_status(), JournalStatus::default());
+    assert_eq!(store.status(), StoreStatus::default());
     assert_eq!(granted_since_boot(&site.path).unwrap().unwrap().len(), 1);
 }

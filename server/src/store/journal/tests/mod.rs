@@ -2,17 +2,20 @@ mod hostile;
 mod losses;
 mod pruning;
 
+use super::super::directory::DATABASE;
 use super::super::tests::{
     NOWHERE, Site, T0, after, at, generation, grant, granted, me, open, rotate, spend_one, to,
     until,
 };
-use super::super::{Recovery, Store};
+use super::super::{Recovery, Store, StoreStatus};
 use super::*;
-use crate::engine::{EndReason, Event, Grant, Source, State};
+use crate::engine::{EndReason, Event, Grant, Now, Source, State};
 use oneknock_shared::knock::Timestamp;
 use oneknock_shared::name::KeyName;
 use rusqlite::Connection;
 use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// All that was noted is in the journal.
 pub(super) fn flush(store: &Store) {
@@ -212,7 +215,7 @@ fn opened_targets_are_those_since_boot_whatever_became_of_them() {
     assert_eq!(granted_since_boot(&site.path).unwrap(), Some(sources));
     store.close().unwrap();
     site.reboot();
-    set_boot(&site, "another-boot");
+    set_boot(&site);
     let (store, _) = site.start(after(3));
     flush(&store);
     assert_eq!(count(None, None, None), 0);
@@ -220,10 +223,10 @@ fn opened_targets_are_those_since_boot_whatever_became_of_them() {
 }
 
 /// What the journal of another boot says.
-fn set_boot(site: &Site, boot: &str) {
+fn set_boot(site: &Site) {
     let database = Connection::open(site.path.join(DATABASE)).unwrap();
     database
-        .execute("UPDATE position SET boot = ?", [boot])
+        .execute("UPDATE position SET boot = ?", [[7_u8; 16]])
         .unwrap();
 }
 
@@ -241,7 +244,7 @@ fn reboot_ends_what_was_open_and_not_what_had_expired() {
     flush(&store);
     store.close().unwrap();
     site.reboot();
-    set_boot(&site, "another-boot");
+    set_boot(&site);
     let want = ["laptop ssh 0-10 expired x1", "laptop ssh 0-600 reboot x1"];
     assert_eq!(lines(&site, after(0)), want);
     let (store, _) = site.start(after(100));
@@ -271,7 +274,7 @@ fn next_start_reads_what_a_kill_kept_from_the_journal() {
     let rows = history(&site.path, None, NOWHERE, after(0)).unwrap();
     assert_eq!(rows.len(), 3_001);
     assert!(rows.iter().all(|row| row.how == "open" && row.knocks == 1));
-    assert_eq!(store.journal_status(), JournalStatus::default());
+    assert_eq!(store.status(), StoreStatus::default());
     assert_eq!(
         granted_since_boot(&site.path).unwrap().unwrap().len(),
         3_001
@@ -315,7 +318,7 @@ fn rotation_changes_nothing_in_the_journal() {
     let rows = history(&site.path, None, NOWHERE, after(0)).unwrap();
     assert!(rows.iter().all(|row| row.how == "open" && row.knocks == 1));
     assert_eq!(rows.len(), 5);
-    assert_eq!(store.journal_status(), JournalStatus::default());
+    assert_eq!(store.status(), StoreStatus::default());
 }
 
 #[test]

@@ -26,8 +26,12 @@ fn rows_of(site: &Site, key: &str) -> Vec<u64> {
 
 /// A start prunes, a while after it.
 fn prune(site: &Site, now: Now) {
-    let (mut store, _) = site.start(now);
+    let (mut store, found) = site.open(now);
+    let Recovery::State { state, .. } = found else {
+        panic!("{found:?}")
+    };
     store.set_history_retention(DAY);
+    store.begin(&state, NOWHERE, now).unwrap();
     let later = Now {
         mono: now.mono + Duration::from_secs(3600),
         ..now
