@@ -17,8 +17,6 @@ mod rules;
 mod start;
 mod versions;
 
-pub use versions::can_own;
-
 use crate::config::{Config, one_line};
 use crate::program;
 use std::fmt;

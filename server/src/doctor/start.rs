@@ -1,8 +1,8 @@
 //! What happens at the machine's start, and who takes the guard down at other times.
 
-use super::{Finding, said, versions};
+use super::{Finding, said};
 use crate::config::Config;
-use crate::kernel::GuardMode;
+use crate::kernel::{GuardMode, can_be_exclusive};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn enabled(config: &Config) -> io::Result<Vec<Finding>> {
         is_enabled("oneknockd.service")?,
         flushes,
     );
-    let is_watched = config.guard == GuardMode::Monitored || !versions::can_own();
+    let is_watched = config.guard == GuardMode::Monitored || !can_be_exclusive();
     findings.extend((flushes && is_watched).then(|| {
         Finding::note(
             "nftables.service flushes every ruleset when it is reloaded, and the guard is only watched: it is back within a second, and till then there is none",

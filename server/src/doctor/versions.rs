@@ -24,12 +24,6 @@ pub fn examine() -> Vec<Finding> {
     kernel.into_iter().chain(nft).collect()
 }
 
-/// Whether the kernel can keep the guard from other programs.
-#[must_use]
-pub fn can_own() -> bool {
-    kernel(&release()).is_none_or(|found| found >= OWNING_KERNEL)
-}
-
 fn release() -> String {
     let release = uname().map(|name| name.release().to_string_lossy().into_owned());
     // One that does not say is not called old.

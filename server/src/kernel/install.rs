@@ -75,7 +75,6 @@ impl Kernel {
             }
         };
         self.sets = Some(ruleset.sets.iter().map(|set| set.name.clone()).collect());
-        self.gateways = guard.blocked_gateways.iter().copied().collect();
         if let Some(desired) = &mut allow {
             desired.clean_all();
         }

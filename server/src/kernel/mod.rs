@@ -31,7 +31,7 @@ mod tests;
 mod trial;
 mod watcher;
 
-pub use blocking::{BLOCK_TIME, BlockReason, BlockedConnections, BlockedSet};
+pub use blocking::{BLOCK_TIME, BlockChange, BlockReason, BlockedConnections, BlockedSet};
 pub use connection::ConnectionId;
 pub use connections::{Connections, Disconnected, GapRule, GuardContext};
 pub use connections::{disconnect, disconnect_all};
@@ -57,7 +57,6 @@ use state::TableState;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use tampering::KnownTable;
 
 /// How often a batch is sent when elements end within it.
@@ -71,8 +70,6 @@ pub struct Kernel {
     owned: bool,
     /// The names of the table's sets, where they are known.
     sets: Option<BTreeSet<String>>,
-    /// The gateways that the port sequence was told to block.
-    gateways: BTreeSet<IpAddr>,
     /// The table as it was installed, where it was found whole.
     known: Option<KnownTable>,
 }
@@ -94,7 +91,6 @@ impl Kernel {
             netlink: Self::socket()?,
             owned: false,
             sets: None,
-            gateways: BTreeSet::new(),
             known: None,
         })
     }

@@ -207,32 +207,24 @@ impl TableState {
         let Some(later) = later else {
             return Some("the table is gone".into());
         };
-        for (name, chain) in &self.chains {
-            match later.chains.get(name) {
-                None => return Some(format!("chain {name} is gone")),
-                Some(now) if now.rules != chain.rules => {
-                    return Some(format!("the rules of chain {name} were changed"));
-                }
-                Some(_) => {}
-            }
+        let mut chains = self.chains.keys();
+        if let Some(name) = chains.find(|name| !later.chains.contains_key(*name)) {
+            return Some(format!("chain {name} is gone"));
         }
         let mut sets = self.sets.keys();
         if let Some(name) = sets.find(|name| !later.sets.contains_key(*name)) {
             return Some(format!("set {name} is gone"));
+        }
+        let rules = |state: &Self, name| state.chains.get(name).map(|chain| chain.rules.clone());
+        let mut chains = self.chains.keys();
+        if let Some(name) = chains.find(|name| rules(self, *name) != rules(later, *name)) {
+            return Some(format!("the rules of chain {name} were changed"));
         }
         let as_now = Self {
             flags: self.flags & !table_flag::OWNER | later.flags & table_flag::OWNER,
             ..self.clone()
         };
         (as_now != *later).then(|| "the table, a chain or a set was replaced or added".into())
-    }
-
-    /// Forgets the rules of a chain.
-    pub fn without_rules(mut self, chain: &str) -> Self {
-        if let Some(chain) = self.chains.get_mut(chain) {
-            chain.rules.clear();
-        }
-        self
     }
 }
 

@@ -2,6 +2,7 @@
 //! ends the reading; nothing here can fail otherwise.
 
 use netlink_packet_core::{NLA_F_NESTED, NLA_TYPE_MASK, NLM_F_REQUEST, NetlinkBuffer};
+use std::io;
 
 /// Bytes of netlink's own header.
 pub const HEADER: usize = 16;
@@ -30,6 +31,11 @@ impl<'b> RawMessage<'b> {
         self.body
             .first_chunk()
             .map_or(-1, |code| i32::from_ne_bytes(*code))
+    }
+
+    /// The error that such a code is.
+    pub fn error(&self) -> io::Error {
+        io::Error::from_raw_os_error(self.code().saturating_neg())
     }
 
     /// The attributes of a message of netfilter's.

@@ -14,13 +14,13 @@ mod step;
 pub mod tests;
 
 pub use guard::ruleset;
-pub use prefilter::open_verdict;
 pub use rule::add_rule;
 pub use sequence::tag as sequence_tag;
 pub use set::{Set, SetKind, set_flag};
 pub use standalone::standalone_sequence_text;
 
-use super::guard::OptionalPart;
+use super::guard::{GRACE_TIME, OptionalPart};
+use super::names::GRACE;
 use super::netlink::{Batch, CREATE, Writer, kind};
 use std::fmt;
 
@@ -49,6 +49,13 @@ impl Ruleset {
     pub fn remove(&mut self, part: OptionalPart) {
         self.sets.retain(|set| set.part != Some(part));
         self.chains.retain(|chain| chain.part != Some(part));
+    }
+
+    /// Gives TCP connections that are older than the guard a minute to show themselves.
+    pub fn begin_grace(&mut self) {
+        for grace in self.sets.iter_mut().filter(|set| set.name == GRACE) {
+            grace.elements.push(("tcp".into(), Some(GRACE_TIME)));
+        }
     }
 
     /// Removes a set, and the rules that look into it.
