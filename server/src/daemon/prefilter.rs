@@ -71,7 +71,11 @@ impl Daemon {
             Err(error) => {
                 if !std::mem::replace(&mut self.server.prefilter_open, true) {
                     observers::say(Level::Error, "prefilter-not-filled", error);
-                    if let Err(error) = self.install() {
+                    // What another program has done is repaired first, as what it is.
+                    self.check_guard();
+                    if self.server.prefilter_open
+                        && let Err(error) = self.install()
+                    {
                         observers::say(Level::Error, "prefilter-not-opened", error);
                     }
                 }

@@ -8,9 +8,10 @@
 use super::address::AddressFamily;
 use super::connection::ConnectionId;
 use super::elements::{self, Element};
+use super::error::KernelError;
 use super::names::{self, BLOCKED, TABLE};
 use super::netlink::CREATE;
-use super::{Kernel, KernelError};
+use super::nftables::Kernel;
 use crate::engine::Source;
 use oneknock_shared::port::Transport;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,10 @@
 //! The prefilter while it runs. Its failure is a higher price for a flood, and nothing else.
 
 use super::elements::{self, Element};
+use super::error::KernelError;
 use super::names::{PREFILTER_VERDICT, SELECTORS, TABLE};
 use super::netlink::{Attributes, Batch, CREATE_NEW, INET, Writer, kind};
-use super::{Kernel, KernelError};
+use super::nftables::Kernel;
 use oneknock_shared::selector::Selector;
 use std::time::Duration;
 

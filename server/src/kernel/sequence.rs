@@ -3,9 +3,11 @@
 
 use super::address::{AddressFamily, address_of, octets};
 use super::elements::{self, Element};
+use super::error::KernelError;
 use super::names::{self, GATEWAY, STANDALONE_TABLE};
 use super::netlink::Batch;
-use super::{Kernel, KernelError, state};
+use super::nftables::Kernel;
+use super::state;
 use nix::errno::Errno;
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::rolling;

@@ -64,12 +64,24 @@ pub struct TableState {
     pub sets: BTreeMap<String, SetState>,
 }
 
+/// The table as it was installed.
+#[derive(Debug)]
+pub struct KnownTable {
+    /// The table.
+    pub state: TableState,
+    /// The number of the ruleset's last change then.
+    pub generation: u32,
+    /// Changes that this process has made since. Never too many: one too few costs a look,
+    /// one too many would hide another program's.
+    pub own_changes: u32,
+}
+
 /// A chain in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainState {
     handle: u64,
-    /// The attributes of its hook; empty where it has none.
-    hook: Vec<u8>,
+    /// Its hook's number and priority, where it has one.
+    hook: Option<(u32, u32)>,
     policy: u32,
     is_filter: bool,
     flags: u32,
@@ -232,7 +244,7 @@ impl ChainState {
     fn read(chain: Attributes<'_>) -> Self {
         Self {
             handle: handle(chain, 2),
-            hook: chain.get(4).unwrap_or_default().to_vec(),
+            hook: chain.nested(4).number(1).zip(chain.nested(4).number(2)),
             policy: chain.number(5).unwrap_or(ACCEPT),
             is_filter: chain.text(7) == Some("filter"),
             flags: chain.number(10).unwrap_or_default(),
@@ -244,11 +256,8 @@ impl ChainState {
     /// one beside it would have no rules for packets that are on their way between the two
     /// while the batch is applied.
     pub fn has_hook(&self, hook: Option<BaseHook>) -> bool {
-        let mut wanted = Writer::default();
-        if let Some(hook) = hook {
-            hook.write(&mut wanted);
-        }
-        self.hook == wanted.0 && (hook.is_none() || self.is_filter && self.flags & OFFLOAD == 0)
+        self.hook == hook.map(BaseHook::numbers)
+            && (hook.is_none() || self.is_filter && self.flags & OFFLOAD == 0)
     }
 
     /// Whether it is a part of the rule that jumps to it, and goes with it.

@@ -21,7 +21,7 @@ pub use standalone::standalone_sequence_text;
 
 use super::guard::{GRACE_TIME, OptionalPart};
 use super::names::GRACE;
-use super::netlink::{Batch, CREATE, Writer, kind};
+use super::netlink::{Batch, CREATE, kind};
 use std::fmt;
 
 /// What a table holds.
@@ -125,10 +125,13 @@ impl Chain {
         batch.push(kind::NEW_CHAIN, CREATE, |message| {
             message.text(1, table);
             message.text(3, &self.name);
-            if let Some(hook) = self.hook {
+            if let Some((at, priority)) = self.hook.map(BaseHook::numbers) {
                 message.text(7, "filter");
                 message.number(5, ACCEPT);
-                message.nest(4, |at| hook.write(at));
+                message.nest(4, |hook| {
+                    hook.number(1, at);
+                    hook.number(2, priority);
+                });
             }
         });
     }
@@ -176,9 +179,8 @@ pub enum HookPoint {
 }
 
 impl BaseHook {
-    /// Appends the attributes that say it.
-    pub fn write(self, hook: &mut Writer) {
-        hook.number(1, self.at as u32);
-        hook.bytes(2, &self.priority.to_be_bytes());
+    /// Its point and its priority, as the kernel has them.
+    pub fn numbers(self) -> (u32, u32) {
+        (self.at as u32, self.priority.cast_unsigned())
     }
 }

@@ -59,16 +59,13 @@ impl<'t> Translation<'t, '_> {
             return self.condition(&key);
         }
         match self.word()? {
-            "drop" => self.verdict(0, None),
             "accept" => self.verdict(1, None),
+            "drop" => self.verdict(0, None),
             "return" => self.verdict(-5, None),
-            "jump" => {
+            way @ ("jump" | "goto") => {
+                let code = if way == "jump" { -3 } else { -4 };
                 let chain = self.word()?;
-                self.verdict(-3, Some(chain));
-            }
-            "goto" => {
-                let chain = self.word()?;
-                self.verdict(-4, Some(chain));
+                self.verdict(code, Some(chain));
             }
             "notrack" => self.list.nest(1, |one| one.text(1, "notrack")),
             "counter" => self.expression("counter", |data| {

@@ -57,25 +57,23 @@ pub struct Set {
     pub part: Option<OptionalPart>,
 }
 
-/// What the kernel tells one kind of set from another by: its attributes of these numbers,
-/// but for those that say nothing.
+/// What the kernel tells one kind of set from another by: attributes by number, but for those
+/// that say nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetKind(BTreeMap<u16, Vec<u8>>);
 
 impl SetKind {
-    /// Flags, types and lengths of keys and values, the description, which holds the size,
-    /// the timeout of elements that are added without one, and what nft has noted.
-    const NUMBERS: [u16; 8] = [3, 4, 5, 6, 7, 9, 11, 13];
+    /// Flags, types and lengths of keys and values, the timeout of elements that are added
+    /// without one, and what nft has noted.
+    const NUMBERS: [u16; 7] = [3, 4, 5, 6, 7, 11, 13];
 
-    /// That of a set with these attributes.
+    /// That of a set with these attributes; of its description the size counts.
     pub fn of(set: Attributes<'_>) -> Self {
-        let told = set.each().filter(|(number, value)| {
-            Self::NUMBERS.contains(number) && value.iter().any(|byte| *byte != 0)
-        });
-        Self(
-            told.map(|(number, value)| (number, value.to_vec()))
-                .collect(),
-        )
+        let size = set.nested(9).get(1).map(|size| (9, size));
+        let told = set.each().filter(|(of, _)| Self::NUMBERS.contains(of));
+        let told = told.chain(size);
+        let told = told.filter(|(_, value)| value.iter().any(|byte| *byte != 0));
+        Self(told.map(|(of, value)| (of, value.to_vec())).collect())
     }
 }
 
