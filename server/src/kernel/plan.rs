@@ -6,7 +6,7 @@ use super::elements;
 use super::guard::{Guard, OptionalPart};
 use super::names::{self, TABLE};
 use super::netlink::{Batch, CREATE, kind};
-use super::ruleset::{self, Ruleset, Set};
+use super::ruleset::{self, PERMANENT, Ruleset, Set};
 use super::state::TableState;
 use super::sync::Changes;
 use crate::engine::{Desired, Now};
@@ -140,7 +140,7 @@ impl<'p> Plan<'p> {
     /// known, blocked gateways, and what another sequence has left.
     fn is_replaced(&self, set: &Set) -> bool {
         if set.part == Some(OptionalPart::Sequence) {
-            return !self.keeps_sequence || !set.has_timeouts;
+            return !self.keeps_sequence || set.flags == PERMANENT;
         }
         let is_of = |service: &ServiceName| {
             let names = AddressFamily::BOTH.map(|family| names::allow_set(*service, family));

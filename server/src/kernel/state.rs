@@ -3,7 +3,7 @@
 
 use super::names::{self, GUARD, ROLLING, SEQUENCE, TABLE, TRIAL};
 use super::netlink::{Attributes, INET, Netlink, RawMessage, Writer, kind};
-use super::ruleset::{ACCEPT, BaseHook, Chain, Ruleset, SetKind, set_flag};
+use super::ruleset::{ACCEPT, ANONYMOUS, BaseHook, Chain, Ruleset, SetKind};
 use oneknock_shared::secret::ServerId;
 use std::collections::BTreeMap;
 use std::io;
@@ -138,7 +138,7 @@ impl TableState {
         }
         let sets = netlink.dump(kind::GET_SET, &of, |set| {
             let set = ours(set)?;
-            let is_anonymous = set.number(3).unwrap_or_default() & set_flag::ANONYMOUS != 0;
+            let is_anonymous = set.number(3).unwrap_or_default() & ANONYMOUS != 0;
             (!is_anonymous).then_some((set.text(2)?.to_owned(), SetState::read(set)))
         })?;
         state.sets.extend(sets);

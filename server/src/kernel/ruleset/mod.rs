@@ -16,7 +16,7 @@ pub mod tests;
 pub use guard::ruleset;
 pub use rule::add_rule;
 pub use sequence::tag as sequence_tag;
-pub use set::{Set, SetKind, set_flag};
+pub use set::{ANONYMOUS, PERMANENT, Set, SetKind};
 pub use standalone::standalone_sequence_text;
 
 use super::guard::{GRACE_TIME, OptionalPart};
