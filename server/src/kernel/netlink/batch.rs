@@ -28,7 +28,7 @@ impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
         let mut bytes = Writer(Vec::with_capacity(512));
-        bytes.message(BEGIN, 0, |begin| begin.0.extend(FOR_NFTABLES));
+        bytes.message(BEGIN, 0, |begin| begin.0.extend_from_slice(&FOR_NFTABLES));
         let starts = Vec::new();
         Self { bytes, starts }
     }
@@ -44,7 +44,7 @@ impl Batch {
     pub fn push(&mut self, kind: u16, flags: u16, write: impl FnOnce(&mut Writer)) {
         self.starts.push(self.bytes.0.len());
         self.bytes.message(kind, flags, |message| {
-            message.0.extend([INET, 0, 0, 0]);
+            message.0.extend_from_slice(&[INET, 0, 0, 0]);
             write(message);
         });
     }
@@ -87,7 +87,8 @@ impl Batch {
             flags.copy_from_slice(&with.to_ne_bytes());
         }
         let end = self.bytes.0.len();
-        self.bytes.message(END, 0, |end| end.0.extend(FOR_NFTABLES));
+        self.bytes
+            .message(END, 0, |end| end.0.extend_from_slice(&FOR_NFTABLES));
         let starts = std::iter::once(&0).chain(&self.starts).chain([&end]);
         let mut number = first;
         for start in starts {
