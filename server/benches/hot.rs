@@ -84,6 +84,7 @@ fn kernel(bencher: Bencher, batch: u32) {
         trusted: Vec::new(),
         listen: vec!["0.0.0.0:45123".parse().unwrap()],
         sequence: None,
+        prefilter_open: false,
         blocked_gateways: Vec::new(),
     };
     let (mut kernel, mut desired) = (Kernel::open().unwrap(), Desired::default());

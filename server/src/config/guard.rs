@@ -23,6 +23,7 @@ impl Config {
                 .collect(),
             listen: self.listen.clone(),
             sequence: self.sequence.as_ref().map(|of| sequence(of, self.port)),
+            prefilter_open: false,
             blocked_gateways: self.blocked_gateways(gateways),
         }
     }

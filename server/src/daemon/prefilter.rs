@@ -19,7 +19,6 @@ const MINUTES: Duration = Duration::from_secs(4 * 60);
 #[derive(Debug, Default)]
 pub(super) struct Prefilter {
     queued: Vec<Selector>,
-    is_failing: bool,
 }
 
 impl Prefilter {
@@ -61,19 +60,22 @@ impl Daemon {
         match self.server.kernel.fill_prefilter(&queued[rest..], lifetime) {
             Ok(()) => {
                 queued.truncate(rest);
-                if rest == 0 && std::mem::take(&mut self.prefilter.is_failing) {
+                if rest == 0 && std::mem::take(&mut self.server.prefilter_open) {
                     observers::write(Level::Info, "prefilter-filled");
-                    // The rules are loaded again, so that the prefilter drops again.
+                    // The prefilter drops again.
                     if let Err(error) = self.install() {
                         observers::say(Level::Error, "guard-not-installed", error);
                     }
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.prefilter.is_failing, true) {
-                    let opened = self.server.kernel.open_prefilter();
+                if !std::mem::replace(&mut self.server.prefilter_open, true) {
                     observers::say(Level::Error, "prefilter-not-filled", error);
-                    if let Err(error) = opened {
+                    // What another program has done is repaired first, as what it is.
+                    self.check_guard();
+                    if self.server.prefilter_open
+                        && let Err(error) = self.install()
+                    {
                         observers::say(Level::Error, "prefilter-not-opened", error);
                     }
                 }

@@ -50,7 +50,7 @@ fn of_units(config: &Config) -> io::Result<Vec<Finding>> {
     if flushes && is_monitored {
         let what = "reloading nftables.service removes all rules, also the guard, which is repaired within a second: the ports are open until then";
         let hint = format!(
-            "let {NFTABLES_CONF} delete its own tables instead of \"flush ruleset\", or use guard = \"owned\" and Linux 6.9 or later"
+            "let {NFTABLES_CONF} delete its own tables instead of \"flush ruleset\", or use guard = \"exclusive\" and Linux 6.9 or later"
         );
         found.push(Finding::warning(what).hint(hint));
     }

@@ -8,9 +8,10 @@
 use super::address::AddressFamily;
 use super::connection::ConnectionId;
 use super::elements::{self, Element};
-use super::names::{self, BLOCKED};
-use super::netlink::Batch;
-use super::{Kernel, KernelError};
+use super::error::KernelError;
+use super::names::{self, BLOCKED, TABLE};
+use super::netlink::CREATE;
+use super::nftables::Kernel;
 use crate::engine::Source;
 use oneknock_shared::port::Transport;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,13 +23,13 @@ pub const BLOCK_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Where the blocked connections are written.
 pub trait BlockedSet {
-    /// Drops the packets of these connections from now on, for this long. One that is there
-    /// already is no error.
-    fn block(&mut self, connections: &[(ConnectionId, Duration)]) -> Result<(), KernelError>;
-
-    /// Lets these pass again. One that is not there is no error.
-    fn unblock(&mut self, connections: &[ConnectionId]) -> Result<(), KernelError>;
+    /// Drops the packets of these connections from now on, each for this long; lets them pass
+    /// again where there is no time. What is so already is no error.
+    fn change(&mut self, connections: &[BlockChange]) -> Result<(), KernelError>;
 }
+
+/// A connection, and for how long it is blocked from now on, if it is.
+pub type BlockChange = (ConnectionId, Option<Duration>);
 
 /// Why a connection is blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +78,8 @@ impl BlockedConnections {
             let returns = is_udp || reason == BlockReason::MadeInGap;
             self.insert(*connection, until, returns);
         }
-        let timed: Vec<_> = connections.iter().map(|c| (*c, BLOCK_TIME)).collect();
-        set.block(&timed)
+        let timed = connections.iter().map(|id| (*id, Some(BLOCK_TIME)));
+        set.change(&timed.collect::<Vec<_>>())
     }
 
     /// Lets a source that is admitted use again what it may use again. It costs nothing
@@ -88,11 +89,11 @@ impl BlockedConnections {
             return Ok(());
         };
         let returning = entries.iter().filter(|(_, state)| state.returns);
-        let returning: Vec<ConnectionId> = returning.map(|(id, _)| *id).collect();
+        let returning: Vec<_> = returning.map(|(id, _)| (*id, None)).collect();
         if returning.is_empty() {
             return Ok(());
         }
-        set.unblock(&returning)?;
+        set.change(&returning)?;
         entries.retain(|_, state| !state.returns);
         if entries.is_empty() {
             self.0.remove(&source);
@@ -109,12 +110,12 @@ impl BlockedConnections {
         self.forget_expired(now);
         let entries = self.0.values().flatten();
         let timed: Vec<_> = entries
-            .map(|(id, state)| (*id, state.until.saturating_sub(now)))
+            .map(|(id, state)| (*id, Some(state.until.saturating_sub(now))))
             .collect();
         if timed.is_empty() {
             return Ok(());
         }
-        set.block(&timed)
+        set.change(&timed)
     }
 
     /// Forgets those whose time is over: the kernel has ended them by itself.
@@ -159,36 +160,26 @@ impl Kernel {
         }
         Ok(blocked)
     }
+}
 
-    /// Makes one batch of it, for both families.
-    fn change_blocked(
-        &mut self,
-        connections: &[(ConnectionId, Duration)],
-        append: fn(&mut Batch, &str, &[Element<'_>]),
-    ) -> Result<(), KernelError> {
+impl BlockedSet for Kernel {
+    /// One batch for both families.
+    fn change(&mut self, connections: &[BlockChange]) -> Result<(), KernelError> {
         if connections.is_empty() {
             return Ok(());
         }
         self.commit_own(|batch| {
             for family in AddressFamily::BOTH {
+                let set = names::set_of(BLOCKED, family);
                 let of = connections.iter();
                 let of = of.filter(|(id, _)| AddressFamily::of(id.remote) == family);
-                let elements = of.map(|(id, time)| Element::timed(id.set_key(), *time));
-                let set = names::set_of(BLOCKED, family);
-                append(batch, &set, &elements.collect::<Vec<_>>());
+                let element = |id: &ConnectionId, time| Element::timed(id.set_key(), time);
+                let all = of.clone().map(|(id, _)| element(id, Duration::ZERO));
+                let blocked = of.filter_map(|(id, time)| Some(element(id, (*time)?)));
+                elements::remove(batch, &set, &all.collect::<Vec<_>>());
+                elements::add(batch, CREATE, TABLE, &set, &blocked.collect::<Vec<_>>());
             }
         })
-    }
-}
-
-impl BlockedSet for Kernel {
-    fn block(&mut self, connections: &[(ConnectionId, Duration)]) -> Result<(), KernelError> {
-        self.change_blocked(connections, elements::renew)
-    }
-
-    fn unblock(&mut self, connections: &[ConnectionId]) -> Result<(), KernelError> {
-        let connections: Vec<_> = connections.iter().map(|id| (*id, Duration::ZERO)).collect();
-        self.change_blocked(&connections, elements::remove)
     }
 }
 

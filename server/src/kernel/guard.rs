@@ -98,6 +98,9 @@ pub struct Guard {
     pub trusted: Vec<(IpAddr, u8)>,
     /// Where knocks arrive.
     pub listen: Vec<SocketAddr>,
+    /// Whether everything of a knock's length passes the prefilter: its set cannot be filled,
+    /// and the engine does the work.
+    pub prefilter_open: bool,
     /// The port sequence, where there is one.
     pub sequence: Option<SequenceGuard>,
     /// Sources that the port sequence admits never: the default gateways, unless the

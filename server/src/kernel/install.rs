@@ -1,11 +1,12 @@
 //! The guard is installed: in place of whatever is there, in one batch, keeping the sets
 //! that stay. Between the old ruleset and the new one there is no moment without either.
 
+use super::error::KernelError;
 use super::guard::{Guard, GuardMode, OptionalPart};
 use super::netlink::{RefusedBatch, kind};
+use super::nftables::Kernel;
 use super::plan::Plan;
 use super::state::{InstalledTable, TableState, table_flag};
-use super::{Kernel, KernelError};
 use crate::engine::{Desired, Now};
 use nix::errno::Errno;
 
@@ -75,7 +76,6 @@ impl Kernel {
             }
         };
         self.sets = Some(ruleset.sets.iter().map(|set| set.name.clone()).collect());
-        self.gateways = guard.blocked_gateways.iter().copied().collect();
         if let Some(desired) = &mut allow {
             desired.clean_all();
         }

@@ -7,7 +7,7 @@
 //! remains of the price of each is that the kernel writes a notification.
 
 use super::names::TABLE;
-use super::netlink::{Attributes, INET, Netlink, RawMessage, kind, messages};
+use super::netlink::{Attributes, INET, Netlink, RawMessage, kind};
 use super::watcher::{ThreadEvent, Watch, WatchThread, Watcher};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use std::io;
@@ -103,7 +103,7 @@ impl Watch<ForeignChange> for TableWatch {
         }
         let mut reader = TransactionReader::new(self.own_port);
         while thread.wait(Some(&socket), None)? != ThreadEvent::Stop {
-            if socket.drain(|datagram| reader.read(datagram, tell))? {
+            if socket.drain(|message| reader.read(message, tell))? {
                 tell(ForeignChange::unknown(None));
             }
         }
@@ -134,18 +134,19 @@ impl TransactionReader {
         }
     }
 
-    /// Reads a datagram; gives each transaction that has changed the guard's table.
-    fn read(&mut self, datagram: &[u8], mut each: impl FnMut(ForeignChange)) {
-        for message in messages(datagram).filter(|message| message.port != self.own_port) {
-            if message.kind != kind::NEW_GENERATION {
-                self.pending = self.pending.max(change(&message));
-            } else if let Some(change) = self.pending.take() {
-                each(ForeignChange {
-                    change,
-                    program: program(message.attributes()),
-                    failure: None,
-                });
-            }
+    /// Reads a message; gives a transaction that has changed the guard's table.
+    fn read(&mut self, message: &RawMessage<'_>, tell: impl FnOnce(ForeignChange)) {
+        if message.port == self.own_port {
+            return;
+        }
+        if message.kind != kind::NEW_GENERATION {
+            self.pending = self.pending.max(change(message));
+        } else if let Some(change) = self.pending.take() {
+            tell(ForeignChange {
+                change,
+                program: program(message.attributes()),
+                failure: None,
+            });
         }
     }
 }

@@ -1,17 +1,16 @@
 //! What an install sends: first what is there goes, as far as it does not stay; then comes
 //! what is to be.
 
-use super::address::{AddressFamily, protocol_number};
-use super::elements::{self, Element};
-use super::guard::{GRACE_TIME, Guard, OptionalPart};
-use super::names::{self, GRACE, TABLE};
+use super::address::AddressFamily;
+use super::elements;
+use super::guard::{Guard, OptionalPart};
+use super::names::{self, TABLE};
 use super::netlink::{Batch, CREATE, kind};
-use super::ruleset::{self, Ruleset, Set};
+use super::ruleset::{self, PERMANENT, Ruleset, Set};
 use super::state::TableState;
 use super::sync::Changes;
 use crate::engine::{Desired, Now};
 use oneknock_shared::name::ServiceName;
-use oneknock_shared::port::Transport;
 
 /// What an install is to make of the table.
 pub struct Plan<'p> {
@@ -27,8 +26,6 @@ pub struct Plan<'p> {
     allow: Option<(&'p Desired, Now)>,
     /// Whether the same port sequence is there: then what its sets hold stays.
     keeps_sequence: bool,
-    /// Whether older connections are to live on.
-    grace: bool,
 }
 
 impl<'p> Plan<'p> {
@@ -42,19 +39,18 @@ impl<'p> Plan<'p> {
         grace: bool,
     ) -> Self {
         let mut ruleset = ruleset::ruleset(guard);
-        for part in skipped {
-            ruleset.remove(part);
-        }
+        skipped.for_each(|part| ruleset.remove(part));
         let tag = guard.sequence.as_ref().map(ruleset::sequence_tag);
         let has_tag = |b: &TableState| tag.is_some_and(|tag| b.chains.contains_key(&tag));
-        let was_guard = before.as_ref().is_some_and(TableState::is_guard);
+        if grace && !before.as_ref().is_some_and(TableState::is_guard) {
+            ruleset.begin_grace();
+        }
         Self {
             ruleset,
             flags,
             services: guard.services.iter().map(|service| service.name).collect(),
             allow,
             keeps_sequence: before.as_ref().is_some_and(has_tag),
-            grace: grace && !was_guard,
             before,
         }
     }
@@ -95,11 +91,6 @@ impl<'p> Plan<'p> {
         }
         for set in sets {
             set.add_elements(&mut batch, TABLE);
-        }
-        if self.grace {
-            let tcp = vec![protocol_number(Transport::Tcp)];
-            let element = Element::timed(tcp, GRACE_TIME);
-            elements::add(&mut batch, CREATE, TABLE, GRACE, &[element]);
         }
         if let Some((desired, now)) = self.allow {
             let all = desired.allow().iter();
@@ -149,12 +140,12 @@ impl<'p> Plan<'p> {
     /// known, blocked gateways, and what another sequence has left.
     fn is_replaced(&self, set: &Set) -> bool {
         if set.part == Some(OptionalPart::Sequence) {
-            return !self.keeps_sequence || !set.has_timeouts;
+            return !self.keeps_sequence || set.flags == PERMANENT;
         }
-        let mut allow_sets = self.services.iter().flat_map(|service| {
-            let service = *service;
-            AddressFamily::BOTH.map(|family| names::allow_set(service, family))
-        });
-        self.allow.is_some() && allow_sets.any(|name| name == set.name)
+        let is_of = |service: &ServiceName| {
+            let names = AddressFamily::BOTH.map(|family| names::allow_set(*service, family));
+            names.contains(&set.name)
+        };
+        self.allow.is_some() && self.services.iter().any(is_of)
     }
 }

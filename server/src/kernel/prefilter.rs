@@ -1,10 +1,10 @@
 //! The prefilter while it runs. Its failure is a higher price for a flood, and nothing else.
 
 use super::elements::{self, Element};
+use super::error::KernelError;
 use super::names::{PREFILTER_VERDICT, SELECTORS, TABLE};
 use super::netlink::{Attributes, Batch, CREATE_NEW, INET, Writer, kind};
-use super::ruleset;
-use super::{Kernel, KernelError};
+use super::nftables::Kernel;
 use oneknock_shared::selector::Selector;
 use std::time::Duration;
 
@@ -38,34 +38,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// Lets every datagram of a knock's length pass the prefilter, until the next install:
-    /// where it cannot be filled the engine does its work.
-    pub fn open_prefilter(&mut self) -> Result<(), KernelError> {
-        if !self.sets()?.contains(SELECTORS) {
-            return Ok(());
-        }
-        let batch = Batch::of(|batch| {
-            batch.push(kind::DELETE_RULE, 0, of_verdict);
-            for rule in ruleset::open_verdict() {
-                ruleset::add_rule(batch, TABLE, PREFILTER_VERDICT, &rule);
-            }
-        });
-        self.netlink.commit(batch)?;
-        // Nothing else may have changed meanwhile.
-        let before = self.known.take();
-        let before = before.map(|known| known.state.without_rules(PREFILTER_VERDICT));
-        self.remember(|state| {
-            let now = state.clone().without_rules(PREFILTER_VERDICT);
-            before.is_some_and(|before| before.changed(Some(&now)).is_none())
-        });
-        Ok(())
-    }
-
     /// How many datagrams the prefilter has dropped since it was installed.
     pub fn prefilter_dropped(&mut self) -> Result<u64, KernelError> {
         // The kernel's numbers: expressions 4; in each, name 1 and data 2; in a counter's,
         // packets 2.
-        let of = Writer::body(INET, of_verdict);
+        let of = Writer::body(INET, |message| {
+            message.text(1, TABLE);
+            message.text(2, PREFILTER_VERDICT);
+        });
         let counts = self.netlink.dump(kind::GET_RULE, &of, |rule| {
             let expressions = rule.attributes().nested(4).each();
             let expressions = expressions.map(|(_, one)| Attributes(one));
@@ -74,9 +54,4 @@ impl Kernel {
         })?;
         Ok(counts.iter().sum())
     }
-}
-
-fn of_verdict(message: &mut Writer) {
-    message.text(1, TABLE);
-    message.text(2, PREFILTER_VERDICT);
 }

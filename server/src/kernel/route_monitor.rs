@@ -1,7 +1,7 @@
 //! The default gateways as events: a thread of its own reads the routing tables, and again
 //! when the kernel says that a default route may be another.
 
-use super::netlink::{Netlink, messages};
+use super::netlink::{Netlink, RawMessage};
 use super::routes::{DELETE_ROUTE, NEW_ROUTE, RouteError, default_gateways, is_default};
 use super::watcher::{RETRY_AFTER, ThreadEvent, Watch, WatchThread, Watcher};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -62,7 +62,7 @@ impl Watch<Gateways> for RouteWatch {
                     _ => {}
                 }
                 let mut may_differ = false;
-                let is_lost = socket.drain(|datagram| may_differ |= bears_on_default(datagram))?;
+                let is_lost = socket.drain(|message| may_differ |= bears_on_default(message))?;
                 if may_differ || is_lost {
                     break;
                 }
@@ -87,6 +87,6 @@ impl RouteWatch {
 
 /// Whether a default route may have changed: a router hears of many routes to single
 /// networks, which are skipped.
-fn bears_on_default(datagram: &[u8]) -> bool {
-    messages(datagram).any(|m| ![NEW_ROUTE, DELETE_ROUTE].contains(&m.kind) || is_default(&m))
+fn bears_on_default(message: &RawMessage<'_>) -> bool {
+    ![NEW_ROUTE, DELETE_ROUTE].contains(&message.kind) || is_default(message)
 }

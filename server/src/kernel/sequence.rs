@@ -3,15 +3,16 @@
 
 use super::address::{AddressFamily, address_of, octets};
 use super::elements::{self, Element};
+use super::error::KernelError;
 use super::names::{self, GATEWAY, STANDALONE_TABLE};
-use super::netlink::{Batch, MAX_BATCH_ELEMENTS};
-use super::{Kernel, KernelError, state};
+use super::netlink::Batch;
+use super::nftables::Kernel;
+use super::state;
 use nix::errno::Errno;
 use oneknock_shared::name::ServiceName;
 use oneknock_shared::rolling;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::slice;
 use std::time::Duration;
 
 /// A port that is a step of a rolling sequence.
@@ -28,22 +29,22 @@ pub struct RollingStep {
 }
 
 impl Kernel {
-    /// Makes these, and no others, the sources that the port sequence never admits. Costs
-    /// nothing where they are those that it was told last, or there is no sequence.
+    /// Makes these, and no others, the sources that the port sequence never admits, where
+    /// there is one.
     pub fn block_gateways(&mut self, gateways: &[IpAddr]) -> Result<(), KernelError> {
-        let gateways: BTreeSet<IpAddr> = gateways.iter().copied().collect();
         let set_of = |family| names::set_of(GATEWAY, family);
-        if gateways == self.gateways || !self.sets()?.contains(&set_of(AddressFamily::V4)) {
+        if !self.sets()?.contains(&set_of(AddressFamily::V4)) {
             return Ok(());
         }
-        self.netlink.commit(Batch::of(|batch| {
+        let batch = Batch::of(|batch| {
             for family in AddressFamily::BOTH {
-                let of = of_family(&gateways, family).map(Element::permanent);
-                elements::replace(batch, &set_of(family), &of.collect::<Vec<_>>());
+                let of = gateways.iter();
+                let of = of.filter(|address| AddressFamily::of(**address) == family);
+                let of: Vec<_> = of.map(|of| Element::permanent(octets(*of))).collect();
+                elements::replace(batch, &set_of(family), &of);
             }
-        }))?;
-        self.gateways = gateways;
-        Ok(())
+        });
+        Ok(self.netlink.commit(batch)?)
     }
 
     /// Makes these, and no others, the steps of rolling sequences, all at once. That all of
@@ -96,11 +97,18 @@ impl Kernel {
                 self.netlink.commit(batch)?;
                 continue;
             };
-            let keys = of_family(sources, family);
-            let grants = keys.map(|key| Element::timed(key, Duration::from_secs(1)));
-            let grants: Vec<Element> = grants.collect();
-            for part in grants.chunks(MAX_BATCH_ELEMENTS) {
-                self.remove_grants(&set, part)?;
+            // One by one: one that is not there would fail the batch, and a full set takes none
+            // that could be removed for certain.
+            for of in self.elements(&set)? {
+                if address_of(&of.key).is_some_and(|of| sources.contains(&of)) {
+                    let batch = Batch::of(|batch| {
+                        elements::delete(batch, &set, &[Element::permanent(of.key)]);
+                    });
+                    match self.netlink.commit(batch) {
+                        Err(refused) if refused.errno() == Errno::ENOENT => {}
+                        other => other?,
+                    }
+                }
             }
         }
         Ok(())
@@ -110,32 +118,4 @@ impl Kernel {
     pub fn has_standalone_sequence(&mut self) -> Result<bool, KernelError> {
         Ok(state::has_table(&mut self.netlink, STANDALONE_TABLE)?)
     }
-
-    fn remove_grants(&mut self, set: &str, grants: &[Element<'_>]) -> Result<(), KernelError> {
-        match self.commit_own(|batch| elements::remove(batch, set, grants)) {
-            Err(KernelError::Refused { source, .. })
-                if source.raw_os_error() == Some(Errno::ENFILE as i32) => {}
-            other => return other,
-        }
-        // It is full, and takes none that it lacks. Those that it has go one by one.
-        for one in grants.iter().map(slice::from_ref) {
-            let batch = Batch::of(|batch| elements::delete(batch, set, one));
-            match self.netlink.commit(batch) {
-                Err(refused) if refused.errno() == Errno::ENOENT => {}
-                other => other?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The keys of the addresses of a family.
-fn of_family<'a>(
-    all: impl IntoIterator<Item = &'a IpAddr>,
-    family: AddressFamily,
-) -> impl Iterator<Item = Vec<u8>> {
-    let of = all
-        .into_iter()
-        .filter(move |ip| AddressFamily::of(**ip) == family);
-    of.map(|ip| octets(*ip))
 }

@@ -3,7 +3,7 @@
 
 use super::names::{self, GUARD, ROLLING, SEQUENCE, TABLE, TRIAL};
 use super::netlink::{Attributes, INET, Netlink, RawMessage, Writer, kind};
-use super::ruleset::{ACCEPT, BaseHook, Chain, Ruleset, SetKind, set_flag};
+use super::ruleset::{ACCEPT, ANONYMOUS, BaseHook, Chain, Ruleset, SetKind};
 use oneknock_shared::secret::ServerId;
 use std::collections::BTreeMap;
 use std::io;
@@ -64,12 +64,24 @@ pub struct TableState {
     pub sets: BTreeMap<String, SetState>,
 }
 
+/// The table as it was installed.
+#[derive(Debug)]
+pub struct KnownTable {
+    /// The table.
+    pub state: TableState,
+    /// The number of the ruleset's last change then.
+    pub generation: u32,
+    /// Changes that this process has made since. Never too many: one too few costs a look,
+    /// one too many would hide another program's.
+    pub own_changes: u32,
+}
+
 /// A chain in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainState {
     handle: u64,
-    /// The attributes of its hook; empty where it has none.
-    hook: Vec<u8>,
+    /// Its hook's number and priority, where it has one.
+    hook: Option<(u32, u32)>,
     policy: u32,
     is_filter: bool,
     flags: u32,
@@ -126,7 +138,7 @@ impl TableState {
         }
         let sets = netlink.dump(kind::GET_SET, &of, |set| {
             let set = ours(set)?;
-            let is_anonymous = set.number(3).unwrap_or_default() & set_flag::ANONYMOUS != 0;
+            let is_anonymous = set.number(3).unwrap_or_default() & ANONYMOUS != 0;
             (!is_anonymous).then_some((set.text(2)?.to_owned(), SetState::read(set)))
         })?;
         state.sets.extend(sets);
@@ -207,18 +219,18 @@ impl TableState {
         let Some(later) = later else {
             return Some("the table is gone".into());
         };
-        for (name, chain) in &self.chains {
-            match later.chains.get(name) {
-                None => return Some(format!("chain {name} is gone")),
-                Some(now) if now.rules != chain.rules => {
-                    return Some(format!("the rules of chain {name} were changed"));
-                }
-                Some(_) => {}
-            }
+        let mut chains = self.chains.keys();
+        if let Some(name) = chains.find(|name| !later.chains.contains_key(*name)) {
+            return Some(format!("chain {name} is gone"));
         }
         let mut sets = self.sets.keys();
         if let Some(name) = sets.find(|name| !later.sets.contains_key(*name)) {
             return Some(format!("set {name} is gone"));
+        }
+        let rules = |state: &Self, name| state.chains.get(name).map(|chain| chain.rules.clone());
+        let mut chains = self.chains.keys();
+        if let Some(name) = chains.find(|name| rules(self, *name) != rules(later, *name)) {
+            return Some(format!("the rules of chain {name} were changed"));
         }
         let as_now = Self {
             flags: self.flags & !table_flag::OWNER | later.flags & table_flag::OWNER,
@@ -226,21 +238,13 @@ impl TableState {
         };
         (as_now != *later).then(|| "the table, a chain or a set was replaced or added".into())
     }
-
-    /// Forgets the rules of a chain.
-    pub fn without_rules(mut self, chain: &str) -> Self {
-        if let Some(chain) = self.chains.get_mut(chain) {
-            chain.rules.clear();
-        }
-        self
-    }
 }
 
 impl ChainState {
     fn read(chain: Attributes<'_>) -> Self {
         Self {
             handle: handle(chain, 2),
-            hook: chain.get(4).unwrap_or_default().to_vec(),
+            hook: chain.nested(4).number(1).zip(chain.nested(4).number(2)),
             policy: chain.number(5).unwrap_or(ACCEPT),
             is_filter: chain.text(7) == Some("filter"),
             flags: chain.number(10).unwrap_or_default(),
@@ -252,11 +256,8 @@ impl ChainState {
     /// one beside it would have no rules for packets that are on their way between the two
     /// while the batch is applied.
     pub fn has_hook(&self, hook: Option<BaseHook>) -> bool {
-        let mut wanted = Writer::default();
-        if let Some(hook) = hook {
-            hook.write(&mut wanted);
-        }
-        self.hook == wanted.0 && (hook.is_none() || self.is_filter && self.flags & OFFLOAD == 0)
+        self.hook == hook.map(BaseHook::numbers)
+            && (hook.is_none() || self.is_filter && self.flags & OFFLOAD == 0)
     }
 
     /// Whether it is a part of the rule that jumps to it, and goes with it.

@@ -6,9 +6,10 @@
 
 use super::address::{AddressFamily, address_of, octets};
 use super::elements::{self, Element};
+use super::error::KernelError;
 use super::names::{TABLE, allow_set};
 use super::netlink::{Batch, CREATE, CREATE_NEW, MAX_BATCH_ELEMENTS};
-use super::{Kernel, KernelError};
+use super::nftables::Kernel;
 use crate::engine::{AllowEntry, Desired, Now, Source, Target};
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::collections::BTreeMap;

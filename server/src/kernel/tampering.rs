@@ -1,20 +1,9 @@
 //! Whether another program has changed the guard, by the kernel's own handles: what the
 //! rules say need not be read for it.
 
-use super::state::{self, TableState};
-use super::{Kernel, KernelError};
-
-/// The table as it was installed.
-#[derive(Debug)]
-pub struct KnownTable {
-    /// The table.
-    pub state: TableState,
-    /// The number of the ruleset's last change then.
-    generation: u32,
-    /// Changes that this process has made since. Never too many: one too few costs a look,
-    /// one too many would hide another program's.
-    own_changes: u32,
-}
+use super::error::KernelError;
+use super::nftables::Kernel;
+use super::state::{self, KnownTable, TableState};
 
 impl Kernel {
     /// What another program has changed in the table since [`Kernel::install`], in words.
@@ -55,12 +44,5 @@ impl Kernel {
             })
         });
         self.known = whole;
-    }
-
-    /// A batch of this process's has changed something for certain.
-    pub(super) fn note_own_change(&mut self) {
-        if let Some(known) = &mut self.known {
-            known.own_changes = known.own_changes.wrapping_add(1);
-        }
     }
 }

@@ -3,10 +3,11 @@
 
 use super::address::protocol_number;
 use super::elements::{self, Element};
+use super::error::KernelError;
 use super::guard::GRACE_TIME;
 use super::names::{GRACE, TRIAL};
 use super::netlink::Batch;
-use super::{Kernel, KernelError};
+use super::nftables::Kernel;
 use oneknock_shared::port::Transport;
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What such a thread tells. The thread ends when this is dropped.
 #[derive(Debug)]
 pub struct Watcher<T> {
-    latest: Arc<Latest<T>>,
+    news: Arc<Sender<Option<T>>>,
     /// The other end of what the thread waits for: it is readable when this is dropped.
     _stop: UnixStream,
 }
@@ -41,7 +41,7 @@ pub trait Watch<T>: Send + 'static {
 /// The thread's side.
 #[derive(Debug)]
 pub struct WatchThread<T> {
-    latest: Arc<Latest<T>>,
+    news: Arc<Sender<Option<T>>>,
     stop: UnixStream,
 }
 
@@ -61,11 +61,7 @@ impl<T: Send + Sync + 'static> Watcher<T> {
     pub(super) fn spawn<W: Watch<T>>(mut watch: W) -> io::Result<Self> {
         let mut socket = Ok(watch.open()?);
         let (stop, there) = UnixStream::pair()?;
-        let latest = Arc::new(Latest::new());
-        let thread = WatchThread {
-            latest: Arc::clone(&latest),
-            stop: there,
-        };
+        let (watcher, thread) = Self::new(stop, there);
         let run = move || {
             loop {
                 match socket.and_then(|socket| watch.read(socket, &thread)) {
@@ -82,29 +78,49 @@ impl<T: Send + Sync + 'static> Watcher<T> {
             }
         };
         thread::Builder::new().name(W::NAME.into()).spawn(run)?;
-        Ok(Self {
-            latest,
-            _stop: stop,
-        })
+        Ok(watcher)
+    }
+
+    fn new(stop: UnixStream, there: UnixStream) -> (Self, WatchThread<T>) {
+        let news = Arc::new(Sender::new(None));
+        let thread = WatchThread {
+            news: Arc::clone(&news),
+            stop: there,
+        };
+        (Self { news, _stop: stop }, thread)
     }
 
     /// Waits for news. A wait that is dropped loses nothing. There may be one waiter at a
     /// time.
     pub async fn wait(&self) -> T {
-        self.latest.wait().await
+        let mut updates = self.news.subscribe();
+        loop {
+            if let Some(news) = self.take() {
+                return news;
+            }
+            // The sender is here: it cannot be gone.
+            let _ = updates.changed().await;
+        }
     }
 
     /// What [`Watcher::wait`] would give at once.
     #[must_use]
     pub fn take(&self) -> Option<T> {
-        self.latest.take()
+        let mut taken = None;
+        self.news.send_if_modified(|news| {
+            taken = news.take();
+            false
+        });
+        taken
     }
 }
 
 impl<T> WatchThread<T> {
-    /// Tells what `merge` makes of the news that were not taken yet.
+    /// Tells what `merge` makes of the news that were not taken yet: there is one slot, so
+    /// that nothing grows where the loop does not take them.
     pub fn tell(&self, merge: impl FnOnce(Option<T>) -> T) {
-        self.latest.update(merge);
+        self.news
+            .send_modify(|news| *news = Some(merge(news.take())));
     }
 
     /// Waits until there is something to read, at most for this long, or until the thread is
@@ -124,42 +140,6 @@ impl<T> WatchThread<T> {
             Ok(_) if fds[0].any().unwrap_or(true) => Ok(ThreadEvent::Stop),
             Ok(_) => Ok(ThreadEvent::Readable),
             Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// A slot for one value, so that nothing grows where the loop does not take it.
-#[derive(Debug)]
-struct Latest<T>(Sender<Option<T>>);
-
-impl<T> Latest<T> {
-    fn new() -> Self {
-        Self(Sender::new(None))
-    }
-
-    /// Stores what `merge` makes of the value that was not taken yet, and wakes the waiter.
-    fn update(&self, merge: impl FnOnce(Option<T>) -> T) {
-        self.0
-            .send_modify(|value| *value = Some(merge(value.take())));
-    }
-
-    fn take(&self) -> Option<T> {
-        let mut taken = None;
-        self.0.send_if_modified(|value| {
-            taken = value.take();
-            false
-        });
-        taken
-    }
-
-    async fn wait(&self) -> T {
-        let mut updates = self.0.subscribe();
-        loop {
-            if let Some(value) = self.take() {
-                return value;
-            }
-            // The sender is here: it cannot be gone.
-            let _ = updates.changed().await;
         }
     }
 }

@@ -9,7 +9,8 @@ impl Server {
     /// nothing of it is in the kernel.
     pub fn install(&mut self) -> Result<Installed, KernelError> {
         let now = self.clock.now();
-        let guard = self.settings.guard(self.engine.gateways());
+        let mut guard = self.settings.guard(self.engine.gateways());
+        guard.prefilter_open = self.prefilter_open;
         let desired = Some(self.engine.desired_mut());
         let installed = self.kernel.install(&guard, desired, now, false)?;
         // A table that was made again lacks them.

@@ -39,6 +39,9 @@ pub struct Server {
     pub store: Store,
     /// Connections whose packets the guard drops.
     blocked: BlockedConnections,
+    /// Whether the guard's prefilter lets everything of a knock's length pass: it could not be
+    /// filled.
+    pub prefilter_open: bool,
     /// Packets that are judged, and not appended yet.
     batch: Vec<Spend>,
     /// Why the kernel does not hold the desired state, where it does not.

@@ -73,6 +73,7 @@ impl Server {
             observers,
             store,
             blocked,
+            prefilter_open: false,
             batch: Vec::new(),
             sync_error: None,
             store_error: None,

@@ -244,8 +244,8 @@ fn own_changes_are_no_tampering() {
                 .unwrap();
             kernel.begin_trial(Duration::from_secs(60)).unwrap();
             kernel.end_trial().unwrap();
-            kernel.block(&[(connection, BLOCK_TIME)]).unwrap();
-            kernel.unblock(&[connection]).unwrap();
+            kernel.change(&[(connection, Some(BLOCK_TIME))]).unwrap();
+            kernel.change(&[(connection, None)]).unwrap();
             kernel.roll(&[step]).unwrap();
             kernel.roll(&[]).unwrap();
             kernel
@@ -253,7 +253,6 @@ fn own_changes_are_no_tampering() {
                 .unwrap();
             kernel.block_gateways(&[]).unwrap();
             kernel.revoke_sequence_grants(service, None).unwrap();
-            kernel.open_prefilter().unwrap();
             assert_eq!(kernel.check_tampering().unwrap(), None);
         }
     });

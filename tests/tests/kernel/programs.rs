@@ -27,7 +27,6 @@ fn everything_with_this_path() {
             kernel.sync(&mut state, at(0)).unwrap();
             assert_eq!(kernel.check_tampering().unwrap(), None);
             kernel.install(&guard, None, at(0), false).unwrap();
-            kernel.open_prefilter().unwrap();
             assert!(kernel.teardown().unwrap());
         }
     });

@@ -14,6 +14,7 @@ pub fn plain() -> Guard {
         trusted: Vec::new(),
         listen: vec!["0.0.0.0:45123".parse().unwrap()],
         sequence: None,
+        prefilter_open: false,
         blocked_gateways: Vec::new(),
     }
 }
@@ -67,6 +68,13 @@ pub fn all() -> Vec<(&'static str, Guard)> {
     let v6 = [("fd00:1::", 64), ("2001:db8::", 33), ("2001:db8::1", 128)];
     vec![
         ("plain", plain()),
+        (
+            "open prefilter",
+            Guard {
+                prefilter_open: true,
+                ..plain()
+            },
+        ),
         (
             "exclusive",
             Guard {

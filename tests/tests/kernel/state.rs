@@ -5,7 +5,7 @@ use super::{at, can_own, desired, in_namespace, minutes, nft, target, until_unow
 use oneknock_shared::port::Transport;
 use oneknockd::engine::{AllowEntry, Desired};
 use oneknockd::kernel::{
-    BLOCK_TIME, BlockedSet, ConnectionId, Guard, GuardMode, Kernel, KernelError,
+    BLOCK_TIME, BlockChange, BlockedSet, ConnectionId, Guard, GuardMode, Kernel, KernelError,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -324,8 +324,9 @@ fn blocked(kernel: &mut Kernel) -> Vec<ConnectionId> {
 }
 
 /// Each for a month.
-fn timed(connections: &[ConnectionId]) -> Vec<(ConnectionId, Duration)> {
-    connections.iter().map(|id| (*id, BLOCK_TIME)).collect()
+fn timed(connections: &[ConnectionId]) -> Vec<BlockChange> {
+    let timed = |id: &ConnectionId| (*id, Some(BLOCK_TIME));
+    connections.iter().map(timed).collect()
 }
 
 #[test]
@@ -343,9 +344,9 @@ fn connections_are_blocked_listed_and_unblocked() {
             connection(Transport::Udp, "192.0.2.1", 53),
             connection(Transport::Udp, "2001:db8::7", 60_000),
         ];
-        kernel.block(&[]).unwrap();
-        kernel.block(&timed(&all[..2])).unwrap();
-        kernel.block(&timed(&all)).unwrap();
+        kernel.change(&[]).unwrap();
+        kernel.change(&timed(&all[..2])).unwrap();
+        kernel.change(&timed(&all)).unwrap();
         assert_eq!(blocked(&mut kernel), all);
         kernel
             .install(&two_services(), Some(&mut Desired::default()), at(0), false)
@@ -357,7 +358,7 @@ fn connections_are_blocked_listed_and_unblocked() {
             "{listed}"
         );
         kernel
-            .unblock(&[all[0], connection(Transport::Tcp, "192.0.2.99", 1)])
+            .change(&[all[0], connection(Transport::Tcp, "192.0.2.99", 1)].map(|id| (id, None)))
             .unwrap();
         assert_eq!(blocked(&mut kernel), all[1..]);
     });

@@ -2,7 +2,9 @@
 
 use oneknock_tests::host::Host;
 use oneknock_tests::wait;
-use oneknockd::kernel::{BlockedSet, ConnectionId, GuardContext, GuardedPorts, KernelError};
+use oneknockd::kernel::{
+    BlockChange, BlockedSet, ConnectionId, GuardContext, GuardedPorts, KernelError,
+};
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -148,16 +150,14 @@ impl NftSet<'_> {
 }
 
 impl BlockedSet for NftSet<'_> {
-    fn block(&mut self, connections: &[(ConnectionId, Duration)]) -> Result<(), KernelError> {
+    fn change(&mut self, connections: &[BlockChange]) -> Result<(), KernelError> {
         for (connection, time) in connections {
-            self.write("add", connection, &format!("timeout {}s", time.as_secs()));
-        }
-        Ok(())
-    }
-
-    fn unblock(&mut self, connections: &[ConnectionId]) -> Result<(), KernelError> {
-        for connection in connections {
-            self.write("delete", connection, "");
+            match time {
+                Some(time) => {
+                    self.write("add", connection, &format!("timeout {}s", time.as_secs()));
+                }
+                None => self.write("delete", connection, ""),
+            }
         }
         Ok(())
     }

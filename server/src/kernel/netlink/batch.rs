@@ -1,9 +1,8 @@
-//! Batches: changes of the ruleset that the kernel makes all together or not at all, and
-//! what its answers to one amount to.
+//! Batches: changes of the ruleset that the kernel makes all together or not at all.
 
 use super::message::{NETFILTER_HEADER, Writer, messages};
 use super::{INET, kind};
-use netlink_packet_core::{NLM_F_ACK, NLMSG_ERROR};
+use netlink_packet_core::NLM_F_ACK;
 use std::fmt;
 use std::io;
 
@@ -29,7 +28,7 @@ impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
         let mut bytes = Writer(Vec::with_capacity(512));
-        bytes.message(BEGIN, 0, |begin| begin.0.extend(FOR_NFTABLES));
+        bytes.message(BEGIN, 0, |begin| begin.0.extend_from_slice(&FOR_NFTABLES));
         let starts = Vec::new();
         Self { bytes, starts }
     }
@@ -45,7 +44,7 @@ impl Batch {
     pub fn push(&mut self, kind: u16, flags: u16, write: impl FnOnce(&mut Writer)) {
         self.starts.push(self.bytes.0.len());
         self.bytes.message(kind, flags, |message| {
-            message.0.extend([INET, 0, 0, 0]);
+            message.0.extend_from_slice(&[INET, 0, 0, 0]);
             write(message);
         });
     }
@@ -88,7 +87,8 @@ impl Batch {
             flags.copy_from_slice(&with.to_ne_bytes());
         }
         let end = self.bytes.0.len();
-        self.bytes.message(END, 0, |end| end.0.extend(FOR_NFTABLES));
+        self.bytes
+            .message(END, 0, |end| end.0.extend_from_slice(&FOR_NFTABLES));
         let starts = std::iter::once(&0).chain(&self.starts).chain([&end]);
         let mut number = first;
         for start in starts {
@@ -139,69 +139,6 @@ impl fmt::Display for Subject {
             kind::NEW_ELEMENT => write!(f, "elements of set {name}"),
             kind::DELETE_ELEMENT => write!(f, "the removal of elements of set {name}"),
             _ => write!(f, "table {name}"),
-        }
-    }
-}
-
-/// The answers to a batch. Any error means that nothing of it was applied; the
-/// acknowledgement of its last message alone means that all of it was.
-#[derive(Debug)]
-pub struct BatchAnswers {
-    first: u32,
-    count: usize,
-    is_acknowledged: bool,
-    refusal: Option<(Option<usize>, io::Error)>,
-}
-
-impl BatchAnswers {
-    /// None yet, to a batch of so many messages whose begin has the number `first`.
-    pub fn new(first: u32, count: usize) -> Self {
-        Self {
-            first,
-            count,
-            is_acknowledged: false,
-            refusal: None,
-        }
-    }
-
-    /// Takes the answers in a datagram.
-    pub fn read(&mut self, datagram: &[u8]) {
-        for part in messages(datagram).filter(|part| part.kind == NLMSG_ERROR) {
-            // An answer to an earlier batch that was given up says nothing of this.
-            let at = usize::try_from(part.sequence.wrapping_sub(self.first));
-            let Some(at) = at.ok().filter(|at| *at <= self.count + 1) else {
-                continue;
-            };
-            if part.code() == 0 {
-                self.is_acknowledged |= at == self.count;
-            } else if !matches!(self.refusal, Some((Some(_), _))) {
-                // The batch's begin and end have numbers too.
-                let message = at.checked_sub(1).filter(|message| *message < self.count);
-                let error = io::Error::from_raw_os_error(part.code().saturating_neg());
-                self.refusal = Some((message, error));
-            }
-        }
-    }
-
-    /// Whether nothing was said yet.
-    pub fn is_silent(&self) -> bool {
-        self.refusal.is_none() && !self.is_acknowledged
-    }
-
-    /// The answers cannot be had.
-    pub fn fail(&mut self, error: io::Error) {
-        self.refusal = Some((None, error));
-    }
-
-    /// Whether the batch was applied; else which message was refused first, and why.
-    pub fn outcome(self) -> Result<(), (Option<usize>, io::Error)> {
-        match self.refusal {
-            Some(refusal) => Err(refusal),
-            None if self.is_acknowledged => Ok(()),
-            None => Err((
-                None,
-                io::Error::other("the kernel did not acknowledge the change"),
-            )),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! ends the reading; nothing here can fail otherwise.
 
 use netlink_packet_core::{NLA_F_NESTED, NLA_TYPE_MASK, NLM_F_REQUEST, NetlinkBuffer};
+use std::io;
 
 /// Bytes of netlink's own header.
 pub const HEADER: usize = 16;
@@ -30,6 +31,11 @@ impl<'b> RawMessage<'b> {
         self.body
             .first_chunk()
             .map_or(-1, |code| i32::from_ne_bytes(*code))
+    }
+
+    /// The error that such a code is.
+    pub fn error(&self) -> io::Error {
+        io::Error::from_raw_os_error(self.code().saturating_neg())
     }
 
     /// The attributes of a message of netfilter's.
@@ -122,10 +128,11 @@ impl Writer {
     /// A message; its number is 0 still, and the port is the kernel's to know.
     pub fn message(&mut self, kind: u16, flags: u16, write: impl FnOnce(&mut Self)) {
         let start = self.0.len();
-        self.0.extend([0; 4]);
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-        self.0.extend([0; 8]);
+        self.0.extend_from_slice(&[0; 4]);
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0
+            .extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+        self.0.extend_from_slice(&[0; 8]);
         write(self);
         let length = u32::try_from(self.0.len() - start).unwrap_or(u32::MAX);
         self.0[start..start + 4].copy_from_slice(&length.to_ne_bytes());
@@ -168,8 +175,8 @@ impl Writer {
     /// nobody writes more than [`super::MAX_BATCH_ELEMENTS`] elements into one message.
     fn attribute(&mut self, number: u16, write: impl FnOnce(&mut Self)) {
         let start = self.0.len();
-        self.0.extend([0; 2]);
-        self.0.extend(number.to_ne_bytes());
+        self.0.extend_from_slice(&[0; 2]);
+        self.0.extend_from_slice(&number.to_ne_bytes());
         write(self);
         let length = u16::try_from(self.0.len() - start).unwrap_or(u16::MAX);
         self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());

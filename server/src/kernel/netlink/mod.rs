@@ -8,6 +8,7 @@
 //! expressions that the rules are made of (ct, fib, counter, limit, notrack, dynset), and its
 //! parser takes 0.5 s for a dump of 1,000 elements.
 
+mod answers;
 mod batch;
 mod message;
 #[cfg(test)]
@@ -18,8 +19,8 @@ pub use batch::Subject;
 pub use batch::{Batch, CREATE, CREATE_NEW, RefusedBatch};
 pub use message::{Attributes, RawMessage, Writer, messages};
 
-use batch::BatchAnswers;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+use answers::{batch_outcome, list_outcome};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -125,11 +126,10 @@ impl Netlink {
         if self.socket.send(bytes, 0)? != bytes.len() {
             return Err(io::Error::other("the kernel took a part of a batch").into());
         }
-        self.outcome(first, count)
-            .map_err(|(at, error)| RefusedBatch {
-                subject: at.and_then(|at| batch.subject(at)),
-                error,
-            })
+        batch_outcome(first, count, |each| self.receive(each)).map_err(|(at, error)| {
+            let subject = at.and_then(|at| batch.subject(at));
+            RefusedBatch { subject, error }
+        })
     }
 
     /// A table with very many elements is more than a socket's usual buffer lets through.
@@ -139,20 +139,6 @@ impl Netlink {
             self.send_buffer = length;
         }
         Ok(())
-    }
-
-    /// Reads the answers to a batch of so many messages, whose begin has the number `first`.
-    fn outcome(&mut self, first: u32, count: usize) -> Result<(), (Option<usize>, io::Error)> {
-        let mut answers = BatchAnswers::new(first, count);
-        loop {
-            match self.receive() {
-                Ok(true) => answers.read(&self.buffer),
-                // More failed than there is room to say. What was said is read still.
-                Err(error) if answers.is_silent() => answers.fail(error),
-                Ok(false) | Err(_) => break,
-            }
-        }
-        answers.outcome()
     }
 
     /// Asks for one thing, or for one thing to be done; gives what `read` makes of the
@@ -195,17 +181,15 @@ impl Netlink {
         read: &mut impl FnMut(&RawMessage<'_>) -> Option<T>,
     ) -> io::Result<(Vec<T>, bool)> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.socket
-            .send(&question(kind, flags, self.sequence, body), 0)?;
-        let (mut found, mut answers) = (Vec::new(), ListAnswers::new(self.sequence));
-        // A dump goes on as its parts are read; the last says that it is.
-        while self.receive()? {
-            let ended = answers.read(&self.buffer, |one| found.extend(read(one)));
-            if let Some(is_whole) = ended {
-                return Ok((found, is_whole?));
-            }
-        }
-        Err(io::Error::other("the kernel's answer has no end"))
+        let number = self.sequence;
+        self.socket.send(&question(kind, flags, number, body), 0)?;
+        let mut found = Vec::new();
+        let is_whole = list_outcome(
+            number,
+            |each| self.receive(each),
+            |answer| found.extend(read(answer)),
+        )?;
+        Ok((found, is_whole))
     }
 
     /// Reads all notifications that are queued. Returns whether some were lost because they
@@ -213,11 +197,11 @@ impl Netlink {
     ///
     /// The kernel says once that the queue is full, and drops what comes until it is empty
     /// again. So the caller looks for what it has missed after this has returned, not before.
-    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+    pub fn drain(&mut self, mut each: impl FnMut(&RawMessage<'_>)) -> io::Result<bool> {
         let mut is_lost = false;
         loop {
-            match self.receive() {
-                Ok(true) => each(&self.buffer),
+            match self.receive(&mut each) {
+                Ok(true) => {}
                 Ok(false) => return Ok(is_lost),
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => is_lost = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -226,11 +210,14 @@ impl Netlink {
         }
     }
 
-    /// Takes the next datagram into the buffer. Returns whether there was one.
-    fn receive(&mut self) -> io::Result<bool> {
+    /// Hands out the messages of the next datagram. Returns whether there was one.
+    fn receive(&mut self, each: &mut dyn FnMut(&RawMessage<'_>)) -> io::Result<bool> {
         self.buffer.clear();
         match self.socket.recv(&mut self.buffer, 0) {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                messages(&self.buffer).for_each(|message| each(&message));
+                Ok(true)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
@@ -249,44 +236,6 @@ fn question(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     question.message(kind, flags, |message| message.0.extend_from_slice(body));
     question.number_message(0, sequence);
     question.0
-}
-
-/// The answers to a question.
-#[derive(Debug)]
-struct ListAnswers {
-    number: u32,
-    is_whole: bool,
-}
-
-impl ListAnswers {
-    /// None yet, to the question with this number.
-    fn new(number: u32) -> Self {
-        let is_whole = true;
-        Self { number, is_whole }
-    }
-
-    /// Takes the answers in a datagram. At their end: whether they are whole, or what they
-    /// tell of has changed meanwhile.
-    fn read(
-        &mut self,
-        datagram: &[u8],
-        mut each: impl FnMut(&RawMessage<'_>),
-    ) -> Option<io::Result<bool>> {
-        for part in messages(datagram).filter(|part| part.sequence == self.number) {
-            self.is_whole &= part.flags & NLM_F_DUMP_INTR == 0;
-            if ![NLMSG_DONE, NLMSG_ERROR].contains(&part.kind) {
-                each(&part);
-                continue;
-            }
-            // The end of a dump has a code too: it may have stopped half-way.
-            return Some(match part.code().saturating_neg() {
-                0 => Ok(self.is_whole),
-                code if code == Errno::EINTR as i32 => Ok(false),
-                code => Err(io::Error::from_raw_os_error(code)),
-            });
-        }
-        None
-    }
 }
 
 /// Passes what another socket than that with this port has caused: the port is the fourth

@@ -1,4 +1,3 @@
-use super::batch::BatchAnswers;
 use super::*;
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -163,16 +162,25 @@ fn code(sequence: u32, code: i32) -> Vec<u8> {
     )
 }
 
+/// Hands these out.
+fn receive(
+    datagrams: &[Vec<u8>],
+) -> impl FnMut(&mut dyn FnMut(&RawMessage<'_>)) -> io::Result<bool> {
+    let mut rest = datagrams.iter();
+    move |each| {
+        let next = rest.next();
+        let messages = next.into_iter().flat_map(|bytes| super::messages(bytes));
+        messages.for_each(|message| each(&message));
+        Ok(next.is_some())
+    }
+}
+
 mod batches {
     use super::*;
 
     /// To a batch of three messages that begins with 10.
     fn outcome(datagrams: &[Vec<u8>]) -> Result<(), (Option<usize>, Option<i32>)> {
-        let mut answers = BatchAnswers::new(10, 3);
-        for datagram in datagrams {
-            answers.read(datagram);
-        }
-        let outcome = answers.outcome();
+        let outcome = batch_outcome(10, 3, receive(datagrams));
         outcome.map_err(|(at, error)| (at, error.raw_os_error()))
     }
 
@@ -202,9 +210,28 @@ mod batches {
 
     #[test]
     fn numbers_wrap_around() {
-        let mut answers = BatchAnswers::new(u32::MAX - 1, 3);
-        answers.read(&code(1, 0));
-        assert!(answers.outcome().is_ok());
+        assert!(batch_outcome(u32::MAX - 1, 3, receive(&[code(1, 0)])).is_ok());
+    }
+
+    /// More failed than there is room to say: what was said is read still.
+    #[test]
+    fn full_buffer_is_a_failure_and_hides_none_that_was_said() {
+        let outcome = |said: Vec<u8>| {
+            let mut rest = [Err(io::Error::from(Errno::ENOBUFS)), Ok(said)].into_iter();
+            let outcome = batch_outcome(10, 3, |each| {
+                let Some(datagram) = rest.next() else {
+                    return Ok(false);
+                };
+                let datagram: Vec<u8> = datagram?;
+                super::super::messages(&datagram).for_each(|message| each(&message));
+                Ok(true)
+            });
+            outcome.unwrap_err()
+        };
+        assert_eq!(outcome(code(12, -2)).0, Some(1));
+        let (at, error) = outcome(code(13, 0));
+        let full = Some(Errno::ENOBUFS as i32);
+        assert_eq!((at, error.raw_os_error()), (None, full));
     }
 
     #[test]
@@ -221,15 +248,14 @@ mod lists {
 
     /// To the question with the number 5: the bytes of each answer, and how it ended.
     fn list(datagrams: &[Vec<u8>]) -> (Vec<u8>, Option<Result<bool, i32>>) {
-        let (mut answers, mut found) = (ListAnswers::new(5), Vec::new());
-        for datagram in datagrams {
-            let each = |one: &RawMessage<'_>| found.extend(one.attributes().get(1).unwrap());
-            if let Some(ended) = answers.read(datagram, each) {
-                let ended = ended.map_err(|error| error.raw_os_error().unwrap());
-                return (found, Some(ended));
-            }
-        }
-        (found, None)
+        let mut found = Vec::new();
+        let each = |one: &RawMessage<'_>| found.extend(one.attributes().get(1).unwrap());
+        let ended = list_outcome(5, receive(datagrams), each);
+        let ended = match ended {
+            Ok(is_whole) => Some(Ok(is_whole)),
+            Err(error) => error.raw_os_error().map(Err),
+        };
+        (found, ended)
     }
 
     fn one(flags: u16, sequence: u32, value: u8) -> Vec<u8> {

@@ -42,11 +42,15 @@ pub const TCP_PORT: Field = field("tcp dport", (PAYLOAD, &[TRANSPORT, 2, 2]), 2,
 /// The source's first 64 bits, the rest zero: of IPv6 one customer's addresses.
 pub const NETWORK64: &str = "ip6 saddr & ffff:ffff:ffff:ffff::";
 
+/// The state of the packet's connection, which is a bit.
+pub const CT_STATE: &str = "ct state";
+
 /// All of them. One whose name begins with another's comes first.
-pub const FIELDS: [Field; 18] = [
+pub const FIELDS: [Field; 19] = [
     FAMILY,
     PROTOCOL,
     field("meta mark", (META, &[3]), 4, ANY, ANY),
+    field(CT_STATE, ("ct", &[0]), 4, ANY, ANY),
     field("iifname", (META, &[6]), 16, ANY, ANY),
     field("fib daddr type", ("fib", &[3, 2]), 4, ANY, ANY),
     field("ip saddr", (PAYLOAD, &[NETWORK, 12, 4]), 4, IPV4, ANY),
@@ -87,13 +91,22 @@ pub fn value(word: &str) -> Option<Vec<u8>> {
         "ipv6" => vec![IPV6],
         "tcp" => vec![TCP],
         "udp" => vec![UDP],
-        // What routing says of an address: numbers of this machine's own.
+        // Numbers of this machine's own: what routing says of an address, and a connection's
+        // state.
         "unicast" => 1_u32.to_ne_bytes().into(),
-        "local" => 2_u32.to_ne_bytes().into(),
+        "local" | "established" => 2_u32.to_ne_bytes().into(),
+        "new" => 8_u32.to_ne_bytes().into(),
         "\"lo\"" => [&b"lo"[..], &[0; 14]].concat(),
         _ => match word.parse::<u16>() {
             Ok(number) => number.to_be_bytes().into(),
             Err(_) => octets(word.parse::<IpAddr>().ok()?),
         },
     })
+}
+
+/// The bit of a flag of TCP's, RFC 9293.
+pub fn flag(name: &str) -> Option<u8> {
+    const NAMES: [&str; 5] = ["fin", "syn", "rst", "psh", "ack"];
+    let at = NAMES.iter().position(|known| *known == name)?;
+    Some(1 << at)
 }

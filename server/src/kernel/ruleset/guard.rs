@@ -43,7 +43,7 @@ pub fn ruleset(guard: &Guard) -> Ruleset {
         sets,
         chains,
     };
-    prefilter::add(&mut ruleset, &guard.listen);
+    prefilter::add(&mut ruleset, guard);
     if let Some(sequence) = &guard.sequence {
         sequence::add(&mut ruleset, guard, sequence);
     }

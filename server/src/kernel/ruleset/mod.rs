@@ -14,14 +14,14 @@ mod step;
 pub mod tests;
 
 pub use guard::ruleset;
-pub use prefilter::open_verdict;
 pub use rule::add_rule;
 pub use sequence::tag as sequence_tag;
-pub use set::{Set, SetKind, set_flag};
+pub use set::{ANONYMOUS, PERMANENT, Set, SetKind};
 pub use standalone::standalone_sequence_text;
 
-use super::guard::OptionalPart;
-use super::netlink::{Batch, CREATE, Writer, kind};
+use super::guard::{GRACE_TIME, OptionalPart};
+use super::names::GRACE;
+use super::netlink::{Batch, CREATE, kind};
 use std::fmt;
 
 /// What a table holds.
@@ -49,6 +49,13 @@ impl Ruleset {
     pub fn remove(&mut self, part: OptionalPart) {
         self.sets.retain(|set| set.part != Some(part));
         self.chains.retain(|chain| chain.part != Some(part));
+    }
+
+    /// Gives TCP connections that are older than the guard a minute to show themselves.
+    pub fn begin_grace(&mut self) {
+        for grace in self.sets.iter_mut().filter(|set| set.name == GRACE) {
+            grace.elements.push(("tcp".into(), Some(GRACE_TIME)));
+        }
     }
 
     /// Removes a set, and the rules that look into it.
@@ -118,10 +125,13 @@ impl Chain {
         batch.push(kind::NEW_CHAIN, CREATE, |message| {
             message.text(1, table);
             message.text(3, &self.name);
-            if let Some(hook) = self.hook {
+            if let Some((at, priority)) = self.hook.map(BaseHook::numbers) {
                 message.text(7, "filter");
                 message.number(5, ACCEPT);
-                message.nest(4, |at| hook.write(at));
+                message.nest(4, |hook| {
+                    hook.number(1, at);
+                    hook.number(2, priority);
+                });
             }
         });
     }
@@ -169,9 +179,8 @@ pub enum HookPoint {
 }
 
 impl BaseHook {
-    /// Appends the attributes that say it.
-    pub fn write(self, hook: &mut Writer) {
-        hook.number(1, self.at as u32);
-        hook.bytes(2, &self.priority.to_be_bytes());
+    /// Its point and its priority, as the kernel has them.
+    pub fn numbers(self) -> (u32, u32) {
+        (self.at as u32, self.priority.cast_unsigned())
     }
 }

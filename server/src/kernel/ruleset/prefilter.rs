@@ -6,7 +6,7 @@
 //! fills no table. The running daemon keeps the set filled a minute ahead.
 
 use super::super::address::AddressFamily;
-use super::super::guard::OptionalPart;
+use super::super::guard::{Guard, OptionalPart};
 use super::super::names::{PREFILTER, PREFILTER_VERDICT, SELECTORS};
 use super::{Chain, HookPoint, Ruleset, Set};
 use std::net::SocketAddr;
@@ -17,19 +17,24 @@ const PRIORITY: i32 = -300;
 const OF_LENGTH: &str = "udp length 120-520";
 
 /// Adds it to the guard's ruleset, for where the daemon listens.
-pub fn add(ruleset: &mut Ruleset, listen: &[SocketAddr]) {
+pub fn add(ruleset: &mut Ruleset, guard: &Guard) {
     let set = Set::timed(SELECTORS, "@th,64,64");
-    let is_current = format!("@th,64,64 @{SELECTORS}");
     // The daemon can tell a clock that is hours wrong from the few that pass without a
     // current selector, and nobody is shut out where the set is not what it should be.
     let few = "limit rate 10/second burst 20 packets";
-    let verdict = [
-        format!("{is_current} {OF_LENGTH} notrack accept"),
-        format!("{OF_LENGTH} {few} notrack accept"),
-        "counter drop".into(),
-    ];
+    let passing = if guard.prefilter_open {
+        vec![OF_LENGTH.to_owned()]
+    } else {
+        vec![
+            format!("@th,64,64 @{SELECTORS} {OF_LENGTH}"),
+            format!("{OF_LENGTH} {few}"),
+        ]
+    };
+    let passing = passing.iter();
+    let mut verdict: Vec<_> = passing.map(|of| format!("{of} notrack accept")).collect();
+    verdict.push("counter drop".into());
     let verdict = Chain::new(PREFILTER_VERDICT, verdict);
-    let to_verdict = listen.iter().map(|address| to(*address)).collect();
+    let to_verdict = guard.listen.iter().map(|address| to(*address)).collect();
     let base = Chain::base(PREFILTER, HookPoint::Prerouting, PRIORITY, to_verdict);
     ruleset.extend(OptionalPart::Prefilter, vec![set], vec![verdict, base]);
 }
@@ -46,11 +51,4 @@ fn to(address: SocketAddr) -> String {
     let port = address.port();
     let is_near = "fib daddr type != unicast";
     format!("{here} udp dport {port} {is_near} jump {PREFILTER_VERDICT}")
-}
-
-/// What becomes of a datagram where the set of selectors cannot be filled: every one of a
-/// packet's length passes, and the engine does the work.
-#[must_use]
-pub fn open_verdict() -> [String; 2] {
-    [format!("{OF_LENGTH} notrack accept"), "counter drop".into()]
 }

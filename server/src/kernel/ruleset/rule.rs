@@ -5,7 +5,9 @@
 //! reads like its own. The numbers are those of the kernel's `nf_tables.h`.
 
 use super::super::netlink::{Batch, CREATE, Writer, kind};
-use super::field::{ANY, FAMILY, FIELDS, Field, NETWORK64, PROTOCOL, TCP_PORT, value};
+use super::field::{
+    ANY, CT_STATE, FAMILY, FIELDS, Field, NETWORK64, PROTOCOL, TCP_PORT, flag, value,
+};
 
 /// `NLM_F_APPEND`, without which a rule goes to the front.
 const APPEND: u16 = 0x800;
@@ -57,16 +59,13 @@ impl<'t> Translation<'t, '_> {
             return self.condition(&key);
         }
         match self.word()? {
-            "drop" => self.verdict(0, None),
             "accept" => self.verdict(1, None),
+            "drop" => self.verdict(0, None),
             "return" => self.verdict(-5, None),
-            "jump" => {
+            way @ ("jump" | "goto") => {
+                let code = if way == "jump" { -3 } else { -4 };
                 let chain = self.word()?;
-                self.verdict(-3, Some(chain));
-            }
-            "goto" => {
-                let chain = self.word()?;
-                self.verdict(-4, Some(chain));
+                self.verdict(code, Some(chain));
             }
             "notrack" => self.list.nest(1, |one| one.text(1, "notrack")),
             "counter" => self.expression("counter", |data| {
@@ -74,7 +73,6 @@ impl<'t> Translation<'t, '_> {
                 data.long(2, 0);
             }),
             "limit" => self.limit()?,
-            "ct" => self.state()?,
             "update" => self.update()?,
             _ => return None,
         }
@@ -133,7 +131,7 @@ impl<'t> Translation<'t, '_> {
             return None;
         };
         if self.take("&").is_some() {
-            return self.flags(field);
+            return self.flags(key);
         }
         let word = self.word()?;
         if let Some((first, last)) = word.split_once('-') {
@@ -145,6 +143,12 @@ impl<'t> Translation<'t, '_> {
         } else {
             let value = value(word)?;
             self.load(key);
+            if field.text == CT_STATE && operator == EQUAL {
+                // It is one of a mask's bits.
+                self.mask(&value, REGISTER);
+                self.cmp(UNEQUAL, &[0; 4]);
+                return Some(());
+            }
             self.cmp(operator, &value);
             if operator == EQUAL {
                 self.learn(field, value[0]);
@@ -170,14 +174,12 @@ impl<'t> Translation<'t, '_> {
     }
 
     /// Goes on where of some of TCP's flags exactly one is set, or none; or where it is not so.
-    fn flags(&mut self, field: &Field) -> Option<()> {
-        const NAMES: [&str; 8] = ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"];
-        let bit = |name: &str| NAMES.iter().position(|of| *of == name).map(|at| 1_u8 << at);
+    fn flags(&mut self, key: &[&Field]) -> Option<()> {
         let (of, rest) = self.rest.strip_prefix('(')?.split_once(") ")?;
         self.rest = rest;
         let mut mask = 0;
         for name in of.split(" | ") {
-            mask |= bit(name)?;
+            mask |= flag(name)?;
         }
         let operator = match self.word()? {
             "==" => EQUAL,
@@ -186,30 +188,11 @@ impl<'t> Translation<'t, '_> {
         };
         let set = match self.word()? {
             "0" => 0,
-            name => bit(name)?,
+            name => flag(name)?,
         };
-        self.load(&[field]);
+        self.load(key);
         self.mask(&[mask], REGISTER);
         self.cmp(operator, &[set]);
-        Some(())
-    }
-
-    /// Goes on where the packet's connection is in a state.
-    fn state(&mut self) -> Option<()> {
-        self.take("state")?;
-        let is_not = self.take("!=").is_some();
-        let bits = match self.word()? {
-            "established" => 2_u32,
-            "new" => 8,
-            _ => return None,
-        };
-        self.numbers("ct", &[REGISTER, 0]);
-        if is_not {
-            self.cmp(UNEQUAL, &bits.to_ne_bytes());
-        } else {
-            self.mask(&bits.to_ne_bytes(), REGISTER);
-            self.cmp(UNEQUAL, &[0; 4]);
-        }
         Some(())
     }
 

@@ -23,7 +23,7 @@ use super::super::guard::{Guard, OptionalPart, SequenceGuard, SequenceSteps};
 use super::super::names::{self, DONE, GATEWAY, PENALTY, PENALTY_OVERFLOW, ROLLING, SEQUENCE};
 use super::parts::{self, ESTABLISHED, FROM_LOOPBACK, to};
 use super::step::{self, CHECK, NOT_DUE};
-use super::{Chain, HookPoint, Ruleset, Set};
+use super::{Chain, HookPoint, PERMANENT, Ruleset, Set};
 use oneknock_shared::port::{Ports, Transport};
 use oneknock_shared::rolling;
 use std::fmt::Write;
@@ -92,7 +92,7 @@ fn sets(guard: &Guard) -> Vec<Set> {
         let gateways = guard.blocked_gateways.iter();
         let gateways = gateways.filter(|address| AddressFamily::of(**address) == family);
         sets.push(Set {
-            has_timeouts: false,
+            flags: PERMANENT,
             elements: gateways.map(|of| (of.to_string(), None)).collect(),
             ..Set::timed(name(GATEWAY), source)
         });

@@ -26,28 +26,26 @@ const TYPES: [(&str, u32, u32, u32); 7] = [
 /// The first eight bytes of a datagram's payload.
 const RAW: &str = "@th,64,64";
 
-/// The flags of a set.
-pub mod set_flag {
-    /// It is a part of its rule.
-    pub const ANONYMOUS: u32 = 0x01;
-    pub(super) const MAP: u32 = 0x08;
-    pub(super) const TIMEOUT: u32 = 0x10;
-    pub(super) const DYNAMIC: u32 = 0x20;
-}
+/// The flags of a set, as nft writes them: its elements stay until they are removed; have
+/// timeouts; have timeouts, and rules add them.
+pub const PERMANENT: &str = "";
+/// See [`PERMANENT`].
+pub const TIMED: &str = "timeout";
+/// See [`PERMANENT`].
+pub const DYNAMIC: &str = "dynamic,timeout";
+/// The kernel's flag of a set that is a part of its rule.
+pub const ANONYMOUS: u32 = 0x01;
+const MAP: u32 = 0x08;
 
 /// A named set, or a map where it has values.
 #[derive(Debug)]
 pub struct Set {
     /// Its name.
     pub name: String,
-    /// The type of its keys, as nft writes it.
-    pub key: String,
-    /// The type of its values, in a map.
-    pub data: Option<&'static str>,
-    /// Whether its elements have timeouts.
-    pub has_timeouts: bool,
-    /// Whether rules add elements to it.
-    pub is_dynamic: bool,
+    /// The type of its keys, as nft writes it, and of its values behind `:`, in a map.
+    pub types: String,
+    /// [`PERMANENT`], [`TIMED`] or [`DYNAMIC`].
+    pub flags: &'static str,
     /// How many elements it may hold; 0 where that is not limited.
     pub size: u32,
     /// Elements that it holds from the start, as nft writes them, and how long each stays;
@@ -57,37 +55,33 @@ pub struct Set {
     pub part: Option<OptionalPart>,
 }
 
-/// What the kernel tells one kind of set from another by: its attributes of these numbers,
-/// but for those that say nothing.
+/// What the kernel tells one kind of set from another by: attributes by number, but for those
+/// that say nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetKind(BTreeMap<u16, Vec<u8>>);
 
 impl SetKind {
-    /// Flags, types and lengths of keys and values, the description, which holds the size,
-    /// the timeout of elements that are added without one, and what nft has noted.
-    const NUMBERS: [u16; 8] = [3, 4, 5, 6, 7, 9, 11, 13];
+    /// Flags, types and lengths of keys and values, the timeout of elements that are added
+    /// without one, and what nft has noted.
+    const NUMBERS: [u16; 7] = [3, 4, 5, 6, 7, 11, 13];
 
-    /// That of a set with these attributes.
+    /// That of a set with these attributes; of its description the size counts.
     pub fn of(set: Attributes<'_>) -> Self {
-        let told = set.each().filter(|(number, value)| {
-            Self::NUMBERS.contains(number) && value.iter().any(|byte| *byte != 0)
-        });
-        Self(
-            told.map(|(number, value)| (number, value.to_vec()))
-                .collect(),
-        )
+        let size = set.nested(9).get(1).map(|size| (9, size));
+        let told = set.each().filter(|(of, _)| Self::NUMBERS.contains(of));
+        let told = told.chain(size);
+        let told = told.filter(|(_, value)| value.iter().any(|byte| *byte != 0));
+        Self(told.map(|(of, value)| (of, value.to_vec())).collect())
     }
 }
 
 impl Set {
     /// A set that the daemon fills, with timeouts.
-    pub fn timed(name: impl Into<String>, key: &str) -> Self {
+    pub fn timed(name: impl Into<String>, types: &str) -> Self {
         Self {
             name: name.into(),
-            key: key.into(),
-            data: None,
-            has_timeouts: true,
-            is_dynamic: false,
+            types: types.into(),
+            flags: TIMED,
             size: 0,
             elements: Vec::new(),
             part: None,
@@ -95,11 +89,11 @@ impl Set {
     }
 
     /// A set that rules fill, with timeouts, up to a size.
-    pub fn dynamic(name: impl Into<String>, key: &str, size: u32) -> Self {
+    pub fn dynamic(name: impl Into<String>, types: &str, size: u32) -> Self {
         Self {
-            is_dynamic: true,
+            flags: DYNAMIC,
             size,
-            ..Self::timed(name, key)
+            ..Self::timed(name, types)
         }
     }
 
@@ -123,12 +117,18 @@ impl Set {
     }
 
     fn describe(&self, message: &mut Writer, id: u32) {
-        let flag = |is: bool, flag: u32| if is { flag } else { 0 };
-        let flags = flag(self.data.is_some(), set_flag::MAP)
-            | flag(self.has_timeouts, set_flag::TIMEOUT)
-            | flag(self.is_dynamic, set_flag::DYNAMIC);
+        let (key, data) = match self.types.split_once(" : ") {
+            Some((key, data)) => (key, Some(type_of(data))),
+            None => (self.types.as_str(), None),
+        };
+        let flags = self.flags.split(',').map(|flag| match flag {
+            "timeout" => 0x10,
+            "dynamic" => 0x20,
+            _ => 0_u32,
+        });
+        let flags: u32 = flags.sum::<u32>() | data.map_or(0, |_| MAP);
         // Of several types, each takes six bits of the number, and a multiple of four bytes.
-        let parts: Vec<_> = self.key.split(" . ").map(type_of).collect();
+        let parts: Vec<_> = key.split(" . ").map(type_of).collect();
         let (number, length, order) = match parts[..] {
             [(_, number, length, order)] => (number, length, order),
             _ => parts.iter().fold((0, 0, 0), |(number, length, _), part| {
@@ -140,7 +140,7 @@ impl Set {
         message.number(4, number);
         message.number(5, length);
         let mut noted = record(0, &order.to_ne_bytes());
-        if let Some((_, number, length, order)) = self.data.map(type_of) {
+        if let Some((_, number, length, order)) = data {
             message.number(6, number);
             message.number(7, length);
             noted.extend(record(1, &order.to_ne_bytes()));
@@ -150,7 +150,7 @@ impl Set {
         if self.size > 0 {
             message.nest(9, |description| description.number(1, self.size));
         }
-        if self.key == RAW {
+        if key == RAW {
             noted.extend(raw());
         }
         message.bytes(13, &noted);
@@ -191,21 +191,16 @@ fn record(kind: u8, value: &[u8]) -> Vec<u8> {
 
 impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.data.is_some() { "map" } else { "set" };
+        let is_map = self.types.contains(" : ");
+        let kind = if is_map { "map" } else { "set" };
         writeln!(f, "\t{kind} {} {{", self.name)?;
-        let word = if self.key == RAW { "typeof" } else { "type" };
-        write!(f, "\t\t{word} {}", self.key)?;
-        if let Some(data) = self.data {
-            write!(f, " : {data}")?;
-        }
-        writeln!(f)?;
+        let word = if self.types == RAW { "typeof" } else { "type" };
+        writeln!(f, "\t\t{word} {}", self.types)?;
         if self.size > 0 {
             writeln!(f, "\t\tsize {}", self.size)?;
         }
-        match (self.is_dynamic, self.has_timeouts) {
-            (true, _) => writeln!(f, "\t\tflags dynamic,timeout")?,
-            (false, true) => writeln!(f, "\t\tflags timeout")?,
-            (false, false) => {}
+        if !self.flags.is_empty() {
+            writeln!(f, "\t\tflags {}", self.flags)?;
         }
         if !self.elements.is_empty() {
             let element = |(key, timeout): &(String, Option<Duration>)| match timeout {

@@ -2,8 +2,8 @@
 //! as text.
 
 use super::super::address::AddressFamily;
-use super::super::guard::{GRACE_TIME, Guard, OptionalPart, SequenceSteps};
-use super::super::names::{self, BLOCKED, GRACE, STANDALONE_TABLE};
+use super::super::guard::{Guard, OptionalPart, SequenceSteps};
+use super::super::names::{self, BLOCKED, STANDALONE_TABLE};
 use super::ruleset;
 
 /// The guard's port sequence and what it opens, as text for `nft -f`. `None` where there is
@@ -29,9 +29,7 @@ pub fn standalone_sequence_text(guard: &Guard) -> Option<String> {
         ruleset.remove_set(&names::set_of(BLOCKED, family));
         ruleset.remove_set(&names::allow_set(service, family));
     }
-    for grace in ruleset.sets.iter_mut().filter(|set| set.name == GRACE) {
-        grace.elements.push(("tcp".into(), Some(GRACE_TIME)));
-    }
+    ruleset.begin_grace();
     let gateways = if guard.blocked_gateways.is_empty() {
         ""
     } else {

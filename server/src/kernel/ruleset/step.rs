@@ -35,9 +35,8 @@ pub fn add(sets: &mut Vec<Set>, chains: &mut Vec<Chain>, sequence: &SequenceGuar
     for at in 1..=last {
         if is_rolling {
             sets.push(Set {
-                data: Some("mark"),
                 size: MAX_ROLLING,
-                ..Set::timed(names::step_ports(at), "inet_service")
+                ..Set::timed(names::step_ports(at), "inet_service : mark")
             });
         }
         let mut rules = vec![format!("jump {CHECK}")];

@@ -22,19 +22,14 @@ impl TestSet {
 }
 
 impl BlockedSet for TestSet {
-    fn block(&mut self, connections: &[(ConnectionId, Duration)]) -> Result<(), KernelError> {
+    fn change(&mut self, connections: &[BlockChange]) -> Result<(), KernelError> {
         self.called()?;
         for (connection, time) in connections {
-            self.blocked.insert(*connection);
-            self.longest = self.longest.max(*time);
-        }
-        Ok(())
-    }
-
-    fn unblock(&mut self, connections: &[ConnectionId]) -> Result<(), KernelError> {
-        self.called()?;
-        for connection in connections {
-            self.blocked.remove(connection);
+            match time {
+                Some(_) => self.blocked.insert(*connection),
+                None => self.blocked.remove(connection),
+            };
+            self.longest = self.longest.max(time.unwrap_or_default());
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernel::netlink::Writer;
+use crate::kernel::netlink::{Writer, messages};
 use kind::{DELETE_ELEMENT, DELETE_TABLE, NEW_ELEMENT, NEW_GENERATION, NEW_TABLE};
 use proptest::prelude::*;
 
@@ -39,7 +39,9 @@ fn generation(port: u32, name: &[u8]) -> Vec<u8> {
 fn told(datagrams: &[Vec<u8>]) -> Vec<ForeignChange> {
     let (mut reader, mut told) = (TransactionReader::new(OWN), Vec::new());
     for datagram in datagrams {
-        reader.read(datagram, |change| told.push(change));
+        for message in messages(datagram) {
+            reader.read(&message, |change| told.push(change));
+        }
     }
     told
 }

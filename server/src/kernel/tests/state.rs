@@ -5,13 +5,9 @@ impl TableState {
     /// A table with these flags, base chains and sets.
     pub fn of(flags: u32, chains: &[(&str, Option<BaseHook>)], sets: &[(&str, &Set)]) -> Self {
         let chain = |(name, hook): &(&str, Option<BaseHook>)| {
-            let mut attributes = Writer::default();
-            if let Some(hook) = hook {
-                hook.write(&mut attributes);
-            }
             let state = ChainState {
                 handle: 1,
-                hook: attributes.0,
+                hook: hook.map(BaseHook::numbers),
                 policy: ACCEPT,
                 is_filter: true,
                 flags: 0,

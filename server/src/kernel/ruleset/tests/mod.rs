@@ -19,6 +19,7 @@ pub fn plain() -> Guard {
         trusted: Vec::new(),
         listen: vec!["0.0.0.0:45123".parse().unwrap()],
         sequence: None,
+        prefilter_open: false,
         blocked_gateways: Vec::new(),
     }
 }

@@ -22,9 +22,8 @@ fn sets_are_these_messages() {
                 9[1=00010000] 13=000400000000";
     assert_eq!(added(&dynamic), want);
     let map = Set {
-        data: Some("mark"),
         size: 1_024,
-        ..Set::timed("port", "inet_service")
+        ..Set::timed("port", "inet_service : mark")
     };
     let want = "9 0x405 1=7400 2=\"port\" 3=00000018 4=0000000d 5=00000002 6=00000013 \
                 7=00000004 10=00000000 9[1=00000400] \
