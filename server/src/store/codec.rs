@@ -15,8 +15,9 @@
 //! | why a grant has ended | 1 |
 //!
 //! The checksum is SHA-256 (FIPS 180-4) over "oneknock state 1", the run, the number of the
-//! segment, the index and the 192 bytes, cut to 8; its last bit is set. It holds at one position of one file only, and a record whose last byte is
-//! zero was not written to its end. Each record has one encoding.
+//! segment, the index and the 192 bytes, cut to 8; its last bit is set. It holds at one position
+//! of one file only, and a record whose last byte is zero was not written to its end. Each record
+//! has one encoding.
 
 use super::boot::BootId;
 use super::record::{LogRecord, MarkNote, RunId, SegmentHeader};

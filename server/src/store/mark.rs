@@ -85,16 +85,17 @@ impl HighWaterMark {
         self.note.run
     }
 
-    /// Removes the note of a clean stop, for this run: before anything is accepted. Nothing up to `until` counts as fresh after a power cut.
+    /// Removes the note of a clean stop, for this run: before anything is accepted. Nothing up to
+    /// `until` counts as fresh after a power cut.
     pub fn begin(&mut self, until: Timestamp, run: RunId) -> io::Result<()> {
-        self.greatest = self.greatest.max(until);
-        self.note = MarkNote {
+        let note = MarkNote {
             number: 0,
             until: self.note.until.max(until),
             run,
             ..self.note
         };
-        self.file = Some(create(&self.directory, self.note)?);
+        self.file = Some(create(&self.directory, note)?);
+        (self.note, self.greatest) = (note, self.greatest.max(until));
         Ok(())
     }
 

@@ -79,3 +79,11 @@ fn covered_packet_raises_nothing() {
         assert_eq!(until(&directory), Some((at(want), false)), "{packet}");
     }
 }
+
+#[test]
+fn mark_that_could_not_be_begun_is_of_the_run_before() {
+    let (temporary, _, mut mark) = begun();
+    temporary.close().unwrap();
+    mark.begin(at(9), [5; 16]).unwrap_err();
+    assert_eq!(mark.run(), [4; 16]);
+}
