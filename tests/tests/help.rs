@@ -172,7 +172,7 @@ fn help_answers_what_a_stranger_asks() {
         (&["oneknockctl", "why"], &["oneknockd --help", "what to do"]),
         (&["oneknockctl", "watch"], &["Ctrl-C", "granted, closed"]),
         (&["oneknockctl", "metrics"], &["Prometheus", "textfile"]),
-        (&["oneknock", "list"], &["how old each key is", "Warns"]),
+        (&["oneknock", "list"], &["age of each key", "Warns"]),
         (
             &["oneknockd"],
             &["replay-floor", "clock-skew", "grant-limit"],

@@ -10,6 +10,7 @@ mod proxy;
 mod rotate;
 mod sequence;
 mod show;
+mod view;
 
 use crate::cli::Command;
 use crate::error::Error;
@@ -28,6 +29,9 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// The version of what `--json` prints; members are added without a new one.
+const JSON_VERSION: u32 = 1;
+
 /// How long `close` and `proxy`, which have no option for it, take at most for the name
 /// and for the profile, each.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,8 +45,8 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
             replace,
             file,
         } => import::run(&profiles, name, replace, file.as_deref())?,
-        Command::List => list::run(&profiles)?,
-        Command::Show { name } => show::run(&profiles, &name)?,
+        Command::List { json } => list::run(&profiles, json)?,
+        Command::Show { name, json } => show::run(&profiles, &name, json)?,
         Command::Remove { name } => {
             profiles.remove(&name)?;
             StateDir::of_this_user().remove(&name);
@@ -65,9 +69,9 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
             }
             proxy::run(&profile, &wanted)?;
         }
-        Command::Doctor { name } => {
+        Command::Doctor { name, json } => {
             let profile = profiles.load(&name)?;
-            let (said, is_open) = in_runtime(doctor::examine(&profile))?;
+            let (said, is_open) = in_runtime(doctor::examine(&profile, json))?;
             print(&said)?;
             return Ok(ExitCode::from(u8::from(!is_open)));
         }
@@ -82,13 +86,34 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// One JSON object, on a line of its own.
+fn to_json(object: &serde_json::Value) -> String {
+    format!("{object}\n")
+}
+
+/// What a command prints that was to print JSON, and failed.
+#[must_use]
+pub fn error_json(error: &Error) -> String {
+    to_json(&serde_json::json!({
+        "version": JSON_VERSION,
+        "error": {
+            "code": error.code(),
+            "message": error.to_string(),
+            "hints": error.hints(),
+        },
+    }))
+}
+
 /// `println!` would panic where nobody reads any more.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|why| Error::System {
-        what: "cannot write to standard output",
-        why,
+    written.map_err(|why| match why.kind() {
+        io::ErrorKind::BrokenPipe => Error::ClosedPipe,
+        _ => Error::System {
+            what: "cannot write to standard output",
+            why,
+        },
     })
 }
 
