@@ -189,7 +189,7 @@ fn the_client_walks_it_where_udp_is_swallowed() {
     site.laptop_key();
     let _daemon = site.daemon();
     let shown = site.oneknock(&["show", "home"]).ok();
-    assert!(shown.contains("rolls every minute"), "{shown}");
+    assert!(shown.contains("changes every minute"), "{shown}");
     site.lab.net.nft(
         "table inet swallow {
             chain forward {

@@ -3,8 +3,10 @@
 
 mod close;
 mod doctor;
+mod hold;
 mod import;
 mod list;
+mod many;
 mod open;
 mod proxy;
 mod rotate;
@@ -52,13 +54,35 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
             StateDir::of_this_user().remove(&name);
             note(&format!("removed profile {name}"));
         }
-        Command::Open(wanted) => in_runtime(open::run(
-            &wanted.name,
-            &profiles.load(&wanted.name)?,
-            &wanted,
-        ))?,
+        Command::Open(mut wanted) => {
+            // Several lines that are written over would be in each other's way.
+            wanted.quiet |= wanted.names.len() > 1;
+            let names = wanted.names.clone();
+            many::run(&profiles, &names, |profile| {
+                let wanted = wanted.clone();
+                async move { open::run(&profile, &wanted).await }
+            })?;
+        }
+        Command::Hold(wanted) => {
+            let (end, ended) = tokio::sync::watch::channel(false);
+            let names = wanted.names.clone();
+            let mut end = Some(end);
+            many::run(&profiles, &names, move |profile| {
+                // The first one listens for signals, for all of them.
+                if let Some(end) = end.take() {
+                    tokio::spawn(hold::until_asked_to_end(end));
+                }
+                hold::run(profile, wanted.clone(), ended.clone())
+            })?;
+        }
         Command::Sequence(wanted) => in_runtime(sequence::run(&wanted))?,
-        Command::Close(wanted) => in_runtime(close::run(&profiles.load(&wanted.name)?, &wanted))?,
+        Command::Close(wanted) => {
+            let names = wanted.names.clone();
+            many::run(&profiles, &names, |profile| {
+                let wanted = wanted.clone();
+                async move { close::run(&profile, &wanted).await }
+            })?;
+        }
         Command::Proxy(mut wanted) => {
             let mut profile = profiles.load(&wanted.name)?;
             if wanted.next {

@@ -42,6 +42,7 @@ impl Error {
             Self::Unfinished { .. } => "E-ROTATION-INCOMPLETE",
             Self::NoNext(_) => "E-NO-ROTATION",
             Self::System { .. } => "E-SYSTEM",
+            Self::SomeFailed { .. } => "E-SOME-FAILED",
             Self::ClosedPipe => "E-CLOSED-PIPE",
             Self::SomeBroken(_) => "E-INVALID-PROFILES",
         }

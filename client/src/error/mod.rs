@@ -290,6 +290,14 @@ pub enum Error {
         /// The system's reason.
         why: io::Error,
     },
+    /// Of several profiles some failed; each was named already.
+    #[error("{failed} of {count} profiles failed")]
+    SomeFailed {
+        /// So many did.
+        failed: usize,
+        /// Of so many.
+        count: usize,
+    },
     /// Nobody reads standard output any more: nothing is said.
     #[error("standard output is closed")]
     ClosedPipe,
@@ -335,6 +343,7 @@ impl Error {
             | Self::NotRotated { .. }
             | Self::Unfinished { .. }
             | Self::Rotating(_)
+            | Self::SomeFailed { .. }
             | Self::System { .. } => 1,
             Self::Ssh(_) => 127,
             _ => 2,

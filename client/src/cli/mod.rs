@@ -3,6 +3,8 @@
 // Comments here are the help, which has no backticks.
 #![allow(clippy::doc_markdown)]
 
+mod values;
+
 use crate::knock::address::AddressArg;
 use crate::knock::resolve::Family;
 use crate::knock::sequence::{Via, read_step};
@@ -13,6 +15,7 @@ use oneknock_shared::port::Ports;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+use values::{delay, every, seconds, settle, timeout};
 
 /// Single packet authorization: one signed packet, and the server's port opens for this computer
 ///
@@ -80,6 +83,12 @@ pub enum Command {
     /// can connect for as long as the server keeps the port open. For a service of UDP alone
     /// three packets are sent over a second.
     Open(Open),
+    /// Keep ports open while this runs
+    ///
+    /// Opens the service, renews the grant long before its end, and opens it anew when this
+    /// computer's address or route changes and after sleep. Ends with Ctrl-C or SIGTERM, and
+    /// closes the ports then. For browsers, databases, WireGuard and mosh.
+    Hold(Hold),
     /// Send a port sequence: connection attempts to these ports, in order
     ///
     /// For any knocking server, such as knockd or rules of your own. Needs no profile, sends
@@ -163,10 +172,11 @@ impl Command {
 }
 
 /// The arguments of `open`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Open {
-    /// The profile
-    pub name: KeyName,
+    /// The profiles
+    #[arg(required = true, value_name = "PROFILE")]
+    pub names: Vec<KeyName>,
     /// The service to open [default: ssh, else the first with a TCP port]
     #[arg(long)]
     pub service: Option<ServiceName>,
@@ -191,6 +201,29 @@ pub struct Open {
     /// When to give up, such as 10s
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub timeout: Duration,
+    /// Show no progress on a terminal
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// The arguments of `hold`.
+#[derive(Debug, Clone, Args)]
+pub struct Hold {
+    /// The profiles
+    #[arg(required = true, value_name = "PROFILE")]
+    pub names: Vec<KeyName>,
+    /// The service to hold open [default: ssh, else the first with a TCP port]
+    #[arg(long)]
+    pub service: Option<ServiceName>,
+    /// How often the grant is renewed: several times within what the server grants
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = every)]
+    pub every: Duration,
+    /// How long a connection that says nothing has to stand before it counts as open
+    #[arg(long, value_name = "TIME", default_value = "350ms", value_parser = settle)]
+    pub settle: Duration,
+    #[command(flatten)]
+    #[allow(missing_docs)] // A comment here would become the command's help.
+    pub families: Families,
 }
 
 /// The arguments of `proxy`.
@@ -252,10 +285,11 @@ pub struct Rotate {
 }
 
 /// The arguments of `close`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Close {
-    /// The profile
-    pub name: KeyName,
+    /// The profiles
+    #[arg(required = true, value_name = "PROFILE")]
+    pub names: Vec<KeyName>,
     /// The service to close [default: all that were opened with this key]
     #[arg(long)]
     pub service: Option<ServiceName>,
@@ -265,14 +299,15 @@ pub struct Close {
 }
 
 /// Which addresses, at both ends.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct Way {
     /// The address to admit: auto (this computer's own where the server can see it, else the
     /// packet's source), source (always the packet's source), or an IP address
     #[arg(long, value_name = "auto|source|IP", default_value = "auto")]
     pub address: AddressArg,
     #[command(flatten)]
-    families: Families,
+    #[allow(missing_docs)] // A comment here would become the command's help.
+    pub families: Families,
 }
 
 impl Way {
@@ -284,7 +319,7 @@ impl Way {
 }
 
 /// Which of the server's addresses.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct Families {
     /// Knock over IPv4 alone
     #[arg(short = '4', conflicts_with = "v6")]
@@ -306,40 +341,6 @@ impl Families {
     }
 }
 
-/// Whole seconds that fit the packet's field; 0 there means what the server's policy
-/// says, and is not for asking.
-fn seconds(text: &str) -> Result<u16, String> {
-    let time = humantime::parse_duration(text).ok();
-    let seconds = time.filter(|time| time.subsec_nanos() == 0);
-    let seconds = seconds.and_then(|time| u16::try_from(time.as_secs()).ok());
-    seconds
-        .filter(|&seconds| seconds > 0)
-        .ok_or_else(|| "write it as 30s or 2h, whole seconds from 1s to 65535s".into())
-}
-
-/// Within what firewalls take for one sequence.
-fn delay(text: &str) -> Result<Duration, String> {
-    let range = Duration::from_millis(1)..=Duration::from_secs(60);
-    let time = humantime::parse_duration(text).ok();
-    time.filter(|time| range.contains(time))
-        .ok_or_else(|| "write it as 100ms or 1s, from 1ms to 1m".into())
-}
-
-/// From nothing at all to what a person waits for.
-fn settle(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).ok();
-    time.filter(|time| *time <= Duration::from_secs(60))
-        .ok_or_else(|| "write it as 350ms or 2s, from 0s to 1m".into())
-}
-
-/// Long enough for one attempt, short enough for a person to wait.
-fn timeout(text: &str) -> Result<Duration, String> {
-    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
-    let time = humantime::parse_duration(text).ok();
-    time.filter(|time| range.contains(time))
-        .ok_or_else(|| "write it as 10s or 1m, from 100ms to 1h".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,15 +348,5 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         <Cli as clap::CommandFactory>::command().debug_assert();
-    }
-
-    #[test]
-    fn the_time_to_stay_open_is_whole_seconds_in_the_fields_range() {
-        for (text, want) in [("1s", 1), ("30s", 30), ("2h", 7200), ("65535s", 65535)] {
-            assert_eq!(seconds(text), Ok(want));
-        }
-        for text in ["", "0s", "30", "-1s", "1500ms", "65536s", "1d", "x"] {
-            assert!(seconds(text).is_err(), "{text:?}");
-        }
     }
 }
