@@ -132,11 +132,11 @@ fn n4_behind_nat_the_next_time_the_right_packet_goes_first() {
     assert_eq!(first, 2);
     daemon.expect("granted address=192.0.2.77");
     site.ctl(&["revoke", "--all"]).ok();
-    let again = knocks(&site, || {
+    let later = knocks(&site, || {
         let done = site.oneknock(&["open", "home"]);
         assert_eq!((done.code, &*done.err), (Some(0), ""), "{done}");
     });
-    assert_eq!(again, 1);
+    assert_eq!(later, 1);
     // Where that is wrong it is forgotten: without the NAT's address nothing comes back.
     let memory = site.lab.laptop.home.join(".local/state/oneknock/home.json");
     let text = std::fs::read_to_string(&memory).unwrap();

@@ -199,7 +199,10 @@ fn the_client_walks_it_where_udp_is_swallowed() {
         }",
     );
     let opened = site.oneknock(&["open", "home"]);
-    assert!(opened.err.contains("trying the rolling port sequence"), "{opened}");
+    assert!(
+        opened.err.contains("trying the rolling port sequence"),
+        "{opened}"
+    );
     opened.ok();
     assert_eq!(site.guests("ssh"), []);
     for to in site.lab.server.addresses() {

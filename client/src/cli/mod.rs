@@ -66,6 +66,7 @@ pub enum Command {
     /// Show a profile without its secret
     Show {
         /// The profile
+        #[arg(value_name = "PROFILE")]
         name: KeyName,
         /// Print one JSON object
         #[arg(long)]
@@ -74,6 +75,7 @@ pub enum Command {
     /// Remove a profile and its key
     Remove {
         /// The profile
+        #[arg(value_name = "PROFILE")]
         name: KeyName,
     },
     /// Knock, and wait until the service answers
@@ -108,6 +110,7 @@ pub enum Command {
     /// or the service is of UDP alone and the knock was sent; 1 otherwise.
     Doctor {
         /// The profile
+        #[arg(value_name = "PROFILE")]
         name: KeyName,
         /// Print one JSON object
         #[arg(long)]
@@ -156,6 +159,7 @@ pub enum Command {
     /// oneknock ssh-config PROFILE >> ~/.ssh/config
     SshConfig {
         /// The profile
+        #[arg(value_name = "PROFILE")]
         name: KeyName,
     },
 }
@@ -230,6 +234,7 @@ pub struct Hold {
 #[derive(Debug, Args)]
 pub struct Proxy {
     /// The profile
+    #[arg(value_name = "PROFILE")]
     pub name: KeyName,
     /// Where to knock and connect, instead of the profile's host
     #[arg(requires = "port")]

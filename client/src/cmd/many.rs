@@ -28,11 +28,14 @@ where
     let count = all.len();
     let failed = in_runtime(async {
         let mut running = JoinSet::new();
-        for profile in all {
-            running.spawn(work(profile));
+        for (number, profile) in all.into_iter().enumerate() {
+            let working = work(profile);
+            running.spawn(async move { (number, working.await) });
         }
-        let done = running.join_all().await;
-        Ok(done.into_iter().filter_map(Result::err).collect::<Vec<_>>())
+        let mut done = running.join_all().await;
+        done.sort_by_key(|(number, _)| *number);
+        let done = done.into_iter().map(|(_, done)| done);
+        Ok(done.filter_map(Result::err).collect::<Vec<_>>())
     })?;
     match <[Error; 1]>::try_from(failed) {
         Ok([error]) if count == 1 => Err(error),

@@ -31,6 +31,12 @@ pub async fn plan(profile: &Profile, wanted: &Open) -> Result<KnockPlan, Error> 
     let choice = wanted.way.address;
     let signing = signing(profile, choice, AddressBinding::for_open)?;
     let (from, family) = bound(choice, wanted.way.family())?;
+    if wanted.via == Via::Sequence && profile.sequence(Some(&service.name)).is_none() {
+        return Err(Error::NoSequence {
+            profile: profile.name().clone(),
+            service: Some(service.name),
+        });
+    }
     Ok(KnockPlan {
         request: KnockRequest {
             keys: profile.keys(),

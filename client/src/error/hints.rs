@@ -65,7 +65,7 @@ impl Error {
                 vec!["check that this computer is online and has an address of that family".into()]
             }
             Self::NoSequence { .. } => vec![
-                "if the server has one, import a new invitation: oneknockctl key invite NAME (keys with signed_address, or for fewer services, have none)".into(),
+                "if the server has one, import a new invitation: oneknockctl key invite NAME (keys that require a signed address, or for fewer services, have none)".into(),
             ],
             Self::PortRefused { port, .. } => vec![
                 format!("check on the server that the service is running on tcp/{port}"),
@@ -94,12 +94,12 @@ fn no_answer(
         hints.push(nothing_listens(knock_port));
     }
     if any(&EndpointOutcome::Mute) || any(&EndpointOutcome::Closed) {
-        hints.push("something on the way answers in the server's place, such as a transparent proxy; the server sees another address then: run \"oneknockctl why\" there".into());
+        hints.push("something on the way answers in the server's place, such as a transparent proxy; the server sees another address then: run \"oneknockctl log --denied\" there".into());
     }
     hints.extend([
         format!("check that the server is up, and that its router forwards udp/{knock_port} and the service's port to it"),
         format!("check this computer's clock (it says {clock}); knocks that are off by more than 30 s are rejected"),
-        "on the server run \"oneknockctl why\"; if it lists nothing, the packet never arrived, or this key was removed".into(),
+        "on the server run \"oneknockctl log --denied\"; if it lists nothing, the packet never arrived, or this key was removed".into(),
         format!("oneknock doctor {profile} looks for the cause from here"),
     ]);
     hints

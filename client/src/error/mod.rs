@@ -302,7 +302,7 @@ pub enum Error {
     #[error("standard output is closed")]
     ClosedPipe,
     /// Some profiles were listed, others are broken; each was named already.
-    #[error("{0} profiles are invalid")]
+    #[error("{} invalid", if *_0 == 1 { "1 profile is".into() } else { format!("{_0} profiles are") })]
     SomeBroken(usize),
 }
 

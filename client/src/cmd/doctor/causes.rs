@@ -68,7 +68,7 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Findings) -> Vec<Cause
     }
     let mut own = ways.iter().flat_map(|way| &way.from);
     if rule == AddressRule::Signed && !own.any(|own| is_global(*own)) {
-        causes.push(Cause::new("D-ADDRESS-RULE", "the server demands this computer's address in the packet, and behind NAT it does not know its own: set signed_address = false for its key on the server, and bring over a new invitation"));
+        causes.push(Cause::new("D-ADDRESS-RULE", "the server demands this computer's address in the packet, and behind NAT it does not know its own: set require_signed_address = false for its key on the server, and bring over a new invitation"));
     }
     if seen.clock == Some(false) {
         causes.push(Cause::new(
@@ -110,11 +110,11 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Findings) -> Vec<Cause
         causes.push(Cause::new("D-CARRIER-NAT", "a carrier's NAT sends UDP and TCP from different addresses, so that the server admits the wrong one: use another network, or a port sequence of TCP steps"));
     }
     if seen.clock.is_none() {
-        causes.push(Cause::new("D-CLOCK", "this computer's clock is wrong: compare \"date -u\" with a correct clock; \"oneknockctl why\" on the server says by how much"));
+        causes.push(Cause::new("D-CLOCK", "this computer's clock is wrong: compare \"date -u\" with a correct clock; \"oneknockctl log --denied\" on the server says by how much"));
     }
     causes.push(Cause::new(
         "D-KNOCK-REJECTED",
-        "the knock arrives but is rejected: run \"oneknockctl why\" on the server",
+        "the knock arrives but is rejected: run \"oneknockctl log --denied\" on the server",
     ));
     causes.push(Cause::new("D-OLD-KEY", "the key is not the server's any more: bring over its newest invitation (\"oneknockctl key invite\" there), and run: oneknock import --replace"));
     causes
