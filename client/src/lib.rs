@@ -21,17 +21,22 @@ pub mod ui;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// The program: reads the command line, does what it says, prints what went wrong.
 ///
-/// Exit status 0: done. 1: tried and failed. 2: usage or configuration, nothing was
-/// tried. `oneknock ssh` gives ssh's own, and 127 where there is no ssh.
+/// Exit status 0: done. 1: failed. 2: usage. 3: configuration invalid. `oneknock ssh` gives
+/// ssh's own, and 127 where there is no ssh.
 #[must_use]
 pub fn main() -> ExitCode {
     ui::complete::answer_a_shell();
+    let mut prints_json = false;
     let result = match cli::Cli::try_parse() {
-        Ok(cli) => cmd::run(cli.command),
+        Ok(cli) => {
+            prints_json = cli.command.prints_json();
+            cmd::run(cli.command)
+        }
         Err(asked) if !asked.use_stderr() => {
             // Help or version; where standard output is closed nobody reads it.
             let _ = asked.print();
@@ -44,11 +49,23 @@ pub fn main() -> ExitCode {
         Err(mistake) => Err(error::Error::usage(&mistake)),
     };
     result.unwrap_or_else(|error| {
-        ui::message::error(&error.to_string());
-        error
-            .hints()
-            .iter()
-            .for_each(|hint| ui::message::hint(hint));
+        say(&error, prints_json);
         ExitCode::from(error.status())
     })
+}
+
+fn say(error: &error::Error, prints_json: bool) {
+    use error::Error;
+    // Nobody reads any more.
+    if matches!(error, Error::ClosedPipe) {
+        return;
+    }
+    // A list names what is invalid in its own object.
+    if prints_json && !matches!(error, Error::SomeBroken(_)) {
+        let _ = std::io::stdout().write_all(cmd::error_json(error).as_bytes());
+    }
+    ui::message::error(&error.to_string());
+    for hint in error.hints() {
+        ui::message::hint(&hint);
+    }
 }

@@ -16,7 +16,10 @@ fn every_valid_invitation_makes_a_door_and_no_other_leaves_a_trace() {
             assert_eq!((done.code, &*done.out), (Some(0), ""), "{row}: {done:?}");
             // What was written is read as the same profile.
             let again = home.run(&["import", "--name", "x"], line);
-            assert_eq!(again.err, "note: profile x is there already\n", "{row}");
+            assert_eq!(
+                again.err, "note: profile x already has this invitation\n",
+                "{row}"
+            );
         } else {
             done.is_refusal();
             assert!(home.files().is_empty(), "{row}: {:?}", home.files());
@@ -35,7 +38,8 @@ fn an_invitation_with_the_doors_own_secret_brings_what_is_new_and_another_change
     let done = home.run(&["import"], &changed.to_line());
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(
-        done.err.contains("takes over what is new: services"),
+        done.err
+            .contains("updated profile home (same key; changed: services)"),
         "{done:?}"
     );
     let show = home.run(&["show", "home"], "");
@@ -45,23 +49,26 @@ fn an_invitation_with_the_doors_own_secret_brings_what_is_new_and_another_change
     for (rolling, service) in [(true, None), (true, of_web), (false, None)] {
         (changed.rolling, changed.sequence_service) = (rolling, service);
         let done = home.run(&["import"], &changed.to_line());
-        assert!(done.err.ends_with("what is new: sequence\n"), "{done:?}");
+        assert!(
+            done.err.ends_with("(same key; changed: sequence)\n"),
+            "{done:?}"
+        );
     }
     let again = home.run(&["import"], &changed.to_line());
-    assert!(again.err.contains("is there already"), "{again:?}");
+    assert!(
+        again.err.contains("already has this invitation"),
+        "{again:?}"
+    );
     let before = fs::read(home.profile("home")).unwrap();
     let mut other = changed.clone();
     other.secret = oneknock_shared::secret::Secret::generate().unwrap();
     let refused = home.run(&["import"], &other.to_line());
-    assert!(refused.is_refusal().contains("it is another one"));
+    assert!(refused.is_refusal().contains("holds another key"));
     other.generation += 1;
     let refused = home.run(&["import"], &other.to_line());
-    let want = "profile home has an older secret of the same key: generation 1, and this is 2";
+    let want = "profile home has generation 1 of this key; this invitation is generation 2";
     assert!(refused.is_refusal().contains(want), "{refused:?}");
-    assert!(
-        refused.err.contains("hint: oneknock import --replace"),
-        "{refused:?}"
-    );
+    assert!(refused.err.contains("hint: use --replace"), "{refused:?}");
     assert_eq!(fs::read(home.profile("home")).unwrap(), before);
 }
 
@@ -76,7 +83,7 @@ fn an_invitation_takes_another_secrets_place_only_where_that_is_asked_for_and_sa
     assert_eq!(done.code, Some(0), "{done:?}");
     let (host, key) = (&first.host, &first.key);
     let want = format!(
-        "profile home leads to {host}, key {key} generation 2 now, in the place of {host}, key {key} generation 1\n"
+        "replaced profile home: now {host}, key {key} generation 2 (before: {host}, key {key} generation 1)\n"
     );
     assert!(done.err.contains(&want), "{done:?}");
     let text = fs::read_to_string(home.profile("home")).unwrap();
@@ -84,9 +91,12 @@ fn an_invitation_takes_another_secrets_place_only_where_that_is_asked_for_and_sa
     assert!(!text.contains(first.secret.to_base64().as_str()));
     // Where there is nothing in the way it is an import like any other.
     let again = home.run(&["import", "--replace"], &newer.to_line());
-    assert!(again.err.contains("is there already"), "{again:?}");
+    assert!(
+        again.err.contains("already has this invitation"),
+        "{again:?}"
+    );
     let other = home.run(&["import", "--replace", "--name", "b"], &newer.to_line());
-    assert!(other.err.contains("profile b leads to"), "{other:?}");
+    assert!(other.err.contains("added profile b ("), "{other:?}");
 }
 
 #[test]
@@ -141,7 +151,7 @@ fn a_door_is_never_overwritten_unasked() {
     assert!(
         other
             .err
-            .contains("hint: import it as another with --name, or in the place of profile home"),
+            .contains("hint: --name NAME imports it under another name"),
         "{other:?}"
     );
     assert_eq!(fs::read(home.profile("home")).unwrap(), before);
@@ -213,7 +223,8 @@ fn an_invitation_given_as_an_argument_is_not_said_again() {
     let home = Home::new();
     let done = home.run(&["import", &line], "");
     assert!(
-        done.is_refusal().contains("not given as an argument"),
+        done.is_refusal()
+            .contains("refusing to take the invitation"),
         "{done:?}"
     );
     assert!(!done.err.contains(&line[20..60]), "{done:?}");

@@ -14,8 +14,8 @@ fn a_door_is_imported_listed_shown_and_removed() {
     assert_eq!(list.code, Some(0), "{list:?}");
     assert_eq!(
         list.out,
-        "NAME  HOST              PORT   KEY  SERVICES\n\
-         home  home.example.org  45123  -    ssh, web\n"
+        "NAME  HOST              PORT   KEY AGE  SERVICES\n\
+         home  home.example.org  45123  -        ssh, web\n"
     );
     let show = home.run(&["show", "home"], "");
     assert!(
@@ -129,15 +129,15 @@ fn list_prints_the_good_doors_and_names_the_broken_ones() {
 fn an_unknown_service_or_port_is_refused_with_what_there_is() {
     let home = Home::with(&invitation("192.0.2.1", 1, &["udp/53".into()]));
     let done = home.run(&["open", "home", "--service", "web"], "");
-    assert!(done.is_refusal().contains("only ssh"));
+    assert!(done.is_refusal().contains("services: ssh"));
     let done = home.run(&["proxy", "home", "192.0.2.1", "22"], "");
-    assert!(done.is_refusal().contains("only udp/53"));
+    assert!(done.is_refusal().contains("ports: udp/53"));
     for command in [
         &["proxy", "home"][..],
         &["ssh", "home"],
         &["ssh-config", "home"],
     ] {
-        assert!(home.run(command, "").is_refusal().contains("no tcp port"));
+        assert!(home.run(command, "").is_refusal().contains("no TCP port"));
     }
 }
 
@@ -201,7 +201,7 @@ fn close_asks_which_address_to_shut_out() {
         let done = Home::new().run(args, "");
         assert_eq!(done.code, Some(0), "{done:?}");
         // What a close signs unasked is not what an open does.
-        let says = "The address to shut out: auto (the packet's source;";
+        let says = "The address to close the port for: auto (the packet's source;";
         assert!(done.out.contains(says), "{done:?}");
         assert!(!done.out.contains("admit"), "{done:?}");
     }

@@ -102,7 +102,7 @@ fn a_name_that_has_no_address_is_told_and_so_is_all_else() {
     site.lab.name_server(&site.lab.laptop, &[]);
     let said = site.oneknock(&["doctor", "home"]);
     assert!(said.out.contains("address  none of server.lab: "), "{said}");
-    for line in ["profile  home", "not synchronised"] {
+    for line in ["profile  home", "not synchronized"] {
         assert!(said.out.contains(line), "{said}");
     }
     assert!(likely(&site).contains("the server's name has no address"));
@@ -191,7 +191,7 @@ fn a_clock_that_is_wrong_and_a_service_that_is_down_are_told_apart() {
     site.sshd.running.end();
     // The knock is taken all the same.
     let said = site.oneknock(&["doctor", "home"]);
-    assert!(said.out.contains("not synchronised"), "{said}");
+    assert!(said.out.contains("not synchronized"), "{said}");
     assert!(
         said.out
             .contains("the service behind the port does not run"),

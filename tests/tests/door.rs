@@ -234,7 +234,7 @@ fn open_ends_with_1_and_a_hint_when_the_door_stays_shut() {
     assert!(err.starts_with("error: "), "{err}");
     assert!(err.contains("\nhint: "), "{err}");
     // No more is promised of the log than it holds.
-    assert!(err.contains("oneknockctl why"), "{err}");
+    assert!(err.contains("oneknockctl log --denied"), "{err}");
     assert!(err.contains("if it lists nothing"), "{err}");
     for server in site.lab.server.addresses() {
         assert_eq!(site.probe(&site.lab.laptop, server), Probe::Silent);

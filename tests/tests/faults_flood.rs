@@ -100,7 +100,8 @@ fn junk_forgeries_and_replays_from_everywhere() {
     assert!(more < MEMORY, "{more} KiB more");
     assert!(daemon.lines().len() - lines - took.len() < LINES);
     assert!(site.state_size() < STATE);
-    assert_eq!(site.guests("ssh"), []);
+    // The last packet of the client may have waited in the flood.
+    wait::until_true("no grant is left", || site.guests("ssh").is_empty());
     for to in server.addresses() {
         assert_eq!(site.probe(&site.lab.stranger, to), Probe::Silent);
     }

@@ -180,7 +180,7 @@ fn help_answers_what_a_stranger_asks() {
             ],
         ),
         (&["oneknockctl", "metrics"], &["Prometheus", "textfile"]),
-        (&["oneknock", "list"], &["how old each key is", "Warns"]),
+        (&["oneknock", "list"], &["age of each key", "Warns"]),
         (
             &["oneknockd"],
             &["replay-floor", "clock-skew", "grant-limit"],

@@ -189,7 +189,7 @@ fn the_client_walks_it_where_udp_is_swallowed() {
     site.laptop_key();
     let _daemon = site.daemon();
     let shown = site.oneknock(&["show", "home"]).ok();
-    assert!(shown.contains("rolls every minute"), "{shown}");
+    assert!(shown.contains("changes every minute"), "{shown}");
     site.lab.net.nft(
         "table inet swallow {
             chain forward {
@@ -199,7 +199,10 @@ fn the_client_walks_it_where_udp_is_swallowed() {
         }",
     );
     let opened = site.oneknock(&["open", "home"]);
-    assert!(opened.err.contains("trying the rolling port sequence"), "{opened}");
+    assert!(
+        opened.err.contains("trying the rolling port sequence"),
+        "{opened}"
+    );
     opened.ok();
     assert_eq!(site.guests("ssh"), []);
     for to in site.lab.server.addresses() {

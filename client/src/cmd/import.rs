@@ -19,9 +19,9 @@ pub fn run(
     match import::import(profiles, import::read(source, &from)?, name, may_replace)? {
         Imported::New(profile) => {
             let (name, host) = (profile.name(), &profile.invitation.host);
+            let services = services(&profile);
             note(&format!(
-                "profile {name} leads to {host}: {}",
-                services(&profile)
+                "added profile {name} ({host}; services: {services})"
             ));
             let ssh = profile
                 .service(None)
@@ -29,9 +29,12 @@ pub fn run(
             let verb = if ssh { "ssh" } else { "open" };
             hint(&format!("oneknock {verb} {name}"));
         }
-        Imported::Already(profile) => note(&format!("profile {} is there already", profile.name())),
+        Imported::Already(profile) => note(&format!(
+            "profile {} already has this invitation",
+            profile.name()
+        )),
         Imported::Renewed(profile, changed) => note(&format!(
-            "profile {} has the same secret, and takes over what is new: {}",
+            "updated profile {} (same key; changed: {})",
             profile.name(),
             changed.join(", ")
         )),
@@ -39,13 +42,13 @@ pub fn run(
             let of =
                 |i: &Invitation| format!("{}, key {} generation {}", i.host, i.key, i.generation);
             note(&format!(
-                "profile {} leads to {} now, in the place of {}",
+                "replaced profile {}: now {} (before: {})",
                 profile.name(),
                 of(&profile.invitation),
                 of(&before.invitation)
             ));
             if let Some(next) = before.next {
-                note(&format!("gone too: the rotation to {}", of(&next)));
+                note(&format!("dropped the unfinished rotation to {}", of(&next)));
             }
         }
     }

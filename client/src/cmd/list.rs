@@ -1,52 +1,67 @@
 //! `oneknock list`.
 
-use super::{print, services};
+use super::{JSON_VERSION, print, services, to_json, view};
 use crate::error::Error;
 use crate::knock::packet;
 use crate::profile::expiry;
 use crate::profile::store::ProfileStore;
 use crate::ui::message::{self, hint, note};
+use serde_json::json;
 use std::fmt::Write as _;
 
-pub fn run(profiles: &ProfileStore) -> Result<(), Error> {
-    let mut rows = vec![["NAME", "HOST", "PORT", "KEY", "SERVICES"].map(String::from)];
-    let (mut broken, mut warnings) = (0, Vec::new());
+pub fn run(profiles: &ProfileStore, as_json: bool) -> Result<(), Error> {
     let now = packet::now().ok();
+    let (mut good, mut invalid) = (Vec::new(), Vec::new());
     for profile in profiles.all()? {
         match profile {
-            Ok(profile) => {
-                let of = &profile.invitation;
-                rows.push([
-                    of.name.to_string(),
-                    of.host.to_string(),
-                    of.port.to_string(),
-                    now.and_then(|now| expiry::old(of.made, now))
-                        .unwrap_or_else(|| "-".into()),
-                    services(&profile),
-                ]);
-                warnings.extend(now.and_then(|now| expiry::warning(&profile, now)));
-            }
-            Err(error) => {
-                broken += 1;
-                message::error(&error.to_string());
-                error.hints().iter().for_each(|h| hint(h));
-            }
+            Ok(profile) => good.push(profile),
+            Err(error) => invalid.push(error),
         }
     }
+    if as_json {
+        let of = |error: &Error| json!({"code": error.code(), "message": error.to_string()});
+        let good = good.iter().map(|p| view::profile(profiles, p, now));
+        print(&to_json(&json!({
+            "version": JSON_VERSION,
+            "profiles": good.collect::<Vec<_>>(),
+            "errors": invalid.iter().map(of).collect::<Vec<_>>(),
+        })))?;
+        return all_valid(invalid.len());
+    }
+    for error in &invalid {
+        message::error(&error.to_string());
+        error.hints().iter().for_each(|h| hint(h));
+    }
+    let mut rows = vec![["NAME", "HOST", "PORT", "KEY AGE", "SERVICES"].map(String::from)];
+    rows.extend(good.iter().map(|profile| {
+        let of = &profile.invitation;
+        let age = now.and_then(|now| expiry::age(of.made, now));
+        [
+            of.name.to_string(),
+            of.host.to_string(),
+            of.port.to_string(),
+            age.unwrap_or_else(|| "-".into()),
+            services(profile),
+        ]
+    }));
     if rows.len() > 1 {
         print(&table(&rows))?;
-    } else if broken == 0 {
-        note("there is no profile yet");
-        hint("oneknock import makes one from an invitation");
+    } else if invalid.is_empty() {
+        note("no profile yet");
+        hint("import one: oneknock import INVITATION-FILE");
     }
-    for (warning, what_to_do) in warnings {
-        message::warning(&warning);
+    let all = good.iter().zip(now.into_iter().cycle());
+    for (text, what_to_do) in all.flat_map(|(profile, now)| expiry::warnings(profile, now)) {
+        message::warning(&text);
         hint(&what_to_do);
     }
-    if broken > 0 {
-        Err(Error::SomeBroken(broken))
-    } else {
-        Ok(())
+    all_valid(invalid.len())
+}
+
+fn all_valid(invalid: usize) -> Result<(), Error> {
+    match invalid {
+        0 => Ok(()),
+        some => Err(Error::SomeBroken(some)),
     }
 }
 

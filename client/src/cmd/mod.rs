@@ -3,13 +3,16 @@
 
 mod close;
 mod doctor;
+mod hold;
 mod import;
 mod list;
+mod many;
 mod open;
 mod proxy;
 mod rotate;
 mod sequence;
 mod show;
+mod view;
 
 use crate::cli::Command;
 use crate::error::Error;
@@ -28,6 +31,9 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// The version of what `--json` prints; members are added without a new one.
+const JSON_VERSION: u32 = 1;
+
 /// How long `close` and `proxy`, which have no option for it, take at most for the name
 /// and for the profile, each.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,20 +47,42 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
             replace,
             file,
         } => import::run(&profiles, name, replace, file.as_deref())?,
-        Command::List => list::run(&profiles)?,
-        Command::Show { name } => show::run(&profiles, &name)?,
+        Command::List { json } => list::run(&profiles, json)?,
+        Command::Show { name, json } => show::run(&profiles, &name, json)?,
         Command::Remove { name } => {
             profiles.remove(&name)?;
             StateDir::of_this_user().remove(&name);
             note(&format!("removed profile {name}"));
         }
-        Command::Open(wanted) => in_runtime(open::run(
-            &wanted.name,
-            &profiles.load(&wanted.name)?,
-            &wanted,
-        ))?,
+        Command::Open(mut wanted) => {
+            // Several lines that are written over would be in each other's way.
+            wanted.quiet |= wanted.names.len() > 1;
+            let names = wanted.names.clone();
+            many::run(&profiles, &names, |profile| {
+                let wanted = wanted.clone();
+                async move { open::run(&profile, &wanted).await }
+            })?;
+        }
+        Command::Hold(wanted) => {
+            let (end, ended) = tokio::sync::watch::channel(false);
+            let names = wanted.names.clone();
+            let mut end = Some(end);
+            many::run(&profiles, &names, move |profile| {
+                // The first one listens for signals, for all of them.
+                if let Some(end) = end.take() {
+                    tokio::spawn(hold::until_asked_to_end(end));
+                }
+                hold::run(profile, wanted.clone(), ended.clone())
+            })?;
+        }
         Command::Sequence(wanted) => in_runtime(sequence::run(&wanted))?,
-        Command::Close(wanted) => in_runtime(close::run(&profiles.load(&wanted.name)?, &wanted))?,
+        Command::Close(wanted) => {
+            let names = wanted.names.clone();
+            many::run(&profiles, &names, |profile| {
+                let wanted = wanted.clone();
+                async move { close::run(&profile, &wanted).await }
+            })?;
+        }
         Command::Proxy(mut wanted) => {
             let mut profile = profiles.load(&wanted.name)?;
             if wanted.next {
@@ -65,9 +93,9 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
             }
             proxy::run(&profile, &wanted)?;
         }
-        Command::Doctor { name } => {
+        Command::Doctor { name, json } => {
             let profile = profiles.load(&name)?;
-            let (said, is_open) = in_runtime(doctor::examine(&profile))?;
+            let (said, is_open) = in_runtime(doctor::examine(&profile, json))?;
             print(&said)?;
             return Ok(ExitCode::from(u8::from(!is_open)));
         }
@@ -82,13 +110,34 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// One JSON object, on a line of its own.
+fn to_json(object: &serde_json::Value) -> String {
+    format!("{object}\n")
+}
+
+/// What a command prints that was to print JSON, and failed.
+#[must_use]
+pub fn error_json(error: &Error) -> String {
+    to_json(&serde_json::json!({
+        "version": JSON_VERSION,
+        "error": {
+            "code": error.code(),
+            "message": error.to_string(),
+            "hints": error.hints(),
+        },
+    }))
+}
+
 /// `println!` would panic where nobody reads any more.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|why| Error::System {
-        what: "cannot write to standard output",
-        why,
+    written.map_err(|why| match why.kind() {
+        io::ErrorKind::BrokenPipe => Error::ClosedPipe,
+        _ => Error::System {
+            what: "cannot write to standard output",
+            why,
+        },
     })
 }
 

@@ -4,7 +4,7 @@ use super::{bound, signing};
 use crate::cli::Open;
 use crate::error::Error;
 use crate::knock::address::{AddressArg, AddressBinding};
-use crate::knock::connect::{connect, describe, sequence_of, walk_once};
+use crate::knock::connect::{Limits, connect, describe, sequence_of, waiting_text, walk_once};
 use crate::knock::drive::{self, Target};
 use crate::knock::engine::{Goal, Outcome};
 use crate::knock::packet::KnockRequest;
@@ -15,16 +15,29 @@ use crate::knock::sequence::Via;
 use crate::profile::state::StateDir;
 use crate::profile::{Profile, first_tcp};
 use crate::ui::message::{note, warning};
+use crate::ui::progress::Progress;
 use oneknock_shared::knock::Action;
-use oneknock_shared::name::{KeyName, ServiceName};
+use oneknock_shared::name::ServiceName;
 
-pub async fn run(name: &KeyName, profile: &Profile, wanted: &Open) -> Result<(), Error> {
+/// Opens one profile's service.
+pub async fn run(profile: &Profile, wanted: &Open) -> Result<(), Error> {
+    knock(profile, plan(profile, wanted).await?, wanted).await
+}
+
+/// What is to be asked, and of which addresses.
+pub async fn plan(profile: &Profile, wanted: &Open) -> Result<KnockPlan, Error> {
     let of = &profile.invitation;
     let service = profile.service(wanted.service.as_ref())?;
     let choice = wanted.way.address;
     let signing = signing(profile, choice, AddressBinding::for_open)?;
     let (from, family) = bound(choice, wanted.way.family())?;
-    let plan = KnockPlan {
+    if wanted.via == Via::Sequence && profile.sequence(Some(&service.name)).is_none() {
+        return Err(Error::NoSequence {
+            profile: profile.name().clone(),
+            service: Some(service.name),
+        });
+    }
+    Ok(KnockPlan {
         request: KnockRequest {
             keys: profile.keys(),
             action: Action::Open {
@@ -36,10 +49,17 @@ pub async fn run(name: &KeyName, profile: &Profile, wanted: &Open) -> Result<(),
         addresses: resolve(&of.host, family, wanted.timeout).await?,
         port: of.port,
         signing,
-    };
+    })
+}
+
+/// Knocks, and waits until the service shows itself where that can be seen.
+pub async fn knock(profile: &Profile, plan: KnockPlan, wanted: &Open) -> Result<(), Error> {
+    let name = profile.name();
+    let service = profile.service(wanted.service.as_ref())?;
+    let choice = wanted.way.address;
     let unverified = match (choice, first_tcp(service)) {
         _ if wanted.no_wait => "not waiting for the port to answer".to_string(),
-        (AddressArg::Given(ip), _) if from.is_none() => {
+        (AddressArg::Given(ip), _) if plan.request.from.is_none() => {
             format!("{ip} is another computer's, so the result cannot be verified from here")
         }
         (_, None) => "UDP only: the result cannot be verified".into(),
@@ -50,8 +70,16 @@ pub async fn run(name: &KeyName, profile: &Profile, wanted: &Open) -> Result<(),
                 proof: Proof::of(&service.name, port, wanted.settle),
             };
             let state = StateDir::of_this_user();
-            let timeout = wanted.timeout;
-            let opened = connect(profile, &plan, wanted.via, target, timeout, &state);
+            let progress = if wanted.quiet {
+                Progress::none()
+            } else {
+                Progress::new(waiting_text(name, port))
+            };
+            let limits = Limits {
+                via: wanted.via,
+                timeout: wanted.timeout,
+            };
+            let opened = connect(profile, &plan, target, limits, &state, &progress);
             return opened.await.map(drop);
         }
     };

@@ -4,7 +4,7 @@ use super::{TIMEOUT, in_runtime, signing};
 use crate::cli::Proxy;
 use crate::error::Error;
 use crate::knock::address::{AddressArg, AddressBinding};
-use crate::knock::connect::connect;
+use crate::knock::connect::{Limits, connect, waiting_text};
 use crate::knock::drive::{Opened, Target};
 use crate::knock::engine::Goal;
 use crate::knock::packet::KnockRequest;
@@ -15,6 +15,7 @@ use crate::profile::state::StateDir;
 use crate::profile::{Profile, first_tcp};
 use crate::ssh::relay;
 use crate::ui::message;
+use crate::ui::progress::Progress;
 use oneknock_shared::knock::Action;
 
 pub fn run(profile: &Profile, wanted: &Proxy) -> Result<(), Error> {
@@ -57,6 +58,11 @@ fn open(
         port,
         proof: Proof::of(&service.name, port, wanted.settle),
     };
+    let limits = Limits {
+        via: wanted.via,
+        timeout: TIMEOUT,
+    };
+    let progress = Progress::new(waiting_text(profile.name(), port));
     let opened = in_runtime(async {
         let plan = KnockPlan {
             request: KnockRequest {
@@ -70,7 +76,7 @@ fn open(
             signing: signing(profile, AddressArg::Auto, AddressBinding::for_open)?,
         };
         let Opened { stream, read } =
-            connect(profile, &plan, wanted.via, target, TIMEOUT, state).await?;
+            connect(profile, &plan, target, limits, state, &progress).await?;
         let failed = |why| Error::Relay {
             what: "cannot take the connection over",
             why,

@@ -19,19 +19,22 @@ use crate::knock::packet;
 use crate::knock::sequence::Via;
 use crate::profile::Profile;
 use crate::profile::import;
-use crate::profile::store::ProfileStore;
+use crate::profile::state::StateDir;
+use crate::profile::store::{MAX_LEN, ProfileStore};
 use crate::ssh::{self, Destination, Knocks, SshWords};
 use crate::ui::message::{hint, note, warning};
 use oneknock_shared::invitation::Invitation;
 use serde::Deserialize;
 use std::ffi::OsString;
+use std::io::Read;
 use std::process::{Command, ExitStatus, Stdio};
+use zeroize::Zeroizing;
 
 /// How often the old generation's end is asked for: where an earlier knock has left the
 /// profile open, a knock with the new one that was lost is noticed only by the server.
 const TRIES: usize = 3;
-/// The status with which oneknockctl refuses.
-const REFUSED: i32 = 2;
+/// The statuses with which oneknockctl refuses: wrong usage, and what needs --force.
+const REFUSED: [i32; 2] = [2, 5];
 
 /// Rotates the key of a profile.
 pub fn rotate(profiles: &ProfileStore, wanted: &Rotate) -> Result<(), Error> {
@@ -41,23 +44,49 @@ pub fn rotate(profiles: &ProfileStore, wanted: &Rotate) -> Result<(), Error> {
     let mut profile = profiles.load(&wanted.name)?;
     if let Some(next) = &profile.next {
         let number = next.generation;
-        note(&format!(
-            "a rotation to generation {number} is under way: completing it"
-        ));
+        note(&format!("completing the rotation to generation {number}"));
         match finish(profiles, &profile, wanted) {
             Err(error @ Error::Unfinished { .. }) if has_ended(&profile, next, wanted)? => {
                 warning(&error.to_string());
-                note("asking for another one");
+                note("asking for another generation");
             }
             other => return other,
         }
     }
     // The old one has an end from when the server is asked, and the answer may get lost.
-    profile.begun = profile.begun.or(packet::now().ok());
+    let before = profile.begun;
+    profile.begun = before.or(packet::now().ok());
     profiles.replace(&profile)?;
-    profile.next = Some(ask(&profile, wanted)?);
+    let state = StateDir::of_this_user();
+    state.keep_error(profile.name(), "");
+    match ask(&profile, wanted) {
+        Ok(next) => profile.next = Some(next),
+        Err(error) => {
+            // Without ssh, or where the port did not open, the server was asked for nothing.
+            let is_unasked =
+                matches!(error, Error::Ssh(_)) || state.last_error(profile.name()).is_some();
+            if is_unasked {
+                profile.begun = before;
+                profiles.replace(&profile)?;
+            }
+            return Err(error);
+        }
+    }
     profiles.replace(&profile)?;
     finish(profiles, &profile, wanted)
+}
+
+/// The invitation in what the server printed, whatever a login prints before it.
+fn find_invitation(answer: impl Read) -> Result<Invitation, String> {
+    let failed = |why: std::io::Error| format!("cannot read the server's answer: {why}");
+    // At its final size from the start: bytes that grow leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN + 1));
+    let limit = MAX_LEN as u64;
+    answer.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    let mut lines = bytes.split(|&b| b == b'\n').map(<[u8]>::trim_ascii);
+    let line = lines.find(|line| line.starts_with(b"oneknock1:"));
+    let line = line.ok_or("the server's answer holds no invitation")?;
+    import::read(line, "the server's answer").map_err(|why| why.to_string())
 }
 
 /// Has the server make a new generation.
@@ -66,10 +95,7 @@ fn ask(profile: &Profile, wanted: &Rotate) -> Result<Invitation, Error> {
     let order = format!("{} key rotate {key}", wanted.command);
     let mut ssh = command(profile, wanted, Knocks::WithAll(Via::Auto), &order)?;
     let mut child = ssh.stdout(Stdio::piped()).spawn().map_err(Error::Ssh)?;
-    let answer = child
-        .stdout
-        .take()
-        .map(|out| import::read(out, "the server's answer"));
+    let answer = child.stdout.take().map(find_invitation);
     let status = child.wait().map_err(Error::Ssh)?;
     let failed = |why: String| Error::NotRotated {
         profile: profile.name().clone(),
@@ -78,13 +104,14 @@ fn ask(profile: &Profile, wanted: &Rotate) -> Result<Invitation, Error> {
     if !status.success() {
         return Err(failed(ended(status)));
     }
-    let next = answer.unwrap_or_else(|| Err(failed("it said nothing".into())))?;
+    let next = answer.unwrap_or_else(|| Err("the server said nothing".into()));
+    let next = next.map_err(failed)?;
     let of = &profile.invitation;
     if next.server_id != of.server_id || next.key != of.key {
-        return Err(failed("its answer is for another profile".into()));
+        return Err(failed("the server's answer is for another key".into()));
     }
     if next.generation <= of.generation {
-        return Err(failed("its answer is no newer secret".into()));
+        return Err(failed("the server's answer is no newer generation".into()));
     }
     // Where it is found from here this profile knows best: it has just led there.
     Ok(Invitation {
@@ -141,7 +168,7 @@ fn finish(profiles: &ProfileStore, profile: &Profile, wanted: &Rotate) -> Result
     };
     let mut status = try_once()?;
     for _ in 1..TRIES {
-        if status.code() == Some(REFUSED) {
+        if status.code().is_some_and(|code| REFUSED.contains(&code)) {
             status = try_once()?;
         }
     }
@@ -160,20 +187,23 @@ fn finish(profiles: &ProfileStore, profile: &Profile, wanted: &Rotate) -> Result
     };
     profiles.replace(&done)?;
     note(&format!(
-        "profile {} has a new secret, generation {}; the old one has ended",
+        "rotated the key of profile {} to generation {}; the old one has ended",
         profile.name(),
         next.generation
     ));
     if profile.invitation.services != next.services {
-        hint("what it may open has changed: oneknock show tells");
+        hint(&format!(
+            "its services have changed: oneknock show {}",
+            profile.name()
+        ));
     }
     Ok(())
 }
 
 fn ended(status: ExitStatus) -> String {
     match status.code() {
-        Some(255) => "ssh did not get in, or the connection broke".into(),
-        Some(code) => format!("the server's command ended with status {code}"),
+        Some(255) => "ssh could not connect or log in (exit status 255)".into(),
+        Some(code) => format!("the command on the server ended with exit status {code}"),
         None => "ssh was killed".into(),
     }
 }
@@ -213,6 +243,18 @@ fn command(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_greeting_does_not_hide_the_answer() {
+        let rows = include_str!("../../../shared/tests/data/invitations.json");
+        let mut texts = rows.split('"');
+        let line = texts.find(|text| text.starts_with("oneknock1:")).unwrap();
+        for answer in [line.to_string(), format!("welcome\r\n\r\n{line}\r\n")] {
+            assert!(find_invitation(answer.as_bytes()).is_ok(), "{answer}");
+        }
+        assert!(find_invitation(&b"welcome\n"[..]).is_err());
+        assert!(find_invitation(&line.as_bytes()[..40]).is_err());
+    }
 
     #[test]
     fn a_generation_has_ended_only_where_the_server_says_so() {

@@ -1,15 +1,23 @@
 //! `oneknock show`.
 
-use super::print;
+use super::{JSON_VERSION, print, to_json, view};
 use crate::error::Error;
+use crate::knock::packet;
 use crate::profile::expiry;
 use crate::profile::store::ProfileStore;
 use oneknock_shared::invitation::Service;
 use oneknock_shared::name::KeyName;
 use oneknock_shared::port::Ports;
 
-pub fn run(profiles: &ProfileStore, name: &KeyName) -> Result<(), Error> {
+pub fn run(profiles: &ProfileStore, name: &KeyName, as_json: bool) -> Result<(), Error> {
     let profile = profiles.load(name)?;
+    if as_json {
+        let shown = view::profile(profiles, &profile, packet::now().ok());
+        return print(&to_json(&serde_json::json!({
+            "version": JSON_VERSION,
+            "profile": shown,
+        })));
+    }
     let of = &profile.invitation;
     let ports = |list: &[Ports]| {
         list.iter()
@@ -26,20 +34,25 @@ pub fn run(profiles: &ProfileStore, name: &KeyName) -> Result<(), Error> {
         ("server id", of.server_id.to_string()),
         ("address", of.address.as_str().into()),
     ];
-    rows.extend(of.made.map(|at| ("made", expiry::date(at))));
-    rows.extend(of.not_after.map(|at| ("ends", expiry::date(at))));
+    rows.extend(of.made.map(|at| ("created", expiry::date(at))));
+    rows.extend(of.not_after.map(|at| ("expires", expiry::date(at))));
     if let Some(next) = &profile.next {
         rows.push(("rotation", format!("to generation {}", next.generation)));
     } else if let Some(begun) = profile.begun {
-        rows.push(("rotation", format!("begun at {}", expiry::date(begun))));
+        rows.push(("rotation", format!("begun {}", expiry::date(begun))));
     }
     for Service { name, ports: list } in &of.services {
         rows.push(("service", format!("{name}: {}", ports(list))));
     }
     if let Some(sequence) = &of.sequence {
-        rows.push(("sequence", ports(sequence)));
+        let use_it = if profile.falls_back {
+            "fallback"
+        } else {
+            "on request"
+        };
+        rows.push(("sequence", format!("{} ({use_it})", ports(sequence))));
     } else if of.rolling {
-        rows.push(("sequence", "rolls every minute".into()));
+        rows.push(("sequence", "changes every minute (fallback)".into()));
     }
     rows.push(("file", profiles.path(name).display().to_string()));
     let lines = rows

@@ -14,40 +14,39 @@ impl Error {
                 let help = "oneknock --help, or oneknock COMMAND --help";
                 tip.iter().cloned().chain([help.into()]).collect()
             }
-            Self::NoProfile { .. } => vec![
-                "oneknock list shows what there is; oneknock import makes a profile from an invitation"
-                    .into(),
-            ],
+            Self::NoProfile { have, .. } if have.is_empty() => {
+                vec!["import one: oneknock import INVITATION-FILE".into()]
+            }
+            Self::NoProfile { have, .. } => vec![format!("the profiles are: {}", have.join(", "))],
             Self::InvalidProfile { .. } => {
-                vec!["remove the profile and import its invitation again".into()]
+                vec!["fix the file; \"oneknockctl key invite NAME\" on the server prints its invitation again".into()]
             }
             Self::Unsafe { mend, .. } => vec![mend.clone()],
             Self::NotOneLine { .. } | Self::Invitation { .. } => {
-                vec!["ask for it again: oneknockctl key invite NAME prints one line, all of which is needed".into()]
+                vec!["copy the whole line that \"oneknockctl key invite NAME\" prints on the server".into()]
             }
-            Self::ProfileExists { name, .. } => {
-                vec![format!("import it as another with --name, or in the place of profile {name} with --replace")]
+            Self::ProfileExists { .. } => {
+                vec!["--name NAME imports it under another name, --replace in place of that profile".into()]
             }
-            Self::OlderSecret { .. } => {
-                vec!["oneknock import --replace: this one takes the place of the older".into()]
-            }
+            Self::OlderSecret { .. } => vec!["use --replace to update it".into()],
             Self::InvitationAsFile => {
-                vec!["give it on standard input: oneknock import, then paste it".into()]
+                vec!["name a file, or run \"oneknock import\" and paste the line".into()]
             }
-            Self::LikeAHost(_) => {
-                vec!["give the profile a name of your own: oneknock import --name NAME".into()]
+            Self::LikeAHost(_) => vec!["choose a name: oneknock import --name NAME".into()],
+            Self::User(_) => vec!["give it with -l".into()],
+            Self::NoAddress { .. } => {
+                vec!["check that this computer is online and that the name is right".into()]
             }
-            Self::User(_) => vec!["give it with -l after the profile's name".into()],
-            Self::NoAddress { .. } => vec!["is this machine online, and is the name right?".into()],
             Self::NotRotated { .. } => vec![
-                "nothing has changed here: mend what was said above, and run it again within a week: where the server has begun the rotation all the same, the old secret ends then".into(),
-                "the command must run at the server without asking for anything: give --user root, or --command 'sudo oneknockctl'".into(),
-                "if the port does not open either, its secret may have ended at the server: bring over what \"oneknockctl key invite\" prints there, and: oneknock import --replace".into(),
+                "fix the error above and run it again within 7 days".into(),
+                "the command on the server must not ask for anything: --user root, or --command 'sudo oneknockctl'".into(),
+                "if the port does not open any more, bring over what \"oneknockctl key invite\" prints on the server, and run: oneknock import --replace".into(),
             ],
-            Self::Unfinished { .. } => {
-                vec!["the port opens with either; run it again to complete it, or if it never does, bring over what \"oneknockctl key invite\" prints at the server, and: oneknock import --replace".into()]
-            }
-            Self::Ssh(_) => vec!["install OpenSSH's client".into()],
+            Self::Unfinished { .. } => vec![
+                "both keys work; run it again to complete it".into(),
+                "if that never succeeds, bring over what \"oneknockctl key invite\" prints on the server, and run: oneknock import --replace".into(),
+            ],
+            Self::Ssh(_) => vec!["install the OpenSSH client".into()],
             Self::NoAnswer {
                 by_sequence: true, ..
             } => vec![
@@ -66,7 +65,7 @@ impl Error {
                 vec!["check that this computer is online and has an address of that family".into()]
             }
             Self::NoSequence { .. } => vec![
-                "where the server has one, its administrator gives a new invitation with it: oneknockctl key invite NAME (a key that is to sign its address, or may open for less, has none: oneknockctl check)".into(),
+                "if the server has one, import a new invitation: oneknockctl key invite NAME (keys that require a signed address, or for fewer services, have none)".into(),
             ],
             Self::PortRefused { port, .. } => vec![
                 format!("check on the server that the service is running on tcp/{port}"),
@@ -95,12 +94,12 @@ fn no_answer(
         hints.push(nothing_listens(knock_port));
     }
     if any(&EndpointOutcome::Mute) || any(&EndpointOutcome::Closed) {
-        hints.push("something on the way answers in the server's place, such as a transparent proxy; the server sees another address then: run \"oneknockctl why\" there".into());
+        hints.push("something on the way answers in the server's place, such as a transparent proxy; the server sees another address then: run \"oneknockctl log --denied\" there".into());
     }
     hints.extend([
         format!("check that the server is up, and that its router forwards udp/{knock_port} and the service's port to it"),
         format!("check this computer's clock (it says {clock}); knocks that are off by more than 30 s are rejected"),
-        "on the server run \"oneknockctl why\"; if it lists nothing, the packet never arrived, or this key was removed".into(),
+        "on the server run \"oneknockctl log --denied\"; if it lists nothing, the packet never arrived, or this key was removed".into(),
         format!("oneknock doctor {profile} looks for the cause from here"),
     ]);
     hints

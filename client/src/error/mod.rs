@@ -3,6 +3,7 @@
 //! Exit status, the same for every command: 0 done, 1 failed, 2 usage, 3 configuration
 //! invalid. `oneknock ssh` gives ssh's own, and 127 where there is no ssh.
 
+mod code;
 mod hints;
 
 use crate::knock::connect::describe;
@@ -30,15 +31,15 @@ pub enum Error {
     #[error(transparent)]
     Name(#[from] BadName),
     /// The environment names no folder to keep profiles in.
-    #[error("there is no folder for profiles: neither XDG_CONFIG_HOME nor a home folder is known")]
+    #[error("no directory for profiles: neither XDG_CONFIG_HOME nor a home directory is known")]
     NoHome,
     /// There is no profile of this name.
-    #[error("there is no profile {name}: {} does not exist", path.display())]
+    #[error("no profile {name}")]
     NoProfile {
         /// The wanted profile.
         name: KeyName,
-        /// Where it would be.
-        path: PathBuf,
+        /// Those that there are.
+        have: Vec<String>,
     },
     /// A profile's file cannot be opened, read, written or removed.
     #[error("cannot {what} {}: {why}", path.display())]
@@ -77,7 +78,7 @@ pub enum Error {
         why: io::Error,
     },
     /// The invitation itself stands where its file should be named.
-    #[error("an invitation is not given as an argument, where others can see it")]
+    #[error("refusing to take the invitation from the command line, where other users can see it")]
     InvitationAsFile,
     /// What was read is not one line.
     #[error("{from} does not hold an invitation: {why}")]
@@ -96,12 +97,10 @@ pub enum Error {
         why: BadInvitation,
     },
     /// The invitation's name for the profile is like another host's.
-    #[error("the invitation calls its profile {0}, which may be another host's name")]
+    #[error("the invitation names its profile {0}, which may be the name of another host")]
     LikeAHost(KeyName),
     /// The profile has an older secret of the same key.
-    #[error(
-        "profile {name} has an older secret of the same key: generation {has}, and this is {new}"
-    )]
+    #[error("profile {name} has generation {has} of this key; this invitation is generation {new}")]
     OlderSecret {
         /// The profile.
         name: KeyName,
@@ -111,7 +110,7 @@ pub enum Error {
         new: u32,
     },
     /// Another profile has this name.
-    #[error("there is a profile {name} already, and it is another one: {}", path.display())]
+    #[error("profile {name} already exists and holds another key ({})", path.display())]
     ProfileExists {
         /// The name.
         name: KeyName,
@@ -119,7 +118,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// The profile leads to no such service.
-    #[error("profile {profile} has no service {wanted}, only {}", texts(have))]
+    #[error(
+        "profile {profile} has no service {wanted} (services: {})",
+        texts(have)
+    )]
     NoService {
         /// The profile.
         profile: KeyName,
@@ -129,7 +131,10 @@ pub enum Error {
         have: Vec<ServiceName>,
     },
     /// No service of the profile has this TCP port.
-    #[error("profile {profile} has no service on tcp/{port}, only {}", texts(have))]
+    #[error(
+        "profile {profile} has no service on tcp/{port} (ports: {})",
+        texts(have)
+    )]
     NoPort {
         /// The profile.
         profile: KeyName,
@@ -139,7 +144,7 @@ pub enum Error {
         have: Vec<Ports>,
     },
     /// The service has UDP ports only, and TCP is needed.
-    #[error("service {service} of profile {profile} has no tcp port")]
+    #[error("service {service} of profile {profile} has no TCP port")]
     NoTcp {
         /// The profile.
         profile: KeyName,
@@ -152,7 +157,7 @@ pub enum Error {
     )]
     Inadmissible(IpAddr),
     /// `--address source`, and the server demands a signed address.
-    #[error("profile {0} demands a signed address: --address source cannot open it")]
+    #[error("the server of profile {0} demands a signed address: --address source is not possible")]
     SourceRefused(KeyName),
     /// The host's name gives no address.
     #[error("{host} has no address: {why}")]
@@ -246,16 +251,16 @@ pub enum Error {
     #[error("cannot run ssh: {0}")]
     Ssh(io::Error),
     /// Only such a path can be written into ssh's configuration.
-    #[error("this program's own path cannot be given to ssh: {0}")]
+    #[error("the path of this program cannot be written into ssh's configuration: {0}")]
     Program(String),
     /// The text before the @ is not a user's name.
-    #[error("{0:?} is not a user name that can be given to ssh here")]
+    #[error("{0:?} is not a valid user name")]
     User(String),
     /// Another call rotates this profile just now.
-    #[error("another oneknock rotates profile {0} just now")]
+    #[error("another oneknock is rotating or changing profile {0}")]
     Rotating(KeyName),
     /// The server gave no new secret; nothing has changed here.
-    #[error("profile {profile} has no new secret: {why}")]
+    #[error("key rotation failed: {why}; the current key of profile {profile} still works")]
     NotRotated {
         /// The profile.
         profile: KeyName,
@@ -264,7 +269,7 @@ pub enum Error {
     },
     /// The new secret is stored, and was not seen to work.
     #[error(
-        "generation {generation} of profile {profile} is stored and the old one not ended: {why}"
+        "rotation incomplete: generation {generation} of profile {profile} is saved, the old one has not ended: {why}"
     )]
     Unfinished {
         /// The profile.
@@ -275,7 +280,7 @@ pub enum Error {
         why: String,
     },
     /// There is no rotation under way.
-    #[error("no rotation of profile {0} is under way")]
+    #[error("no rotation of profile {0} is in progress")]
     NoNext(KeyName),
     /// The system refused what every program needs.
     #[error("{what}: {why}")]
@@ -285,8 +290,19 @@ pub enum Error {
         /// The system's reason.
         why: io::Error,
     },
+    /// Of several profiles some failed; each was named already.
+    #[error("{failed} of {count} profiles failed")]
+    SomeFailed {
+        /// So many did.
+        failed: usize,
+        /// Of so many.
+        count: usize,
+    },
+    /// Nobody reads standard output any more: nothing is said.
+    #[error("standard output is closed")]
+    ClosedPipe,
     /// Some profiles were listed, others are broken; each was named already.
-    #[error("{0} of the profiles cannot be used")]
+    #[error("{} invalid", if *_0 == 1 { "1 profile is".into() } else { format!("{_0} profiles are") })]
     SomeBroken(usize),
 }
 
@@ -311,6 +327,7 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> u8 {
         match self {
+            Self::ClosedPipe => 0,
             Self::File { what: "read", .. }
             | Self::InvalidProfile { .. }
             | Self::Unsafe { .. }
@@ -326,6 +343,7 @@ impl Error {
             | Self::NotRotated { .. }
             | Self::Unfinished { .. }
             | Self::Rotating(_)
+            | Self::SomeFailed { .. }
             | Self::System { .. } => 1,
             Self::Ssh(_) => 127,
             _ => 2,

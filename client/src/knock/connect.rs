@@ -13,6 +13,7 @@ use crate::profile::state::StateDir;
 use crate::ui::message::{announce, note, warning};
 use crate::ui::progress::Progress;
 use oneknock_shared::knock::Timestamp;
+use oneknock_shared::name::KeyName;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -53,14 +54,29 @@ fn fallback(profile: &Profile, plan: &KnockPlan) -> Option<Walk> {
     (walk.steps.is_rolling() || profile.falls_back).then_some(walk)
 }
 
+/// By which way, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The knock method.
+    pub via: Via,
+    /// When to give up.
+    pub timeout: Duration,
+}
+
+/// What a person reads while the port is waited for.
+#[must_use]
+pub fn waiting_text(profile: &KeyName, port: u16) -> String {
+    format!("knocking at {profile}: tcp/{port} does not answer yet")
+}
+
 /// Knocks by that way until the service has shown itself; says it when another one is tried.
 pub async fn connect(
     profile: &Profile,
     plan: &KnockPlan,
-    via: Via,
     target: Target,
-    timeout: Duration,
+    Limits { via, timeout }: Limits,
     state: &StateDir,
+    progress: &Progress,
 ) -> Result<Opened, Error> {
     let name = profile.name();
     let walk = match via {
@@ -68,10 +84,6 @@ pub async fn connect(
         Via::Auto => fallback(profile, plan),
         Via::Sequence => Some(sequence_of(profile, plan)?),
     };
-    let progress = Progress::new(format!(
-        "knocking at {name}: tcp/{} does not answer yet",
-        target.port
-    ));
     let by_packet = match (&walk, via) {
         (Some(_), Via::Sequence) => Duration::ZERO,
         (Some(_), _) => sequence::before_walk(timeout),

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`engine`] | what is sent next, and when to stop; pure |
 //! | [`proof`] | what shows that a service answers; pure |
+//! | [`hold`] | when a port that is held open is knocked for again; pure |
 //! | [`memory`] | what worked in which network; pure |
 //! | [`plan`] | what is asked, and what may go to which address |
 //! | [`drive`] | carries out what the engine says |
@@ -17,6 +18,7 @@ pub mod address;
 pub mod connect;
 pub mod drive;
 pub mod engine;
+pub mod hold;
 pub mod memory;
 pub mod packet;
 pub mod plan;

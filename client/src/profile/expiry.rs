@@ -26,48 +26,53 @@ fn days(ms: u64) -> String {
 
 /// How old it is; `None` where nobody has said when it was made.
 #[must_use]
-pub fn old(made: Option<Timestamp>, now: Timestamp) -> Option<String> {
-    made.map(|made| format!("{} old", days(now.0.saturating_sub(made.0))))
+pub fn age(made: Option<Timestamp>, now: Timestamp) -> Option<String> {
+    made.map(|made| days(now.0.saturating_sub(made.0)))
 }
 
 /// What there is to say about a profile's key, and what to do.
 #[must_use]
-pub fn warning(profile: &Profile, now: Timestamp) -> Option<(String, String)> {
+pub fn warnings(profile: &Profile, now: Timestamp) -> Vec<(String, String)> {
+    rotation(profile, now)
+        .into_iter()
+        .chain(expiry(profile, now))
+        .collect()
+}
+
+fn rotation(profile: &Profile, now: Timestamp) -> Option<(String, String)> {
     let name = profile.name();
     let rotate = format!("oneknock rotate {name}");
     if profile.next.is_some() {
-        let what = format!("a rotation of profile {name} is under way");
-        return Some((what, format!("{rotate} completes it")));
+        let what = format!("{name}: a key rotation is in progress");
+        return Some((what, format!("complete it: {rotate}")));
     }
-    if let Some(begun) = profile.begun {
-        // As long as "oneknockctl key rotate" leaves the old one.
-        let end = Timestamp(begun.0.saturating_add(7 * DAY).min(file::LAST));
-        let what = format!(
-            "a rotation of profile {name} was begun at {}, and what the server said to it did not arrive: its secret may end at {}",
-            date(begun),
-            date(end)
-        );
-        return Some((what, format!("before then, again: {rotate}")));
-    }
+    let begun = profile.begun?;
+    // As long as "oneknockctl key rotate" leaves the old one. What works after that was not
+    // ended.
+    let end = Timestamp(begun.0.saturating_add(7 * DAY).min(file::LAST));
+    let what = format!(
+        "{name}: a key rotation was begun at {}, and the server's answer did not arrive: the current key may expire at {}",
+        date(begun),
+        date(end)
+    );
+    (now < end).then(|| (what, format!("run it again before then: {rotate}")))
+}
+
+fn expiry(profile: &Profile, now: Timestamp) -> Option<(String, String)> {
+    let (name, key) = (profile.name(), &profile.invitation.key);
     let end = profile.invitation.not_after?;
     if end < now {
-        let what = format!("the key of profile {name} has ended, {}", date(end));
-        let ask = format!(
-            "ask for a new invitation: oneknockctl key rotate {}",
-            profile.invitation.key
-        );
+        let what = format!("{name}: the key expired at {}", date(end));
+        let ask = format!("on the server, for a new invitation: oneknockctl key rotate {key}");
         return Some((what, ask));
     }
     let left = end.0 - now.0;
     let what = format!(
-        "the key of profile {name} ends in {}, {}",
+        "{name}: the key expires in {}, at {}",
         days(left),
         date(end)
     );
-    let extend = format!(
-        "at the server: oneknockctl key rotate {} --not-after TIME",
-        profile.invitation.key
-    );
+    let extend = format!("on the server: oneknockctl key rotate {key} --not-after TIME");
     (left < SOON).then_some((what, extend))
 }
 
@@ -93,25 +98,25 @@ mod tests {
 
     #[test]
     fn an_age_is_in_days_and_unknown_where_nobody_said() {
-        let age = |ms: u64| old(Some(Timestamp(NOW.0 - ms)), NOW).unwrap();
-        assert_eq!(age(0), "less than a day old");
-        assert_eq!(age(DAY), "1 day old");
-        assert_eq!(age(100 * DAY + 1), "100 days old");
+        let aged = |ms: u64| age(Some(Timestamp(NOW.0 - ms)), NOW).unwrap();
+        assert_eq!(aged(0), "less than a day");
+        assert_eq!(aged(DAY), "1 day");
+        assert_eq!(aged(100 * DAY + 1), "100 days");
         assert_eq!(
-            old(Some(Timestamp(NOW.0 + DAY)), NOW).unwrap(),
-            "less than a day old"
+            age(Some(Timestamp(NOW.0 + DAY)), NOW).unwrap(),
+            "less than a day"
         );
-        assert_eq!(old(None, NOW), None);
+        assert_eq!(age(None, NOW), None);
     }
 
     #[test]
     fn a_coming_end_is_told_and_a_far_one_is_not() {
-        assert_eq!(warning(&profile(None), NOW), None);
-        assert_eq!(warning(&profile(Some(NOW.0 + 15 * DAY)), NOW), None);
-        let (soon, _) = warning(&profile(Some(NOW.0 + 13 * DAY)), NOW).unwrap();
-        assert!(soon.contains("ends in 13 days, 2027-01-28"), "{soon}");
-        let (past, what) = warning(&profile(Some(NOW.0 - 1)), NOW).unwrap();
-        assert!(past.contains("has ended"), "{past}");
+        assert_eq!(warnings(&profile(None), NOW), []);
+        assert_eq!(warnings(&profile(Some(NOW.0 + 15 * DAY)), NOW), []);
+        let (soon, _) = warnings(&profile(Some(NOW.0 + 13 * DAY)), NOW).remove(0);
+        assert!(soon.contains("expires in 13 days, at 2027-01-28"), "{soon}");
+        let (past, what) = warnings(&profile(Some(NOW.0 - 1)), NOW).remove(0);
+        assert!(past.contains("expired at"), "{past}");
         assert!(what.contains("key rotate"), "{what}");
     }
 
@@ -119,23 +124,29 @@ mod tests {
     fn a_rotation_whose_answer_got_lost_is_told_with_when_the_secret_may_end() {
         let mut profile = profile(None);
         profile.begun = Some(NOW);
-        let (what, to_do) = warning(&profile, NOW).unwrap();
+        let (what, to_do) = warnings(&profile, NOW).remove(0);
         for part in [
             "begun at 2027-01-15T08:00:00Z",
-            "may end at 2027-01-22T08:00:00Z",
+            "may expire at 2027-01-22T08:00:00Z",
         ] {
             assert!(what.contains(part), "{what}");
         }
         assert!(to_do.contains("oneknock rotate"), "{to_do}");
+        // What expires is said besides, and what lies behind is not.
+        profile.invitation.not_after = Some(Timestamp(NOW.0 + DAY));
+        assert_eq!(warnings(&profile, NOW).len(), 2);
+        let later = Timestamp(NOW.0 + 8 * DAY);
+        profile.invitation.not_after = None;
+        assert_eq!(warnings(&profile, later), []);
     }
 
     #[test]
     fn a_rotation_under_way_is_told() {
         let mut profile = profile(None);
         profile.next = Some(profile.invitation.clone());
-        let (what, to_do) = warning(&profile, NOW).unwrap();
+        let (what, to_do) = warnings(&profile, NOW).remove(0);
         assert!(
-            what.contains("under way") && to_do.contains("completes"),
+            what.contains("in progress") && to_do.contains("complete it"),
             "{what}"
         );
     }

@@ -69,10 +69,7 @@ impl ProfileStore {
         let path = self.path(name);
         let file = match permissions::open(&self.folder, &path) {
             Err(Error::File { why, .. }) if why.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoProfile {
-                    name: name.clone(),
-                    path,
-                });
+                return Err(self.unknown(name));
             }
             other => other?,
         };
@@ -93,6 +90,15 @@ impl ProfileStore {
         }
         let fields = Fields::read(&text).map_err(broken)?;
         fields.profile(name).map_err(broken)
+    }
+
+    fn unknown(&self, name: &KeyName) -> Error {
+        // What cannot be read is another error's, and no name to offer.
+        let all = self.all().unwrap_or_default().into_iter().flatten();
+        Error::NoProfile {
+            name: name.clone(),
+            have: all.map(|profile| profile.name().to_string()).collect(),
+        }
     }
 
     /// The profile that a destination of ssh's names: by its own name, or by its host's where
@@ -236,10 +242,7 @@ impl ProfileStore {
         let removed = fs::remove_file(&path);
         match removed.and_then(|()| permissions::sync_folder(&self.folder)) {
             Ok(()) => Ok(()),
-            Err(why) if why.kind() == io::ErrorKind::NotFound => Err(Error::NoProfile {
-                name: name.clone(),
-                path,
-            }),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Err(self.unknown(name)),
             Err(why) => Err(Error::File {
                 what: "remove",
                 path,

@@ -1,10 +1,10 @@
 //! What a person at a terminal sees while the port is waited for: one line on standard
 //! error that is written over, and taken away in the end. Without a terminal, nothing.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -17,7 +17,7 @@ pub struct Progress {
     what: String,
     on_terminal: bool,
     /// How many columns of the terminal it takes.
-    width: Cell<usize>,
+    width: AtomicUsize,
 }
 
 impl Progress {
@@ -28,7 +28,17 @@ impl Progress {
         Self {
             what,
             on_terminal: io::stderr().is_terminal() && !is_dumb,
-            width: Cell::new(0),
+            width: AtomicUsize::new(0),
+        }
+    }
+
+    /// No line at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            what: String::new(),
+            on_terminal: false,
+            width: AtomicUsize::new(0),
         }
     }
 
@@ -55,7 +65,7 @@ impl Progress {
     fn show(&self, since: Duration) {
         let line = format!("oneknock: {}, {} s", self.what, since.as_secs());
         self.take_away();
-        self.width.set(line.chars().count());
+        self.width.store(line.chars().count(), Ordering::Relaxed);
         // Where standard error is closed there is nobody to tell.
         let _ = write!(io::stderr(), "{line}");
         let _ = io::stderr().flush();
@@ -63,7 +73,7 @@ impl Progress {
 
     /// Takes it away, so that something else can be said in its place.
     pub fn take_away(&self) {
-        let width = self.width.take();
+        let width = self.width.swap(0, Ordering::Relaxed);
         if width > 0 {
             let _ = write!(io::stderr(), "\r{:width$}\r", "");
             let _ = io::stderr().flush();

@@ -6,25 +6,48 @@ use crate::knock::engine::{EndpointOutcome, Outcome, Refusal};
 use oneknock_shared::invitation::AddressRule;
 use std::net::IpAddr;
 
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cause {
+    /// A word for it that stays as it is.
+    pub code: &'static str,
+    /// What it is, and what to do about it.
+    pub text: String,
+}
+
+impl Cause {
+    fn new(code: &'static str, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { code, text }
+    }
+}
+
 /// What may be the matter, the most likely first; nothing where nothing is.
-pub(super) fn causes(port: u16, rule: AddressRule, seen: &Findings) -> Vec<String> {
-    let offline = "this computer is not online, or has no way to the server";
+pub(super) fn causes(port: u16, rule: AddressRule, seen: &Findings) -> Vec<Cause> {
+    let offline = || {
+        let text = "this computer is not online, or has no way to the server";
+        vec![Cause::new("D-OFFLINE", text)]
+    };
     let ways = match &seen.ways {
         Ok(ways) => ways,
-        Err(_) if !seen.is_online => return vec![offline.into()],
+        Err(_) if !seen.is_online => return offline(),
         Err(_) => {
-            return vec![
-                "the server's name has no address: it is wrong, its owner's dynamic DNS no longer knows it, or the name service of this network does not answer".into(),
-            ];
+            return vec![Cause::new(
+                "D-NO-ADDRESS",
+                "the server's name has no address: it is wrong, its owner's dynamic DNS no longer knows it, or the name service of this network does not answer",
+            )];
         }
     };
     if ways.iter().any(Way::was_open) {
-        return vec!["the server does not enforce, or this computer is admitted already or never needs to knock: for the first, run \"oneknockctl doctor\" there".into()];
+        return vec![Cause::new(
+            "D-OPEN-BEFORE",
+            "the server does not enforce, or this computer is admitted already or never needs to knock: for the first, run \"oneknockctl doctor\" there",
+        )];
     }
     // An address of a family that this computer does not have is no trouble.
     let ways: Vec<&Way> = ways.iter().filter(|way| way.from.is_ok()).collect();
     if ways.is_empty() {
-        return vec![offline.into()];
+        return offline();
     }
     let failed: Vec<&Way> = ways.iter().copied().filter(|way| way.failed()).collect();
     if failed.is_empty() {
@@ -34,41 +57,49 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Findings) -> Vec<Strin
     let refused = |refusal| any(&EndpointOutcome::KnockRefused(refusal));
     let mut causes = Vec::new();
     if refused(Refusal::NotPermitted) {
-        causes.push(format!(
-            "a firewall on this computer drops packets to udp/{port}"
+        causes.push(Cause::new(
+            "D-OWN-FIREWALL",
+            format!("a firewall on this computer drops packets to udp/{port}"),
         ));
     }
     if failed.len() < ways.len() {
-        causes.push("the port opens, but not at every address: the others are not the server's, or its router forwards the ports over one family alone; ssh uses the one that answers".into());
+        causes.push(Cause::new("D-ONE-ADDRESS", "the port opens, but not at every address: the others are not the server's, or its router forwards the ports over one family alone; ssh uses the one that answers"));
         return causes;
     }
     let mut own = ways.iter().flat_map(|way| &way.from);
     if rule == AddressRule::Signed && !own.any(|own| is_global(*own)) {
-        causes.push("the server demands this computer's address in the packet, and behind NAT it does not know its own: set require_signed_address = false for its key on the server, and bring over a new invitation".into());
+        causes.push(Cause::new("D-ADDRESS-RULE", "the server demands this computer's address in the packet, and behind NAT it does not know its own: set require_signed_address = false for its key on the server, and bring over a new invitation"));
     }
     if seen.clock == Some(false) {
-        causes.push("this computer's clock is wrong: timedatectl set-ntp true".into());
+        causes.push(Cause::new(
+            "D-CLOCK",
+            "this computer's clock is wrong: timedatectl set-ntp true",
+        ));
     }
     if refused(Refusal::Prohibited) {
-        causes.push(format!("a firewall rejects udp/{port}: this network's own, or the server's: try from another network, and run \"oneknockctl doctor\" there"));
+        causes.push(Cause::new("D-REJECTED", format!("a firewall rejects udp/{port}: this network's own, or the server's: try from another network, and run \"oneknockctl doctor\" there")));
     }
     if refused(Refusal::PortUnreachable) {
-        causes.push(format!("nothing listens on udp/{port}: oneknockd is not running, or the router forwards the port to another machine"));
+        causes.push(Cause::new("D-NOT-RUNNING", format!("nothing listens on udp/{port}: oneknockd is not running, or the router forwards the port to another machine")));
     }
     if failed.iter().all(|way| way.outcome == Outcome::PortRefused) {
-        causes.push("the knock was accepted, and the service behind the port does not run".into());
+        causes.push(Cause::new(
+            "D-SERVICE-DOWN",
+            "the knock was accepted, and the service behind the port does not run",
+        ));
         return causes;
     }
     if failed
         .iter()
         .any(|way| answers_instead(&way.before) || answers_instead(&way.known))
     {
-        causes.push("something on the way answers in the server's place (a transparent proxy, a captive portal, a relay): log in to this network, or try another one".into());
+        causes.push(Cause::new("D-PROXY", "something on the way answers in the server's place (a transparent proxy, a captive portal, a relay): log in to this network, or try another one"));
     }
-    causes.push(format!("the packet does not arrive: the server is off, its router does not forward udp/{port}, or another firewall stops it: run \"oneknockctl doctor\" there"));
+    causes.push(Cause::new("D-NO-PACKET", format!("the packet does not arrive: the server is off, its router does not forward udp/{port}, or another firewall stops it: run \"oneknockctl doctor\" there")));
     if let Some(command) = &seen.by_sequence {
-        causes.push(format!(
-            "this network drops UDP: \"{command}\" works without"
+        causes.push(Cause::new(
+            "D-NO-UDP",
+            format!("this network drops UDP: \"{command}\" works without"),
         ));
     }
     if ways
@@ -76,13 +107,16 @@ pub(super) fn causes(port: u16, rule: AddressRule, seen: &Findings) -> Vec<Strin
         .flat_map(|way| &way.from)
         .any(may_be_carrier_nat)
     {
-        causes.push("a carrier's NAT sends UDP and TCP from different addresses, so that the server admits the wrong one: use another network, or a port sequence of TCP steps".into());
+        causes.push(Cause::new("D-CARRIER-NAT", "a carrier's NAT sends UDP and TCP from different addresses, so that the server admits the wrong one: use another network, or a port sequence of TCP steps"));
     }
     if seen.clock.is_none() {
-        causes.push("this computer's clock is wrong: compare \"date -u\" with a correct clock; \"oneknockctl why\" on the server says by how much".into());
+        causes.push(Cause::new("D-CLOCK", "this computer's clock is wrong: compare \"date -u\" with a correct clock; \"oneknockctl log --denied\" on the server says by how much"));
     }
-    causes.push("the knock arrives but is rejected: run \"oneknockctl why\" on the server".into());
-    causes.push("the key is not the server's any more: bring over its newest invitation (\"oneknockctl key invite\" there), and run: oneknock import --replace".into());
+    causes.push(Cause::new(
+        "D-KNOCK-REJECTED",
+        "the knock arrives but is rejected: run \"oneknockctl log --denied\" on the server",
+    ));
+    causes.push(Cause::new("D-OLD-KEY", "the key is not the server's any more: bring over its newest invitation (\"oneknockctl key invite\" there), and run: oneknock import --replace"));
     causes
 }
 
@@ -135,7 +169,7 @@ mod tests {
     const SILENT: EndpointOutcome = EndpointOutcome::Silent;
 
     fn first(rule: AddressRule, seen: &Findings) -> String {
-        causes(45123, rule, seen).remove(0)
+        causes(45123, rule, seen).remove(0).text
     }
 
     #[test]
@@ -150,14 +184,24 @@ mod tests {
         assert!(first(AddressRule::Signed, &behind_nat).contains("NAT"));
         assert!(first(any, &behind_nat).contains("does not arrive"));
         let carrier = causes(45123, any, &behind_nat);
-        assert!(carrier.iter().any(|cause| cause.contains("carrier's NAT")));
+        assert!(
+            carrier
+                .iter()
+                .any(|cause| cause.text.contains("carrier's NAT"))
+        );
         let mut fallback = seen(online, Some(true), SILENT);
         fallback.by_sequence = Some("walk".into());
-        assert!(causes(45123, any, &fallback)[1].contains("\"walk\" works without"));
+        assert!(
+            causes(45123, any, &fallback)[1]
+                .text
+                .contains("\"walk\" works without")
+        );
         // Where nobody can say how the clock is it may be that; known to be right it is not.
         let says_clock = |clock| {
             let found = causes(45123, any, &seen(online, clock, SILENT));
-            found.iter().any(|cause| cause.contains("clock is wrong"))
+            found
+                .iter()
+                .any(|cause| cause.text.contains("clock is wrong"))
         };
         assert!(says_clock(None) && !says_clock(Some(true)));
         let refused = |refusal| {

@@ -72,7 +72,7 @@ impl Way {
 }
 
 /// Looks, tries and says. Gives whether the port opened, as far as that can be seen.
-pub async fn examine(profile: &Profile) -> Result<(String, bool), Error> {
+pub async fn examine(profile: &Profile, as_json: bool) -> Result<(String, bool), Error> {
     let of = &profile.invitation;
     let service = profile.service(None)?;
     let ways = match resolve(&of.host, Family::Any, PATIENCE).await {
@@ -92,7 +92,12 @@ pub async fn examine(profile: &Profile) -> Result<(String, bool), Error> {
     };
     let all = findings.ways.iter().flatten();
     let is_fine = all.filter(|way| !way.failed()).count() > 0;
-    Ok((text::text(profile, &findings), is_fine))
+    let said = if as_json {
+        super::to_json(&text::json(profile, &findings))
+    } else {
+        text::text(profile, &findings)
+    };
+    Ok((said, is_fine))
 }
 
 /// Tries every address by itself, all at the same time.

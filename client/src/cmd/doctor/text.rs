@@ -1,11 +1,13 @@
 //! What doctor prints.
 
-use super::causes::causes;
+use super::causes::{Cause, causes};
 use super::{Findings, Way};
+use crate::cmd::JSON_VERSION;
 use crate::knock::address::is_global;
 use crate::knock::engine::{Binding, Outcome};
 use crate::knock::packet;
 use crate::profile::{Profile, first_tcp};
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -41,9 +43,9 @@ pub(super) fn text(profile: &Profile, seen: &Findings) -> String {
         Err(why) => line("address", &format!("none of {}: {why}", of.host)),
     }
     let clock = match seen.clock {
-        Some(true) => "synchronised",
-        Some(false) => "not synchronised",
-        None => "nobody here can say whether it is synchronised",
+        Some(true) => "synchronized",
+        Some(false) => "not synchronized",
+        None => "nobody here can say whether it is synchronized",
     };
     line("clock", &format!("{}, {clock}", packet::clock()));
     for way in seen.ways.iter().flatten() {
@@ -53,9 +55,39 @@ pub(super) fn text(profile: &Profile, seen: &Findings) -> String {
         line("last", last);
     }
     for (at, cause) in causes(of.port, of.address, seen).iter().enumerate() {
-        line(if at == 0 { "likely" } else { "or" }, cause);
+        line(if at == 0 { "likely" } else { "or" }, &cause.text);
     }
     text
+}
+
+/// The same as one JSON object.
+pub(super) fn json(profile: &Profile, seen: &Findings) -> Value {
+    let of = &profile.invitation;
+    let tcp_port = profile.service(None).ok().and_then(first_tcp);
+    let address = |way: &Way| {
+        json!({
+            "address": way.to.to_string(),
+            "from": way.from.as_ref().ok().map(ToString::to_string),
+            "route_error": way.from.as_ref().err(),
+            "open_before_knock": way.was_open(),
+            "open": matches!(way.outcome, Outcome::Open { .. }),
+            "verified": !matches!(way.outcome, Outcome::Sent),
+            "finding": outcome(way, of.port, tcp_port),
+        })
+    };
+    let causes = causes(of.port, of.address, seen);
+    let cause = |cause: Cause| json!({"code": cause.code, "message": cause.text});
+    json!({
+        "version": JSON_VERSION,
+        "profile": profile.name().to_string(),
+        "host": of.host.to_string(),
+        "host_error": seen.ways.as_ref().err(),
+        "addresses": seen.ways.iter().flatten().map(address).collect::<Vec<_>>(),
+        "clock": {"time": packet::clock(), "synchronized": seen.clock},
+        "online": seen.is_online,
+        "last_error": seen.last_error,
+        "causes": causes.into_iter().map(cause).collect::<Vec<_>>(),
+    })
 }
 
 fn from(way: &Way) -> String {

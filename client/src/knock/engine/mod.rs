@@ -70,6 +70,17 @@ pub struct Candidate {
     pub round_trip: Option<Duration>,
 }
 
+impl Candidate {
+    /// Which packet goes first, where one may go.
+    #[must_use]
+    pub fn first_binding(&self) -> Option<Binding> {
+        match self.bindings {
+            Ok(Bindings::Only(binding) | Bindings::Both(binding)) => Some(binding),
+            Err(_) => None,
+        }
+    }
+}
+
 /// What to do now. Endpoints and connections are named by their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
