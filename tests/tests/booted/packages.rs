@@ -110,8 +110,8 @@ fn started(source: &str) -> Vec<&str> {
     let calls = [
         "Command::new(\"",
         "output(\"",
-        "said(\"",
-        "copy.run(&[\"",
+        "output_of(\"",
+        "sandbox.run(&[\"",
         "machine.run(&[\"",
     ];
     let (source, _) = source.split_once("#[cfg(test)]").unwrap_or((source, ""));
