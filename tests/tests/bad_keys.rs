@@ -19,7 +19,7 @@ fn what_is_no_key_file_is_warned_of_and_never_read() {
         let want = format!("keys/{name} is never read");
         assert!(done.out.contains(&want), "{done}");
     }
-    assert!(done.out.contains("0 errors, 3 warnings"), "{done}");
+    assert!(done.out.contains("errors: 0, warnings: 3"), "{done}");
     done.ok();
     let _daemon = site.daemon();
     // One that calls itself a key stays a mistake.

@@ -187,13 +187,9 @@ fn a_guard_changes_from_watched_to_owned_when_it_was_taken_down_between() {
     let is_said = || {
         let status = site.ctl(&["status"]).ok();
         let doctor = site.ctl(&["doctor"]).out;
-        let in_doctor = doctor.contains("not exclusive as configured");
-        assert_eq!(
-            in_doctor,
-            status.contains("takes effect when the table is made again"),
-            "{doctor}"
-        );
-        in_doctor
+        let what = "the guard is monitored, and exclusive as configured once it is made again";
+        assert_eq!(doctor.contains(what), status.contains(what), "{doctor}");
+        doctor.contains(what)
     };
     assert!(is_said());
     daemon.signal(Signal::SIGTERM);

@@ -215,7 +215,7 @@ fn failure_with_json_is_an_object_with_a_code() {
     let first = &found["findings"][0];
     assert_eq!(
         (&first["severity"], &first["code"]),
-        (&"error".into(), &"E-NO-KEY".into())
+        (&"error".into(), &"E-NO-VALID-KEY".into())
     );
     assert!(first["hint"].as_str().unwrap().contains("key add"));
     std::fs::write(site.config(), "nonsense").unwrap();

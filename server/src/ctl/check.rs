@@ -110,7 +110,7 @@ fn report(found: &[Finding], as_json: bool) -> Result<(), Failure> {
         }
         let count = |severity| found.iter().filter(|one| one.severity == severity).count();
         let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-        print(&format!("{errors} errors, {warnings} warnings"))?;
+        print(&format!("errors: {errors}, warnings: {warnings}"))?;
     }
     match errors.count() {
         0 => Ok(()),

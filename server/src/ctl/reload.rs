@@ -36,10 +36,14 @@ impl Reload {
             let hint = format!("{ctl} reload --confirm 10m, or: {ctl} reload --yes");
             return Err(Failure::Refused(what, Some(hint)));
         }
-        match self.confirm {
+        let reloaded = match self.confirm {
             Some(time) => enable::reload_on_trial(paths, time, || reload(paths))?,
             None => reload(paths)?,
-        }
+        };
+        say(format_args!(
+            "reloaded: services {}, keys {}",
+            reloaded.services, reloaded.keys
+        ));
         if !changed.is_empty() {
             let what = format!(
                 "{} changed: existing clients need a new invitation",
@@ -47,6 +51,11 @@ impl Reload {
             );
             warn(what, Some(&format!("{} key invite NAME", paths.ctl())));
         }
+        if let Some(finding) = doctor::skipped_keys(&reloaded.skipped_keys, paths) {
+            say(finding);
+            return Err(Failure::Ended(Exit::InvalidConfig));
+        }
+        check::warn_of_findings(paths);
         Ok(())
     }
 }
@@ -60,21 +69,10 @@ fn changes(before: &Config, after: &Config) -> Vec<&'static str> {
     changed
 }
 
-fn reload(paths: &Paths) -> Result<(), Failure> {
+fn reload(paths: &Paths) -> Result<Reloaded, NoAnswer> {
     let mut answer = ask(paths, &Command::Reload);
     if let Err(NoAnswer::Refused(error)) = &mut answer {
         error.message.insert_str(0, "not reloaded: ");
     }
-    let Reloaded {
-        skipped_keys,
-        services,
-        keys,
-    } = answer?;
-    say(format_args!("reloaded: services {services}, keys {keys}"));
-    if let Some(finding) = doctor::skipped_keys(&skipped_keys, paths) {
-        say(finding);
-        return Err(Failure::Ended(Exit::InvalidConfig));
-    }
-    check::warn_of_findings(paths);
-    Ok(())
+    answer
 }

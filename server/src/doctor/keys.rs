@@ -10,7 +10,7 @@ pub struct Keys;
 
 impl Check for Keys {
     fn code(&self) -> &'static str {
-        "E-NO-KEY"
+        "E-NO-VALID-KEY"
     }
 
     fn run(&self, subject: &Subject<'_>) -> Vec<Finding> {

@@ -114,6 +114,8 @@ fn a_group_that_is_let_in_may_ask() {
     assert_ne!(machine.run(&["systemctl", "start", DAEMON]).code, Some(0));
     machine.until_logged(DAEMON, "SupplementaryGroups=GROUP", 1);
     home.is_shut();
+    // No restart with the old settings is under way.
+    home.systemctl(&["stop", DAEMON]);
     let drop_in = "/etc/systemd/system/oneknockd.service.d/group.conf";
     let lines = "[Service]\nSupplementaryGroups=users\nSystemCallFilter=@chown\n";
     machine.write(drop_in, lines, 0o644);

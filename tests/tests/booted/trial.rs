@@ -72,6 +72,14 @@ fn where_enable_fails_a_machine_that_was_guarded_is_guarded_after_its_next_start
         .run(&["oneknockctl", "disable", "--until-reboot"])
         .ok();
     is_open(&home);
+    // The unit can be started again.
+    assert_eq!(home.machine.property(GUARD, "ActiveState"), "inactive");
+    home.systemctl(&["start", GUARD]);
+    home.is_shut();
+    home.machine
+        .run(&["oneknockctl", "disable", "--until-reboot"])
+        .ok();
+    is_open(&home);
     let in_vain = "table inet other { chain input { type filter hook input priority 0; udp dport 45123 drop; }; }";
     lab.server.nft(in_vain);
     let said = home.machine.run(&["oneknockctl", "enable"]).fails(1);

@@ -257,12 +257,13 @@ fn enforce(paths: &Paths) -> Result<(), Failure> {
     done
 }
 
-/// Puts an enforcing guard on trial while `reload` changes what clients must know.
+/// Puts an enforcing guard on trial while `reload` changes what clients must know. If nothing was
+/// reloaded the guard enforces again.
 pub fn reload_on_trial(
     paths: &Paths,
     time: Duration,
-    reload: impl FnOnce() -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    reload: impl FnOnce() -> Result<Reloaded, NoAnswer>,
+) -> Result<Reloaded, Failure> {
     needs_root("only root can put the guard on trial")?;
     let status: Status = ask(paths, &Command::Status)?;
     if !status.enforcing {
@@ -272,9 +273,16 @@ pub fn reload_on_trial(
     }
     // Without the marker a reboot opens the ports, as the end of the trial does.
     clear(paths)?;
-    let done = begin_trial(paths, time).and_then(|()| reload());
-    if done.is_err() {
+    if let Err(failure) = begin_trial(paths, time) {
         enforce(paths)?;
+        return Err(failure);
     }
-    done
+    reload().map_err(|no| {
+        // Where it is not known whether it was reloaded, the trial goes on.
+        let enforced = match &no {
+            NoAnswer::Refused(_) => enforce(paths),
+            _ => Ok(()),
+        };
+        enforced.err().unwrap_or_else(|| no.into())
+    })
 }

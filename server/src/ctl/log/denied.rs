@@ -11,7 +11,7 @@ use crate::doctor;
 use serde_json::{Value, json};
 
 /// What the daemon remembers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Denied {
     /// None where no daemon runs.
     answer: Option<Rejections>,
@@ -39,13 +39,7 @@ impl Denied {
             Err(no) => return Err(no.into()),
         };
         let Some(mut answer): Option<Rejections> = answer else {
-            return Ok(Self {
-                answer: None,
-                of_keys: Vec::new(),
-                strangers: 0,
-                reads_keys: true,
-                skipped_keys: Vec::new(),
-            });
+            return Ok(Self::default());
         };
         answer.rejections.retain(|one| one.last.at_ms >= since_ms);
         answer.unknown.retain(|one| one.at_ms >= since_ms);
