@@ -103,3 +103,25 @@ fn s1_with_control_persist_the_reason_reaches_the_terminal_and_doctor() {
     let doctor = site.oneknock(&["doctor", "home"]).out;
     assert!(!doctor.contains("still unreachable"), "{doctor}");
 }
+
+#[test]
+fn s2_the_printed_block_works_without_the_shells_path() {
+    let site = site();
+    let _daemon = site.daemon();
+    let config = configuration(&site);
+    let text = fs::read_to_string(&config).unwrap();
+    // By the link that was called, and not by what it leads to.
+    let program = site.lab.dir().join("bin/oneknock");
+    let line = format!("ProxyCommand {} proxy home", program.display());
+    assert!(text.contains(&line), "{text}");
+    let ssh = [
+        "env",
+        "PATH=/usr/bin:/bin",
+        "ssh",
+        "-F",
+        &config,
+        "home",
+        "echo in",
+    ];
+    assert_eq!(site.lab.laptop.run(&ssh).ok(), "in\n");
+}

@@ -108,24 +108,6 @@ fn plain_ssh_and_scp_work_through_the_printed_configuration() {
 }
 
 #[test]
-fn the_other_form_of_the_printed_configuration_works_as_well() {
-    let site = Site::new(binaries!());
-    site.laptop_key();
-    let _daemon = site.daemon();
-    let printed = site.oneknock(&["ssh-config", "home"]).ok();
-    let comment = printed.lines().filter_map(|line| line.strip_prefix("# "));
-    let form: Vec<&str> = comment
-        .skip_while(|line| !line.starts_with("Match"))
-        .collect();
-    let rest = fs::read_to_string(&site.sshd.config).unwrap();
-    let config = site.lab.laptop.home.join("ssh_config");
-    fs::write(&config, format!("{}\n{rest}", form.join("\n"))).unwrap();
-    let ssh = ["ssh", "-F", config.to_str().unwrap(), "home", "echo", "in"];
-    assert_eq!(site.lab.laptop.run(&ssh).ok(), "in\n");
-    assert_eq!(site.guests("ssh").len(), 2);
-}
-
-#[test]
 fn proxy_relays_both_ways_and_half_closes() {
     let site = Site::with_services(binaries!(), &["echo=tcp/7000"]);
     let key = site.key("laptop", &["echo"]);

@@ -68,6 +68,7 @@ pub async fn knock(profile: &Profile, plan: KnockPlan, wanted: &Open) -> Result<
                 goal: Goal::Connection,
                 port,
                 proof: Proof::of(&service.name, port, wanted.settle),
+                is_wanted: false,
             };
             let state = StateDir::of_this_user();
             let progress = if wanted.quiet {
@@ -110,6 +111,7 @@ async fn knock_blindly(
         goal: Goal::Knock,
         port: 0,
         proof: Proof::Ssh,
+        is_wanted: false,
     };
     let memory = state.memory(profile.name());
     let report = drive::run(plan, target, std::time::Duration::ZERO, &memory).await;

@@ -57,6 +57,7 @@ fn open(
         goal: Goal::Connection,
         port,
         proof: Proof::of(&service.name, port, wanted.settle),
+        is_wanted: true,
     };
     let limits = Limits {
         via: wanted.via,
@@ -75,8 +76,12 @@ fn open(
             port: of.port,
             signing: signing(profile, AddressArg::Auto, AddressBinding::for_open)?,
         };
-        let Opened { stream, read } =
-            connect(profile, &plan, target, limits, state, &progress).await?;
+        let opened = connect(profile, &plan, target, limits, state, &progress).await?;
+        let lost = || Error::Relay {
+            what: "the connection was lost",
+            why: std::io::ErrorKind::NotConnected.into(),
+        };
+        let Opened { stream, read } = opened.ok_or_else(lost)?;
         let failed = |why| Error::Relay {
             what: "cannot take the connection over",
             why,

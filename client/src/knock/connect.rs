@@ -69,7 +69,8 @@ pub fn waiting_text(profile: &KeyName, port: u16) -> String {
     format!("knocking at {profile}: tcp/{port} does not answer yet")
 }
 
-/// Knocks by that way until the service has shown itself; says it when another one is tried.
+/// Knocks by that way until the port is open; says it when another one is tried. Gives the
+/// connection where it is wanted: then its service has shown itself.
 pub async fn connect(
     profile: &Profile,
     plan: &KnockPlan,
@@ -77,7 +78,7 @@ pub async fn connect(
     Limits { via, timeout }: Limits,
     state: &StateDir,
     progress: &Progress,
-) -> Result<Opened, Error> {
+) -> Result<Option<Opened>, Error> {
     let name = profile.name();
     let walk = match via {
         Via::Packet => None,
@@ -97,7 +98,7 @@ pub async fn connect(
         let knocked = progress.during(run).await;
         learn(plan, &knocked, &mut memory);
         state.keep(name, &before, &memory);
-        let is_over = knocked.opened.is_some()
+        let is_over = matches!(knocked.outcome, Outcome::Open { .. })
             || knocked.outcome == Outcome::PortRefused
             || no_route(&knocked);
         if walk.is_none() || is_over {
@@ -123,7 +124,7 @@ pub async fn connect(
         opened,
         ..
     } = report;
-    if let Some(opened) = opened {
+    if let Outcome::Open { .. } = outcome {
         return Ok(opened);
     }
     Err(failure(

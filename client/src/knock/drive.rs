@@ -47,6 +47,8 @@ pub struct Target {
     pub port: u16,
     /// What shows its service.
     pub proof: Proof,
+    /// Whether the connection itself is wanted, and not only that the port is open.
+    pub is_wanted: bool,
 }
 
 /// What a connection's task tells.
@@ -62,12 +64,19 @@ pub async fn run(plan: &KnockPlan, target: Target, limit: Duration, memory: &Mem
     let routes = plan.routes(memory, now);
     let candidates = routes.iter().map(|r| plan.candidate(r, memory, now));
     let mut engine = Engine::new(target.goal, target.proof, limit, candidates.collect());
+    if !target.is_wanted {
+        engine = engine.with_probe();
+    }
     let (tell, mut told) = unbounded_channel();
     // Dropped at the end, and with it every connection that was not taken.
     let mut tasks = JoinSet::new();
     let mut sent: Vec<Vec<Sent>> = routes.iter().map(|_| Vec::new()).collect();
     let mut opened = None;
     let outcome = loop {
+        // All that came meanwhile, before anything new is begun.
+        while let Ok(now) = told.try_recv() {
+            engine.notice(start.elapsed(), take_in(now, &mut opened));
+        }
         let elapsed = start.elapsed();
         for event in refusals(&mut sent) {
             engine.notice(elapsed, event);
@@ -95,20 +104,12 @@ pub async fn run(plan: &KnockPlan, target: Target, limit: Duration, memory: &Mem
                     connection,
                     tell,
                 ));
+                // Its SYN leaves before anything else does.
+                tokio::task::yield_now().await;
             }
             Step::Wait(until) => {
-                let mut next = wait(&mut told, start + until).await;
-                // All that came meanwhile, before anything new is begun.
-                while let Some(told_now) = next {
-                    let event = match told_now {
-                        Told::Event(event) => event,
-                        Told::Shown(connection, found) => {
-                            opened.get_or_insert(found);
-                            Event::Shown(connection)
-                        }
-                    };
-                    engine.notice(start.elapsed(), event);
-                    next = told.try_recv().ok();
+                if let Some(now) = wait(&mut told, start + until).await {
+                    engine.notice(start.elapsed(), take_in(now, &mut opened));
                 }
             }
         }
@@ -120,6 +121,17 @@ pub async fn run(plan: &KnockPlan, target: Target, limit: Duration, memory: &Mem
         endpoints,
         routes,
         opened,
+    }
+}
+
+/// The event; a connection whose service has shown itself is kept, the first one alone.
+fn take_in(told: Told, opened: &mut Option<Opened>) -> Event {
+    match told {
+        Told::Event(event) => event,
+        Told::Shown(connection, found) => {
+            opened.get_or_insert(found);
+            Event::Shown(connection)
+        }
     }
 }
 

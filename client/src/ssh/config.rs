@@ -1,20 +1,18 @@
 //! The block for ssh's configuration.
 
-use super::{NAME, port, program, proxy_word};
+use super::{port, program, proxy_word};
 use crate::error::Error;
 use crate::profile::Profile;
 use std::path::Path;
 
-/// The `ssh_config` block for a profile, and in comments the other form.
+/// The `ssh_config` block for a profile.
 pub fn configuration(profile: &Profile) -> Result<String, Error> {
-    let program = program()?;
-    if is_in_path(&program) {
-        return block(profile, Path::new(NAME));
-    }
-    block(profile, &program)
+    block(profile, &program()?)
 }
 
-/// An empty line first: a file may end without one.
+/// An empty line first: a file may end without one. The path is absolute, since a program that
+/// a desktop or a timer starts has another `PATH` than a shell. There is no form with
+/// `Match exec`: it opens at one address, and ssh then tries another.
 fn block(profile: &Profile, program: &Path) -> Result<String, Error> {
     let (name, host) = (profile.name(), &profile.invitation.host);
     let port = match port(profile)? {
@@ -22,42 +20,16 @@ fn block(profile: &Profile, program: &Path) -> Result<String, Error> {
         port => format!("    Port {port}\n"),
     };
     let word = proxy_word(program)?;
-    // Between double quotes ssh's own reader takes these two for itself.
-    let quoted = word.replace('\\', r"\\").replace('"', r#"\""#);
-    let commented = if port.is_empty() {
-        port.clone()
-    } else {
-        format!("# {port}")
-    };
     Ok(format!(
         "
 Host {name}
     HostName {host}
 {port}    ProxyCommand {word} proxy {name} %h %p
-
-# Or without a relay: the port is opened, then ssh connects by itself.
-# Match host {name} exec \"{quoted} open {name}\"
-#     HostName {host}
-{commented}"
+    ServerAliveInterval 30
+# The first value that ssh finds counts: keep this above any \"Host *\".
+# For mosh: mosh --experimental-remote-ip=remote {name}
+"
     ))
-}
-
-/// Whether the plain word `oneknock`, as a shell looks it up, is this very program.
-fn is_in_path(program: &Path) -> bool {
-    let file = format!("{NAME}{}", std::env::consts::EXE_SUFFIX);
-    let Some(path) = std::env::var_os("PATH") else {
-        return false;
-    };
-    let found = std::env::split_paths(&path)
-        .map(|dir| dir.join(&file))
-        .find(|p| p.is_file());
-    match (
-        found.and_then(|p| p.canonicalize().ok()),
-        program.canonicalize(),
-    ) {
-        (Some(found), Ok(program)) => found == program,
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -69,7 +41,7 @@ mod tests {
     fn the_block_is_what_ssh_config_takes() {
         let text = block(
             &profile("home.example.org", &["tcp/2222"]),
-            Path::new("oneknock"),
+            Path::new("/usr/bin/oneknock"),
         )
         .unwrap();
         assert_eq!(
@@ -77,12 +49,10 @@ mod tests {
             "\nHost home\n    \
                  HostName home.example.org\n    \
                  Port 2222\n    \
-                 ProxyCommand oneknock proxy home %h %p\n\
-             \n\
-             # Or without a relay: the port is opened, then ssh connects by itself.\n\
-             # Match host home exec \"oneknock open home\"\n\
-             #     HostName home.example.org\n\
-             #     Port 2222\n"
+                 ProxyCommand /usr/bin/oneknock proxy home %h %p\n    \
+                 ServerAliveInterval 30\n\
+             # The first value that ssh finds counts: keep this above any \"Host *\".\n\
+             # For mosh: mosh --experimental-remote-ip=remote home\n"
         );
     }
 }

@@ -15,13 +15,10 @@ pub use config::configuration;
 use oneknock_shared::name::KeyName;
 pub use quote::shell_word;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::str::FromStr;
 pub use words::SshWords;
-
-/// This program's name on the command line.
-const NAME: &str = "oneknock";
 
 /// Where ssh is to go: `PROFILE` or `USER@PROFILE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,12 +86,27 @@ fn proxy_word(path: &Path) -> Result<String, Error> {
     Ok(word.replace('%', "%%"))
 }
 
-/// This very program's path.
-fn program() -> Result<std::path::PathBuf, Error> {
-    std::env::current_exe().map_err(|why| Error::System {
+/// This very program's path, absolute, as it was called: a link stays one, so that it still
+/// leads here after an update of what it points to.
+fn program() -> Result<PathBuf, Error> {
+    let own = std::env::current_exe().map_err(|why| Error::System {
         what: "cannot find this program",
         why,
-    })
+    })?;
+    let is_own = |path: &PathBuf| {
+        let real = (path.canonicalize(), own.canonicalize());
+        matches!(real, (Ok(path), Ok(own)) if path == own)
+    };
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let found = called.and_then(|called| {
+        if called.components().count() > 1 {
+            return std::path::absolute(called).ok();
+        }
+        let path = std::env::var_os("PATH")?;
+        let mut all = std::env::split_paths(&path).map(|dir| dir.join(&called));
+        all.find(|path| path.is_absolute() && is_own(path))
+    });
+    Ok(found.filter(is_own).unwrap_or(own))
 }
 
 /// The ssh port of a profile: the first TCP port of the service that `open` would open.

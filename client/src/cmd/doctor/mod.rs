@@ -123,6 +123,7 @@ async fn try_all(profile: &Profile, service: &Service, addresses: Vec<IpAddr>) -
         goal: if tcp.is_some() { goal } else { Goal::Knock },
         port: tcp.unwrap_or_default(),
         proof: Proof::of(&service.name, tcp.unwrap_or_default(), SETTLE),
+        is_wanted: true,
     };
     // Before the first knock, which may admit this computer to every one of them.
     let before = if tcp.is_some() {

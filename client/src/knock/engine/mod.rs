@@ -16,6 +16,7 @@ mod endpoint;
 mod outcome;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use super::proof::Proof;
 use endpoint::Endpoint;
@@ -24,6 +25,7 @@ pub use outcome::{EndpointOutcome, Outcome, Refusal};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
+pub use values::{Candidate, Event, Goal, Step};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -39,6 +41,8 @@ const ATTEMPT_EVERY: u32 = 600;
 const STAGGER: Duration = Duration::from_millis(8);
 /// Between two attempts at one address, at least.
 const SPACING: Duration = Duration::from_millis(4);
+/// So early an attempt has to be for the probe's silence to tell something.
+const PROBE_WINDOW: Duration = Duration::from_millis(10);
 /// How long a service has, besides two round trips, to show itself.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Three packets over a second where nothing can answer.
@@ -48,102 +52,16 @@ const BLIND_END: Duration = Duration::from_millis(1200);
 /// A port has to refuse in so many rounds before it counts.
 const REFUSALS: u32 = 2;
 
-/// What is wanted of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
-    /// A connection whose service has shown itself.
-    Connection,
-    /// The same, at a port that was opened by other means: no knock is sent.
-    ConnectionWithoutKnock,
-    /// The knock alone: nothing answers, as with UDP services.
-    Knock,
-}
-
-/// One of the server's addresses, before anything is sent.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// The address.
-    pub address: IpAddr,
-    /// Which packets may go there; or why none can.
-    pub bindings: Result<Bindings, String>,
-    /// The round trip to it that was measured before on this network.
-    pub round_trip: Option<Duration>,
-}
-
-impl Candidate {
-    /// Which packet goes first, where one may go.
-    #[must_use]
-    pub fn first_binding(&self) -> Option<Binding> {
-        match self.bindings {
-            Ok(Bindings::Only(binding) | Bindings::Both(binding)) => Some(binding),
-            Err(_) => None,
-        }
-    }
-}
-
-/// What to do now. Endpoints and connections are named by their number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Send a fresh packet.
-    Knock {
-        /// To which address.
-        endpoint: usize,
-        /// What it says of this computer's address.
-        binding: Binding,
-    },
-    /// Begin a connection; its events carry this number.
-    Connect {
-        /// To which address.
-        endpoint: usize,
-        /// Its number.
-        connection: usize,
-    },
-    /// Nothing until then, or until an event.
-    Wait(Duration),
-    /// It is over.
-    Done(Outcome),
-}
-
-/// What came back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The packet could not be sent to this endpoint.
-    NotSent {
-        /// The endpoint.
-        endpoint: usize,
-        /// The system's reason.
-        why: String,
-    },
-    /// An ICMP error came for the packet to this endpoint.
-    KnockRefused {
-        /// The endpoint.
-        endpoint: usize,
-        /// What it says.
-        refusal: Refusal,
-    },
-    /// This connection stands; its service has said nothing yet.
-    Connected(usize),
-    /// The service at the other end of this connection has shown itself.
-    Shown(usize),
-    /// The port refused this connection.
-    PortRefused(usize),
-    /// This connection ended, after it stood, without what shows the service.
-    Closed(usize),
-    /// This connection failed otherwise.
-    Failed {
-        /// The connection.
-        connection: usize,
-        /// The system's reason.
-        why: String,
-    },
-}
-
 /// A connection under way.
 #[derive(Debug)]
 struct Connection {
     endpoint: usize,
     begun: Duration,
     stands: Option<Duration>,
+    /// It was begun before the first knock.
+    is_probe: bool,
+    /// Something came back.
+    is_answered: bool,
 }
 
 /// The time of the entry with this number, and whether it is in the table; after the table's
@@ -169,6 +87,8 @@ pub struct Engine {
     limit: Duration,
     endpoints: Vec<Endpoint>,
     connections: Vec<Connection>,
+    /// Whether a connection is begun before the first knock.
+    probes: bool,
     /// How many rounds have begun.
     rounds: u32,
     /// When the last round began.
@@ -193,6 +113,7 @@ impl Engine {
             limit,
             endpoints: candidates.into_iter().map(Endpoint::new).collect(),
             connections: Vec::new(),
+            probes: false,
             rounds: 0,
             round_at: Duration::ZERO,
             due: VecDeque::new(),
@@ -200,19 +121,28 @@ impl Engine {
         }
     }
 
+    /// Begins a connection just before the first knock. What stands later, while that one has
+    /// no answer for much longer, was let in by the knock: something between would have
+    /// answered both. So nobody has to wait for the service's words.
+    #[must_use]
+    pub fn with_probe(mut self) -> Self {
+        self.probes = self.goal == Goal::Connection;
+        self
+    }
+
     /// What to do at this time after the start. To be called again until it waits or is done.
     pub fn next(&mut self, now: Duration) -> Step {
+        // A port that is open already is knocked on all the same: its grant is renewed.
+        while let Some(step) = self.due.pop_front() {
+            if self.outcome.is_none() || matches!(step, Step::Knock { .. }) {
+                return step;
+            }
+        }
         if let Some(outcome) = &self.outcome {
             return Step::Done(outcome.clone());
         }
-        if let Some(step) = self.due.pop_front() {
-            return step;
-        }
         if !self.endpoints.iter().any(Endpoint::is_reachable) {
             return self.end(Outcome::NotSent);
-        }
-        if self.rounds > 0 && self.all_refuse() {
-            return self.end(Outcome::PortRefused);
         }
         if now >= self.limit {
             return self.end(match self.goal {
@@ -224,6 +154,9 @@ impl Engine {
         }
         let round = self.round_due();
         if now >= round {
+            if self.all_refuse() {
+                return self.end(Outcome::PortRefused);
+            }
             self.begin_round(now);
             return self.next(now);
         }
@@ -247,29 +180,22 @@ impl Engine {
             Event::KnockRefused { endpoint, refusal } => {
                 self.endpoints[endpoint].knock_refused(refusal);
             }
-            Event::Connected(connection) => {
-                let connection = &mut self.connections[connection];
+            Event::Connected(number) => {
+                let connection = &mut self.connections[number];
                 connection.stands = Some(now);
+                connection.is_answered = true;
                 let took = now.saturating_sub(connection.begun);
                 self.endpoints[connection.endpoint].connected(took);
+                if self.is_let_in(number, now) {
+                    self.opened(number);
+                }
             }
-            // The first one is it.
-            Event::Shown(_) if matches!(self.outcome, Some(Outcome::Open { .. })) => {}
-            Event::Shown(connection) => {
-                let Connection {
-                    endpoint, begun, ..
-                } = self.connections[connection];
-                self.endpoints[endpoint].shown();
-                self.outcome = Some(Outcome::Open {
-                    endpoint,
-                    connection,
-                    by: self.endpoints[endpoint].opened_by(begun),
-                    round_trip: self.endpoints[endpoint].round_trip,
-                });
-            }
+            Event::Shown(connection) => self.opened(connection),
             Event::PortRefused(connection) => {
                 let endpoint = self.ended(connection);
-                self.endpoints[endpoint].port_refused(self.rounds);
+                if !self.connections[connection].is_probe {
+                    self.endpoints[endpoint].port_refused(self.rounds);
+                }
             }
             Event::Closed(connection) => {
                 let endpoint = self.ended(connection);
@@ -292,8 +218,49 @@ impl Engine {
         Step::Done(outcome)
     }
 
+    /// The first one is it.
+    fn opened(&mut self, connection: usize) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let Connection {
+            endpoint,
+            begun,
+            is_probe,
+            ..
+        } = self.connections[connection];
+        self.endpoints[endpoint].shown();
+        // What stands without a knock says nothing of packets.
+        let by = (!is_probe).then(|| self.endpoints[endpoint].opened_by(begun));
+        let by = by.flatten();
+        self.outcome = Some(Outcome::Open {
+            endpoint,
+            connection,
+            by,
+            round_trip: self.endpoints[endpoint].round_trip,
+        });
+    }
+
+    /// Whether the probe at the same address, which was begun before, has no answer for twice
+    /// the time that this connection took. That is so on a short way alone, on which nothing
+    /// gets lost; on others the service has to show itself.
+    fn is_let_in(&self, number: usize, now: Duration) -> bool {
+        let connection = &self.connections[number];
+        let took = now.saturating_sub(connection.begun);
+        let is_silent = |probe: &Connection| {
+            probe.is_probe
+                && probe.endpoint == connection.endpoint
+                && !probe.is_answered
+                && now.saturating_sub(probe.begun) >= (2 * took).max(MS)
+        };
+        !connection.is_probe
+            && connection.begun <= PROBE_WINDOW
+            && self.connections.iter().any(is_silent)
+    }
+
     fn ended(&mut self, connection: usize) -> usize {
         let connection = &mut self.connections[connection];
+        connection.is_answered = true;
         connection.stands = None;
         connection.endpoint
     }
@@ -342,6 +309,14 @@ impl Engine {
     fn begin_round(&mut self, now: Duration) {
         self.rounds += 1;
         self.round_at = now;
+        if self.probes && self.rounds == 1 {
+            for endpoint in 0..self.endpoints.len() {
+                if self.endpoints[endpoint].is_reachable() {
+                    let probe = self.begin_connection(endpoint, now, true);
+                    self.due.push_back(probe);
+                }
+            }
+        }
         for (number, endpoint) in self.endpoints.iter_mut().enumerate() {
             let next = endpoint.begin_round(self.rounds);
             let bindings = match self.goal {
@@ -376,10 +351,16 @@ impl Engine {
 
     fn begin_attempt(&mut self, endpoint: usize, now: Duration) -> Step {
         self.endpoints[endpoint].attempted(now);
+        self.begin_connection(endpoint, now, false)
+    }
+
+    fn begin_connection(&mut self, endpoint: usize, now: Duration, is_probe: bool) -> Step {
         self.connections.push(Connection {
             endpoint,
             begun: now,
             stands: None,
+            is_probe,
+            is_answered: false,
         });
         Step::Connect {
             endpoint,
