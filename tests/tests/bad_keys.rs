@@ -132,7 +132,7 @@ fn a_key_that_is_there_already_says_how_to_get_its_invitation_again() {
     let dir = site.dir.display();
     let again = format!("oneknockctl --config {dir} key add laptop > invitation");
     let done = site.lab.server.run(&["sh", "-c", &again]);
-    let err = done.fails(2);
+    let err = done.fails(5);
     assert_eq!(
         err.lines().filter(|l| !l.starts_with("hint: ")).count(),
         1,
@@ -156,4 +156,15 @@ fn check_warns_of_a_port_that_the_daemon_does_not_listen_on() {
     for word in ["udp/443", "udp/45123", "oneknockd.toml"] {
         assert!(done.out.contains(word), "{done}");
     }
+}
+
+#[test]
+fn a_key_cannot_be_named_like_an_address() {
+    let site = Site::new(binaries!());
+    for name in ["192.0.2.7", "127.1.2.3"] {
+        let said = site.ctl(&["key", "add", name]).fails(2);
+        assert!(said.contains("is an address"), "{said}");
+        assert!(!site.key_file(name).exists());
+    }
+    site.ctl(&["key", "add", "192.0.2.7-laptop"]).ok();
 }

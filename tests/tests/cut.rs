@@ -49,8 +49,8 @@ fn cut_ends_the_sessions_that_a_key_let_in_and_no_other() {
     let ways: [&[&str]; 5] = [
         &["revoke", "laptop", "--disconnect"],
         &["revoke", "198.51.100.7", "--disconnect"],
-        &["key", "remove", "laptop", "--force", "--cut"],
-        &["key", "rotate", "laptop", "--now", "--cut"],
+        &["key", "remove", "laptop", "--force", "--disconnect"],
+        &["key", "rotate", "laptop", "--now", "--disconnect"],
         &[
             "key",
             "retire",
@@ -58,7 +58,7 @@ fn cut_ends_the_sessions_that_a_key_let_in_and_no_other() {
             "--generation",
             "1",
             "--force",
-            "--cut",
+            "--disconnect",
         ],
     ];
     for (number, way) in ways.iter().enumerate() {
@@ -94,7 +94,7 @@ fn cut_ends_sessions_over_ipv6_too() {
         };
         let mut of_laptop = session(&site.lab.laptop, &keys[0]);
         let mut of_stranger = session(&site.lab.stranger, &keys[1]);
-        cuts(site.ctl(&["key", "remove", "laptop", "--force", "--cut"]));
+        cuts(site.ctl(&["key", "remove", "laptop", "--force", "--disconnect"]));
         assert_ne!(of_laptop.end().code(), Some(0));
         lives(&mut of_stranger);
     }
@@ -111,7 +111,14 @@ fn cut_reaches_what_a_generation_let_in_that_is_gone_from_the_keys_file() {
             daemon.signal(Signal::SIGKILL);
             daemon.end();
         }
-        cuts(site.ctl(&["key", "retire", "laptop", "--generation", "1", "--cut"]));
+        cuts(site.ctl(&[
+            "key",
+            "retire",
+            "laptop",
+            "--generation",
+            "1",
+            "--disconnect",
+        ]));
         assert_ne!(of_laptop.end().code(), Some(0));
         lives(&mut of_stranger);
     }
@@ -140,8 +147,8 @@ fn cut_of_all_and_of_nobody() {
 fn cut_ends_sessions_without_a_daemon_too() {
     let ways: [&[&str]; 3] = [
         &["revoke", "laptop", "--disconnect"],
-        &["key", "remove", "laptop", "--force", "--cut"],
-        &["key", "rotate", "laptop", "--now", "--cut"],
+        &["key", "remove", "laptop", "--force", "--disconnect"],
+        &["key", "rotate", "laptop", "--now", "--disconnect"],
     ];
     for way in ways {
         let site = Site::new(binaries!());

@@ -95,7 +95,7 @@ fn a_reader_who_is_gone_keeps_no_leaked_secret_in_force() {
     let mut in_session = session(&site, stranger);
     // Neither the invitation nor what is said reaches anybody.
     let into = ">/dev/full 2>/dev/full";
-    ctl_into(&site, "key rotate laptop --now --cut", into).fails(1);
+    ctl_into(&site, "key rotate laptop --now --disconnect", into).fails(1);
     assert_eq!(site.guests("ssh"), []);
     assert_ne!(in_session.end().code(), Some(0));
     is_refused(&site, &mut daemon, &leaked, &other);
@@ -116,7 +116,7 @@ fn a_reader_who_is_gone_keeps_no_leaked_secret_in_force() {
 #[test]
 fn whatever_else_is_invalid_a_leaked_key_ends_at_once() {
     let calls: [(&[&str], i32); 3] = [
-        (&["key", "remove", "laptop", "--force", "--cut"], 0),
+        (&["key", "remove", "laptop", "--force", "--disconnect"], 0),
         (
             &[
                 "key",
@@ -125,12 +125,12 @@ fn whatever_else_is_invalid_a_leaked_key_ends_at_once() {
                 "--generation",
                 "1",
                 "--force",
-                "--cut",
+                "--disconnect",
             ],
             0,
         ),
         // It ends as said, and the new one's invitation waits for the main file.
-        (&["key", "rotate", "laptop", "--now", "--cut"], 1),
+        (&["key", "rotate", "laptop", "--now", "--disconnect"], 1),
     ];
     for (call, code) in calls {
         let site = Site::new(binaries!());

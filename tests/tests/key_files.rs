@@ -90,7 +90,7 @@ fn a_change_that_the_daemon_was_not_told_of_is_said_by_the_list() {
     site.key("laptop", &["ssh"]);
     site.key("phone", &["ssh"]);
     let _daemon = site.daemon();
-    site.ctl(&["key", "add", "laptop"]).fails(2);
+    site.ctl(&["key", "add", "laptop"]).fails(5);
     assert_eq!(site.ctl(&["key", "list"]).err, "");
     let dir = site.dir.to_str().unwrap();
     // Killed as it is about to sync the folder: the file has its name, or has none any more.
@@ -140,7 +140,7 @@ fn a_key_file_that_is_not_safe_is_not_rewritten() {
         &["retire", "laptop"],
         &["show", "laptop"],
     ] {
-        let err = site.ctl(&[&["key"], call].concat()).fails(2);
+        let err = site.ctl(&[&["key"], call].concat()).fails(3);
         assert!(err.contains("not a plain file"), "{err}");
     }
     assert!(file.symlink_metadata().unwrap().is_symlink());

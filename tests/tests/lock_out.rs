@@ -79,7 +79,7 @@ fn rotate_of_its_own_session_prints_the_invitation() {
     site.laptop_key();
     let _daemon = site.daemon();
     let mut shell = shell(&site);
-    let said = call(&mut shell, &site, "key rotate laptop --now --cut");
+    let said = call(&mut shell, &site, "key rotate laptop --now --disconnect");
     assert!(said.ends_with("status 0"), "{said}");
     for part in [
         "warning: no connection was ended",

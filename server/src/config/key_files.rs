@@ -8,6 +8,7 @@ use crate::files::{self, Access, KEY_FILE_MODE, KEY_FOLDER_MODE, Owner};
 use oneknock_shared::name::KeyName;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// What becomes of a name in a file that has no meaning there.
@@ -126,12 +127,21 @@ fn read_one(path: &Path, owner: Owner) -> Result<(Key, Vec<ConfigError>), Vec<Co
         .and_then(|name| name.to_str())
         .and_then(|name| name.strip_suffix(".toml"))
         .ok_or_else(|| one("is not a key file: its name must end in .toml".into()))?
-        .parse()
+        .parse::<KeyName>()
         .map_err(|error| one(format!("{error}")))?;
+    if is_address(&name) {
+        let what =
+            "a key cannot be named like an address, which commands take too: rename the file";
+        return Err(one(what.into()));
+    }
     let text = files::read(path, Access::Exactly(owner, KEY_FILE_MODE))
         .map_err(|error| one(error.to_string()))?;
     let read = key::read(path, name, &text)?;
     Ok((read.value, read.unknown))
+}
+
+fn is_address(name: &KeyName) -> bool {
+    name.as_str().parse::<IpAddr>().is_ok()
 }
 
 /// Reads one key's file by itself; a name without a meaning is an error.

@@ -198,3 +198,15 @@ fn a_file_name_cannot_forge_a_line_of_the_log() {
         "{text}"
     );
 }
+
+#[test]
+fn a_key_named_like_an_address_is_skipped() {
+    let (dir, secret) = folder();
+    fs::remove_file(paths(&dir).key_file("laptop")).unwrap();
+    for name in ["192.0.2.7", "laptop"] {
+        add(&dir, name, &secret, "ssh");
+        let (loaded, skipped) = sorted(&dir, UnknownNames::Refuse);
+        let is_name = name == "laptop";
+        assert_eq!((loaded.len(), skipped.len()), (usize::from(is_name), 1));
+    }
+}

@@ -9,6 +9,7 @@ use crate::ctl::{Failure, revoke, say, span_of_time};
 use crate::files::Existing;
 use oneknock_shared::name::{KeyName, ServiceName};
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +56,12 @@ impl Add {
             let hint = "give this key another name";
             return Err(Failure::Usage(what, Some(hint.into())));
         }
+        if name.as_str().parse::<IpAddr>().is_ok() {
+            let what = format!("{name} is an address, and cannot be the name of a key");
+            let hint =
+                "\"revoke\" and \"log\" take a key or an address: give this key another name";
+            return Err(Failure::Usage(what, Some(hint.into())));
+        }
         let now = KeyDirectory::now();
         let mut policy = Policy::new(self.known_services(&directory)?);
         policy.max_duration = self.max_duration;
@@ -90,8 +97,8 @@ impl Add {
                     "\"{} key invite {name}\" prints its invitation again, also into a file that this call has emptied",
                     paths.ctl()
                 );
-                let what = format!("key {name} is there already: it was not changed");
-                Failure::Usage(what, Some(hint))
+                let what = format!("key {name} exists already: nothing was changed");
+                Failure::Refused(what, Some(hint))
             } else {
                 Failure::io(&directory.path(name), &error)
             }

@@ -65,10 +65,10 @@ pub struct Retire {
     /// The generation to end; several times for several [default: all but the newest].
     #[arg(long = "generation", value_name = "NUMBER")]
     generations: Vec<u32>,
-    /// Also end the connections that these generations have let in, those too whose grant was
-    /// over long ago, and of others behind the same address.
+    /// Also end the connections that these generations have let in, those too whose grant
+    /// expired long ago, and of others behind the same address
     #[arg(long)]
-    cut: bool,
+    disconnect: bool,
     /// Also where nothing would be left that is known to work for those who use the key.
     #[arg(long)]
     force: bool,
@@ -99,7 +99,7 @@ impl Retire {
                 "key {name} is in use, and no other generation of it is known to work: nothing was changed"
             );
             let hint = "use the newer one once, then again; or --force";
-            return Err(Failure::Usage(what, Some(hint.into())));
+            return Err(Failure::Refused(what, Some(hint.into())));
         }
         let goes_on = done.goes_on;
         let is_done = done.ended.is_empty();
@@ -110,7 +110,7 @@ impl Retire {
             if key.generations.is_empty() {
                 let what = format!("key {name} would have no generation left");
                 let hint = format!("{} key remove {name}", paths.ctl());
-                return Err(Failure::Usage(what, Some(hint)));
+                return Err(Failure::Refused(what, Some(hint)));
             }
             write(&directory, &lock, &key)?;
         }
@@ -135,7 +135,7 @@ impl Retire {
         };
         let ends = (!numbers.is_empty()).then_some(KeyEnd {
             generations: numbers,
-            disconnect: self.cut,
+            disconnect: self.disconnect,
         });
         let told = revoke::tell(paths, name, &what, ends.as_ref());
         warn_of_copies(&directory, name, &copies);
@@ -195,10 +195,10 @@ fn generations(
 pub struct Remove {
     /// The key's name.
     name: KeyName,
-    /// Also end the connections that the key has let in, those too whose grant was over long
-    /// ago, and of others behind the same address.
+    /// Also end the connections that the key has let in, those too whose grant expired long
+    /// ago, and of others behind the same address
     #[arg(long)]
-    cut: bool,
+    disconnect: bool,
     /// Also where the key is in use; and where its file cannot be read.
     #[arg(long)]
     force: bool,
@@ -210,7 +210,7 @@ impl Remove {
         let lock = EditLock::wait(directory.paths)?;
         let ends = KeyEnd {
             generations: Vec::new(),
-            disconnect: self.cut,
+            disconnect: self.disconnect,
         };
         if self.force && directory.path(name).symlink_metadata().is_err() {
             // An earlier call may have removed it, and told nobody.
@@ -230,7 +230,7 @@ impl Remove {
                 "\"{ctl} key show {name}\" says since when and from where; \"{ctl} key remove {name} --force\" removes it all the same",
                 ctl = paths.ctl()
             );
-            return Err(Failure::Usage(what, Some(hint)));
+            return Err(Failure::Refused(what, Some(hint)));
         }
         let copies = key
             .as_ref()

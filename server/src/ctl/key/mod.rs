@@ -75,7 +75,7 @@ pub enum Command {
     Rotate(rotate::Rotate),
     /// End old generations of a key now, and close what they opened.
     ///
-    /// The daemon closes it, and where none runs this call. Without --cut sessions that are in
+    /// The daemon closes it, and where none runs this call. Without --disconnect established sessions
     /// live on.
     ///
     /// Refused where the key is in use and would be left without a generation that has been
@@ -89,7 +89,7 @@ pub enum Command {
     /// The daemon closes it, whatever else is invalid, and where none runs this call.
     ///
     /// Refused where the key is in use: a generation of it that works has been used.
-    /// Without --cut sessions that are in live on.
+    /// Without --disconnect established sessions live on.
     Remove(change::Remove),
 }
 

@@ -28,7 +28,7 @@ pub struct Rotate {
     /// Also end the connections that the key has let in, those too whose grant was over long
     /// ago, and of others behind the same address.
     #[arg(long, requires = "now")]
-    cut: bool,
+    disconnect: bool,
     /// When the new generation ends: a time in UTC such as 2027-01-31T08:00:00Z, or from
     /// now such as 90d, or never [default: when the one that it replaces would have].
     #[arg(long, value_name = "TIME")]
@@ -113,7 +113,7 @@ impl Rotate {
         let ends = is_end.then(|| KeyEnd {
             // What a secret that is gone has opened, and all of a key that has leaked.
             generations: if self.now { Vec::new() } else { dropped },
-            disconnect: self.cut,
+            disconnect: self.disconnect,
         });
         let told = revoke::tell(paths, name, &what, ends.as_ref());
         if self.now {
@@ -167,6 +167,9 @@ impl Rotate {
                 ),
             ),
         };
+        if matches!(why, NotRotated::BothInUse) {
+            return Failure::Refused(what, Some(hint));
+        }
         Failure::Usage(what, Some(hint))
     }
 }
