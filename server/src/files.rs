@@ -7,7 +7,6 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
 /// A configuration or key file is never larger than this, in bytes.
@@ -278,21 +277,6 @@ pub fn remove(path: &Path) -> io::Result<()> {
 fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
     folder.unwrap_or(Path::new("."))
-}
-
-/// The machine's clock, as files are dated with it, in milliseconds since 1970.
-#[must_use]
-pub fn clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
-}
-
-/// When a file was last changed, or given its name, by [`clock_ms`].
-#[must_use]
-pub fn changed_ms(path: &Path) -> Option<u64> {
-    let meta = fs::symlink_metadata(path).ok()?;
-    let seconds = u64::try_from(meta.ctime()).ok()?;
-    Some(seconds * 1000 + u64::try_from(meta.ctime_nsec()).ok()? / 1_000_000)
 }
 
 /// Gives an open file to its owner; where it is his, nothing is asked of the kernel, which
