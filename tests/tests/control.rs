@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test's panic is its verdict.
 
 use nix::sys::signal::Signal;
+use oneknock_tests::clock::{self, WallClock};
 use oneknock_tests::control::{say, socket, status};
 use oneknock_tests::wire::{self, Key, Probe, until_open, until_silent};
 use oneknock_tests::{Running, Site, binaries, wait};
@@ -523,5 +524,26 @@ fn a_close_is_told_once_though_it_is_sent_twice() {
         });
         daemon.expect("closed address=198.51.100.7 key=laptop service=ssh");
         assert_eq!(daemon.count("closed address="), closed);
+    }
+}
+
+#[test]
+fn a_changed_key_file_is_not_said_to_be_loaded_whatever_the_clock_says() {
+    // The daemon has read the file at a time that is still to come, or that is long over.
+    for offset in [clock::HOUR, -clock::HOUR] {
+        let site = Site::new(binaries!());
+        site.key("laptop", &["ssh"]);
+        let mut wall = WallClock::new(site.lab.dir());
+        wall.set(offset);
+        let _daemon = site.daemon_by(&wall);
+        let in_force = || {
+            let keys = site.ctl(&["key", "list", "--json"]).json();
+            keys["keys"][0]["in_force"].as_bool()
+        };
+        assert_eq!(in_force(), Some(true));
+        site.set(&site.key_file("laptop"), "max_grants", "7");
+        assert_eq!(in_force(), Some(false));
+        site.ctl(&["reload"]).ok();
+        assert_eq!(in_force(), Some(true));
     }
 }

@@ -365,3 +365,42 @@ fn grants_whose_guard_was_taken_away_while_no_daemon_ran_come_back_with_it() {
     assert_eq!(guests.len(), 1);
     assert!((500..600).contains(&guests[0].expires), "{guests:?}");
 }
+
+/// What a leaked generation has opened is known by the grant itself, not by a database.
+#[test]
+fn retiring_a_generation_closes_what_it_opened_also_where_the_journal_is_damaged_or_gone() {
+    for (is_gone, is_killed) in [(false, false), (true, false), (false, true), (true, true)] {
+        let site = Site::new(binaries!());
+        let leaked = site.key("laptop", &["ssh"]);
+        let server: IpAddr = site.lab.server.v4.into();
+        let mut daemon = site.daemon();
+        let thief = &site.lab.stranger;
+        leaked.knock(thief, server, &wire::open(Some("ssh"), 600));
+        daemon.expect("granted address=203.0.113.9");
+        let line = site.ctl(&["key", "rotate", "laptop"]).ok();
+        let invitation = line.parse().unwrap_or_else(|e| panic!("{line}: {e}"));
+        let new = wire::Key { line, invitation };
+        new.knock(&site.lab.laptop, server, &wire::open(Some("ssh"), 600));
+        daemon.expect("granted address=198.51.100.7");
+        for file in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+            let path = state(&site).join(file);
+            if is_gone {
+                let _ = fs::remove_file(&path);
+            } else if let Ok(length) = fs::metadata(&path).map(|found| found.len()) {
+                let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+                let noise = vec![0x55; usize::try_from(length).unwrap()];
+                std::os::unix::fs::FileExt::write_all_at(&file, &noise, 0).unwrap();
+            }
+        }
+        if is_killed {
+            daemon.signal(Signal::SIGKILL);
+            daemon.end();
+            daemon = site.daemon();
+        }
+        let retire = ["key", "retire", "laptop", "--generation", "1", "--force"];
+        let done = site.ctl(&retire);
+        let open: Vec<IpAddr> = site.guests("ssh").iter().map(|one| one.address).collect();
+        assert_eq!(open, [IpAddr::from(site.lab.laptop.v4)], "{done}");
+        drop(daemon);
+    }
+}

@@ -123,3 +123,35 @@ fn junk_that_the_kernel_refuses_makes_the_daemon_do_nothing() {
     ));
     assert!(reads < JUNK / 4, "{reads} reads");
 }
+
+#[test]
+fn grants_that_end_have_no_connection_listed() {
+    let site = Site::new(binaries!());
+    site.set(&site.config(), "guard", "\"monitored\"");
+    let key = site.key("laptop", &["ssh"]);
+    let daemon = site.daemon();
+    let (laptop, server) = (&site.lab.laptop, site.lab.server.v4.into());
+    // What asks for lists of connections: of connection tracking, of sockets.
+    let lists = |calls: &[String]| {
+        let asks = |call: &&String| {
+            ["CTNETLINK", "SOCK_DIAG"]
+                .iter()
+                .any(|of| call.contains(of))
+        };
+        calls.iter().filter(asks).count()
+    };
+    let ended = calls(&site, &daemon, || {
+        for number in 1..=3 {
+            key.knock(laptop, server, &wire::open(Some("ssh"), 1));
+            wait::until_true("it expires", || daemon.count("expired") == number);
+        }
+        // Of nothing, too.
+        key.knock(laptop, server, &wire::close(Some("ssh")));
+        wait::until_true("it is closed", || daemon.count("closed") > 0);
+    });
+    assert_eq!(lists(&ended), 0, "{ended:?}");
+    let disconnected = calls(&site, &daemon, || {
+        site.ctl(&["revoke", "--all", "--disconnect"]).ok();
+    });
+    assert!(lists(&disconnected) > 0, "strace shows no lists");
+}

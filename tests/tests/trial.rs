@@ -468,3 +468,27 @@ fn an_enabled_guard_that_was_taken_down_comes_up_for_good_or_not_at_all() {
     assert_eq!(stranger(&site), Probe::Open);
     assert!(site.enabled().exists());
 }
+
+#[test]
+fn calls_of_enable_at_once_all_succeed_and_leave_no_key() {
+    let site = Site::not_enabled(binaries!());
+    let dir = site.dir.to_str().unwrap();
+    let mut daemon = on_trial(&site);
+    for _ in 0..3 {
+        let call = |number| {
+            let words = ["oneknockctl", "--config", dir, "enable", "--no-confirm"];
+            Running::start(&format!("enable {number}"), site.lab.server.command(&words))
+        };
+        let mut calls: Vec<Running> = (1..=4).map(call).collect();
+        for call in &mut calls {
+            let status = call.end();
+            assert_eq!(status.code(), Some(0), "{:?}", call.lines());
+        }
+        assert!(!site.key_file("oneknockctl-enable").exists() && site.enabled().exists());
+        assert_eq!(site.ctl(&["status", "--json"]).json()["keys"], 1);
+        assert_eq!(stranger(&site), Probe::Silent);
+        site.ctl(&["disable"]).ok();
+        daemon.end();
+        daemon = waiting(&site);
+    }
+}

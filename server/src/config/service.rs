@@ -14,9 +14,8 @@ const OPEN_FOR: Duration = Duration::from_secs(30);
 const MAX_OPEN_FOR: Duration = Duration::from_secs(8 * 3600);
 
 /// The sets of a service are called as it is, with 4 or 6 at the end. nft reads `ip6` and
-/// `icmpv6` as words of its own, so that a listing of such a set could not be loaded again;
-/// `cut-v4` and `cut-v6` are the guard's own.
-const RESERVED: [&str; 3] = ["ip", "icmpv", "cut-v"];
+/// `icmpv6` as words of its own, so that a listing of such a set could not be loaded again.
+const RESERVED: [&str; 2] = ["ip", "icmpv"];
 
 /// A guarded service.
 #[derive(Debug, Clone, PartialEq, Eq)]

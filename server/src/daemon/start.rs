@@ -16,12 +16,29 @@ use std::time::Duration;
 /// How often it is said that nothing is accepted before the clock is synchronized.
 const REMIND: Duration = Duration::from_secs(300);
 
+/// When it is said next that nothing is accepted, and why: not each second, and never for the
+/// last time.
+#[derive(Debug)]
+struct Reminder(Duration);
+
+impl Reminder {
+    /// Whether it is to be said now: at once where there is news, else each [`REMIND`].
+    fn is_due(&mut self, now: Duration, is_news: bool) -> bool {
+        let is_due = is_news || now >= self.0;
+        if is_due {
+            self.0 = now.saturating_add(REMIND);
+        }
+        is_due
+    }
+}
+
 /// Where the state was lost: waits for the clock.
 #[derive(Debug)]
 pub(super) struct AwaitingClock {
     clock: Synchronised,
-    /// When it is said next.
-    remind: Duration,
+    reminder: Reminder,
+    /// Why the run could not begin although the clock is synchronized.
+    error: Option<String>,
 }
 
 impl Daemon {
@@ -115,7 +132,8 @@ impl Daemon {
         );
         self.awaiting_clock = Some(AwaitingClock {
             clock: Synchronised::wait(),
-            remind: now.mono,
+            reminder: Reminder(now.mono),
+            error: None,
         });
     }
 
@@ -132,10 +150,17 @@ impl Daemon {
                     self.roll();
                     Self::say_until(seconds);
                 }
-                Err(error) => observers::say(Level::Error, "state-not-renewed", error),
+                Err(error) => {
+                    let error = Some(error.to_string());
+                    let is_news = waiting.error != error;
+                    waiting.error = error;
+                    if waiting.reminder.is_due(now.mono, is_news) {
+                        let error = waiting.error.as_deref().unwrap_or_default();
+                        observers::say(Level::Error, "state-not-renewed", error);
+                    }
+                }
             }
-        } else if trouble.is_some() || now.mono >= waiting.remind {
-            waiting.remind = now.mono.saturating_add(REMIND);
+        } else if waiting.reminder.is_due(now.mono, trouble.is_some()) {
             let ctl = self.server.paths.ctl();
             let why = trouble.map_or(String::new(), |error| format!(" (timedatectl: {error})"));
             observers::say(
@@ -215,5 +240,30 @@ impl Daemon {
 pub(super) fn say_not_saved(saved: io::Result<()>) {
     if let Err(error) = saved {
         observers::say(Level::Warning, "last-good-not-saved", error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejected_knocks_are_explained_again_every_five_minutes() {
+        let start = Duration::from_secs(1_000);
+        let mut reminder = Reminder(start);
+        let mut is_due = |after: u64, is_news| {
+            let now = start.saturating_add(Duration::from_secs(after));
+            reminder.is_due(now, is_news)
+        };
+        assert!(is_due(0, false));
+        assert_eq!((1..300).filter(|after| is_due(*after, false)).count(), 0);
+        // An hour in which nobody synchronizes the clock.
+        assert_eq!(
+            (300..3_900).filter(|after| is_due(*after, false)).count(),
+            12
+        );
+        // What is new waits for nothing.
+        assert!(is_due(3_901, true));
+        assert!(!is_due(3_902, false));
     }
 }

@@ -46,6 +46,10 @@ pub struct Server {
     batch: Vec<Spend>,
     /// Why the kernel does not hold the desired state, where it does not.
     sync_error: Option<String>,
+    /// What else the kernel is to hold, and may lack.
+    unwritten: Unwritten,
+    /// Why it lacks it, where it does.
+    unwritten_error: Option<String>,
     /// Why outcomes could not be appended to the log, where they could not.
     store_error: Option<String>,
     /// What the disk refuses to the thread that keeps the log small.
@@ -56,6 +60,16 @@ pub struct Server {
     journal_loss: Option<String>,
     /// What those who watch have not been told yet.
     told: Vec<WatchMessage>,
+}
+
+/// What the kernel is to hold besides allow entries, where it could not be written: it is tried
+/// again with each tick.
+#[derive(Debug, Default, Clone, Copy)]
+struct Unwritten {
+    /// Connections whose packets the guard drops.
+    blocked: bool,
+    /// Default gateways that the port sequence never admits.
+    gateways: bool,
 }
 
 impl Server {
@@ -114,7 +128,8 @@ impl Server {
     /// Why the kernel does not hold the desired state, where it does not.
     #[must_use]
     pub fn sync_error(&self) -> Option<&str> {
-        self.sync_error.as_deref()
+        let errors = [&self.sync_error, &self.unwritten_error];
+        errors.into_iter().find_map(|error| error.as_deref())
     }
 
     /// Carries out what the engine has decided: the log has it first, then the kernel, then
@@ -177,6 +192,7 @@ impl Server {
         self.engine.tick(now);
         self.carry_out(now);
         self.blocked.forget_expired(now.mono);
+        self.write_unwritten(now);
         let status = self.store.status();
         note(&mut self.log_trouble, "store-not-tidied", status.files);
         note(&mut self.journal_trouble, "journal-behind", status.journal);

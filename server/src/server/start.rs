@@ -1,7 +1,7 @@
 //! From what is on disk and in the kernel to a server that can accept.
 
 use super::revoke::without_table;
-use super::{Server, ServerSettings};
+use super::{Server, ServerSettings, Unwritten};
 use crate::clock::Clock;
 use crate::config::Paths;
 use crate::engine::{EndReason, Engine, Event, Grant, Now};
@@ -76,6 +76,8 @@ impl Server {
             prefilter_open: false,
             batch: Vec::new(),
             sync_error: None,
+            unwritten: Unwritten::default(),
+            unwritten_error: None,
             store_error: None,
             log_trouble: None,
             journal_trouble: None,

@@ -8,6 +8,7 @@ use oneknock_shared::knock::Timestamp;
 use oneknock_shared::secret::Subkeys;
 use oneknock_shared::selector::{Selector, Slot};
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 /// Minutes that are tried in all, of all keys together: a second or two.
 const BUDGET: u64 = 4_000_000;
@@ -30,17 +31,12 @@ pub fn find(settings: &Settings, unknown: &[UnknownPacket]) -> (Vec<Rejected>, u
         return (Vec::new(), 0);
     };
     let generations: usize = settings.keys.iter().map(|key| key.generations.len()).sum();
-    let each = BUDGET / u64::try_from(generations).unwrap_or(u64::MAX).max(1);
-    let around = (each / 2).min(FARTHEST);
-    let last = Slot::of(Timestamp(last)).0.saturating_add(around);
-    // However long ago the oldest of them came, so much is tried and no more.
-    let first = Slot::of(Timestamp(first)).0.saturating_sub(around);
-    let first = first.max(last.saturating_sub(each));
+    let slots = slots_to_try(Timestamp(first), Timestamp(last), generations);
     let mut found = Vec::new();
     for key in &settings.keys {
         for generation in &key.generations {
             let subkeys = Subkeys::derive(&generation.secret, &settings.config.server_id);
-            for slot in first..=last {
+            for slot in slots.clone() {
                 let packets = wanted.remove(&Selector::new(&subkeys, Slot(slot)));
                 for packet in packets.into_iter().flatten() {
                     let address = Some(packet.address);
@@ -58,6 +54,17 @@ pub fn find(settings: &Settings, unknown: &[UnknownPacket]) -> (Vec<Rejected>, u
     }
     let left = wanted.values().map(Vec::len).sum();
     (found, left)
+}
+
+/// The minutes that are tried of each generation, for packets that came from `first` to `last`:
+/// those around. However long ago the first of them came, so many are tried and no more, up to
+/// those around the last.
+fn slots_to_try(first: Timestamp, last: Timestamp, generations: usize) -> RangeInclusive<u64> {
+    let each = BUDGET / u64::try_from(generations).unwrap_or(u64::MAX).max(1);
+    let around = (each / 2).min(FARTHEST);
+    let last = Slot::of(last).0.saturating_add(around);
+    let first = Slot::of(first).0.saturating_sub(around);
+    first.max(last.saturating_sub(each))..=last
 }
 
 /// In whole minutes: the packet was made at some moment of its minute.
@@ -132,5 +139,21 @@ mod tests {
         let (found, left) = find(&settings, &[stranger, garbled]);
         assert_eq!((found.len(), left), (0, 1));
         assert_eq!(find(&settings, &[]).1, 0);
+    }
+
+    #[test]
+    fn packet_of_a_year_ago_makes_the_search_no_longer() {
+        const MINUTE: u64 = 60_000;
+        let (now, year) = (Timestamp(NOW), Timestamp(NOW - 365 * 24 * 60 * MINUTE));
+        for generations in [1, 50, 10_000, 10_000_000] {
+            let of_each = BUDGET / u64::try_from(generations).unwrap();
+            let slots = slots_to_try(year, now, generations);
+            let tried = slots.end() - slots.start();
+            assert!(tried <= of_each, "{generations}: {tried}");
+            // The latest packet's own minute is among them, whatever the others take.
+            assert!(slots.contains(&Slot::of(now).0), "{generations}: {slots:?}");
+        }
+        let near = slots_to_try(now, now, 1);
+        assert_eq!(near.end() - near.start(), 2 * FARTHEST);
     }
 }

@@ -60,6 +60,8 @@ fn renewed_grant_keeps_its_beginning_and_changes_generation() {
     assert!(renewed);
     assert_eq!((time.as_secs(), from), (30, LAPTOP.into()));
     assert_eq!((grant.number, grant.opened), (2, Timestamp(T0)));
+    let newer = &site.rules.keys[0].generations[1];
+    assert_eq!(grant.generation, newer.subkeys.id());
     assert_eq!(grant.until, now.mono + Duration::from_secs(540));
 }
 

@@ -171,6 +171,32 @@ fn part_is_removed_with_its_sets_and_chains() {
     assert!(ruleset(&without).to_string().contains("sequence-"));
 }
 
+/// A service's sets are its name with 4 or 6 behind it: one with the name of another set would
+/// give one name two meanings, and no guard could be installed.
+#[test]
+fn no_service_can_have_the_name_of_another_set() {
+    for steps in [SequenceSteps::Rolling, sequence().steps] {
+        let sequence = Some(SequenceGuard {
+            steps,
+            ..sequence()
+        });
+        let guard = Guard {
+            sequence,
+            enforcing: false,
+            ..plain()
+        };
+        let sets = ruleset(&guard).sets;
+        let others = sets
+            .iter()
+            .filter(|set| !["ssh4", "ssh6"].contains(&set.name.as_str()));
+        for set in others {
+            let service = set.name.strip_suffix(['4', '6']);
+            let service = service.map(str::parse::<oneknock_shared::name::ServiceName>);
+            assert!(!matches!(service, Some(Ok(_))), "{}", set.name);
+        }
+    }
+}
+
 proptest! {
     /// Whatever the services are called, and whatever sequence there is.
     #[test]
