@@ -2,7 +2,7 @@
 
 use super::{Check, Finding, Subject, output_of};
 use crate::config::{Config, enabled};
-use crate::kernel::{GuardMode, can_be_exclusive};
+use crate::kernel::{GuardMode, TABLE, can_be_exclusive};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,11 +28,13 @@ impl Check for Boot {
         if !enabled::is_set(subject.paths) || !Path::new("/run/systemd/system").exists() {
             return Vec::new();
         }
-        of_units(config).unwrap_or_else(|why| {
+        let mut found = of_units(config).unwrap_or_else(|why| {
             let what = format!("what is started at boot is not known: systemctl: {why}");
             let hint = "systemctl is-enabled oneknock-guard oneknockd";
             vec![Finding::error(what).hint(hint)]
-        })
+        });
+        found.extend(saved_copy(Path::new(NFTABLES_CONF)));
+        found
     }
 }
 
@@ -40,7 +42,7 @@ fn of_units(config: &Config) -> io::Result<Vec<Finding>> {
     let is_enabled = |unit: &str| -> io::Result<bool> {
         Ok(output_of("systemctl", &["is-enabled", unit])?.starts_with("enabled"))
     };
-    let flushes = flushes(Path::new(NFTABLES_CONF), DEPTH) && is_enabled("nftables.service")?;
+    let flushes = flushes(Path::new(NFTABLES_CONF)) && is_enabled("nftables.service")?;
     let mut found = at_boot(
         is_enabled("oneknock-guard.service")?,
         is_enabled("oneknockd.service")?,
@@ -57,21 +59,46 @@ fn of_units(config: &Config) -> io::Result<Vec<Finding>> {
     Ok(found)
 }
 
+/// What is found where a file of nft's holds our table, as `nft list ruleset` prints it.
+fn saved_copy(file: &Path) -> Option<Finding> {
+    let file = file_with(file, DEPTH, &is_our_table)?;
+    let file = file.display();
+    let what = format!(
+        "{file} holds a saved copy of the guard: while oneknockd owns the guard the file cannot be loaded, and this machine's own rules are missing then; at other times the copy replaces the guard, with grants that have ended"
+    );
+    let hint = format!("remove every \"table inet {TABLE}\" from {file}, up to its closing brace");
+    Some(Finding::error(what).hint(hint))
+}
+
+/// Whether a line begins our table.
+fn is_our_table(line: &str) -> bool {
+    let line = line.replace('{', " ");
+    let mut words = line
+        .split_whitespace()
+        .skip_while(|word| ["add", "create"].contains(word));
+    [words.next(), words.next(), words.next()] == [Some("table"), Some("inet"), Some(TABLE)]
+}
+
 /// Whether a file of nft's, or one that it includes, flushes every ruleset.
-fn flushes(file: &Path, depth: usize) -> bool {
+fn flushes(file: &Path) -> bool {
+    file_with(file, DEPTH, &|line| line.starts_with("flush ruleset")).is_some()
+}
+
+/// The file of nft's with a line that is so: this one, or one that it includes.
+fn file_with(file: &Path, depth: usize, is_so: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     // What nft cannot read it does not load.
     let text = fs::read_to_string(file).unwrap_or_default();
     let lines = text.lines();
     let mut lines = lines.map(|line| line.split('#').next().unwrap_or_default().trim());
-    lines.any(|line| {
-        let included = line
-            .strip_prefix("include")
-            .map(|rest| rest.trim().trim_matches('"'));
-        line.starts_with("flush ruleset")
-            || included.is_some_and(|pattern| {
-                let files = matching(&file.with_file_name(pattern));
-                depth > 0 && files.iter().any(|file| flushes(file, depth - 1))
-            })
+    lines.find_map(|line| {
+        if is_so(line) {
+            return Some(file.into());
+        }
+        let included = line.strip_prefix("include").filter(|_| depth > 0)?;
+        let pattern = file.with_file_name(included.trim().trim_matches('"'));
+        matching(&pattern)
+            .iter()
+            .find_map(|file| file_with(file, depth - 1, is_so))
     })
 }
 
@@ -121,7 +148,7 @@ mod tests {
         let main = dir.path().join("nftables.conf");
         let is_known = |text: &str| {
             fs::write(&main, text).unwrap();
-            flushes(&main, DEPTH)
+            flushes(&main)
         };
         assert!(is_known("#!/usr/sbin/nft -f\n\nflush ruleset\n"));
         assert!(!is_known("# flush ruleset\ntable inet filter { }\n"));
@@ -133,6 +160,39 @@ mod tests {
         assert!(is_known(includes));
         // One that includes itself ends too.
         assert!(!is_known("include \"nftables.conf\"\n"));
+    }
+
+    #[test]
+    fn saved_copy_of_the_guard_is_known_by_its_table_also_in_a_file_that_is_included() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("nftables.conf");
+        let found = |text: &str| {
+            fs::write(&main, text).unwrap();
+            saved_copy(&main)
+        };
+        for saved in [
+            "table inet oneknock { # progname oneknockd\n\tflags owner\n}\n",
+            "table inet mine {\n}\nadd table inet oneknock\n",
+            "table inet oneknock{\n}\n",
+        ] {
+            let found = found(saved).unwrap();
+            assert!(found.is_error(), "{found}");
+            let file = main.display().to_string();
+            assert!(found.message.starts_with(&file), "{found}");
+            assert!(found.hint.as_ref().unwrap().contains(&file), "{found}");
+        }
+        for other in [
+            "# table inet oneknock {\n",
+            "table inet oneknock_sequence {\n}\n",
+            "table ip oneknock {\n}\n",
+            "delete table inet oneknock\n",
+        ] {
+            assert_eq!(found(other), None);
+        }
+        let copy = dir.path().join("saved.nft");
+        fs::write(&copy, "table inet oneknock {\n}\n").unwrap();
+        let found = found("include \"*.nft\"\n").unwrap();
+        assert!(found.message.contains("saved.nft"), "{found}");
     }
 
     #[test]

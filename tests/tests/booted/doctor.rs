@@ -69,6 +69,12 @@ fn a_machine_whose_start_locks_out_or_leaves_open_is_found_and_mended() {
     home.machine.write(CONFIG, text, 0o640);
     let said = home.doctor();
     assert!(said.out.contains(watched), "{said}");
+    // The copy that a whole ruleset brings along.
+    let save = "nft list ruleset >/etc/nftables.conf";
+    home.machine.run(&["sh", "-c", save]).ok();
+    let said = home.doctor();
+    let copy = "error: /etc/nftables.conf holds a saved copy of the guard";
+    assert!(said.out.contains(copy), "{said}");
 }
 
 impl Home<'_> {
@@ -110,6 +116,15 @@ fn ufw_that_stops_knocks_and_ssh_is_found_and_what_mends_it_is_said() {
     home.machine.boot();
     home.is_shut();
     home.gets_in();
+    // It touches no table but those of iptables.
+    home.systemctl(&["mask", "--now", DAEMON]);
+    for change in ["restart", "stop", "start"] {
+        home.guard_outlives(change, "ufw");
+    }
+    home.machine
+        .write("/etc/ufw/before.rules", "this is no rule\n", 0o640);
+    home.guard_outlives("restart", "ufw");
+    home.is_shut();
 }
 
 #[test]

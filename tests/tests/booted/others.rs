@@ -1,8 +1,8 @@
 //! What others on the same machine do: nftables.service, the clock's service, a group.
 
-use crate::home::{CONFIG, DAEMON, Home};
+use crate::home::{CONFIG, DAEMON, GUARD, Home};
 use crate::packages;
-use oneknock_tests::{Lab, binaries};
+use oneknock_tests::{Lab, binaries, wait};
 use std::fs;
 
 #[test]
@@ -33,6 +33,46 @@ fn nftables_service_begins_anew_and_the_guard_is_there() {
     home.gets_in();
 }
 
+impl Home<'_> {
+    /// Does this to a service that may flush every ruleset; whether it fails or not, the guard's
+    /// table stands afterwards, and its unit is active.
+    pub fn guard_outlives(&self, change: &str, service: &str) {
+        // systemd refuses many starts in a short time.
+        let _ = self.machine.run(&["systemctl", "reset-failed", service]);
+        let _ = self.machine.run(&["systemctl", change, service]);
+        let list = ["nft", "list", "table", "inet", "oneknock"];
+        let what = format!("the guard after {change} of {service}");
+        wait::until_true(&what, || self.machine.run(&list).code == Some(0));
+        self.machine.until(GUARD, "ActiveState", "active");
+    }
+}
+
+#[test]
+fn whatever_becomes_of_nftables_service_the_guards_unit_is_active_and_its_table_stands() {
+    let lab = Lab::new(binaries!());
+    let home = Home::new(&lab);
+    home.systemctl(&["enable", "--now", "nftables"]);
+    home.enable();
+    let file = "/etc/nftables.conf";
+    let good = fs::read(home.machine.file(file)).unwrap();
+    for daemon in [None, Some("stop"), Some("mask")] {
+        if let Some(daemon) = daemon {
+            home.systemctl(&[daemon, DAEMON]);
+        }
+        for change in ["restart", "reload", "stop", "start"] {
+            home.guard_outlives(change, "nftables");
+        }
+        home.machine.write(file, "this is no rule\n", 0o755);
+        for change in ["reload", "restart", "start"] {
+            home.guard_outlives(change, "nftables");
+        }
+        assert_eq!(home.machine.property("nftables", "ActiveState"), "failed");
+        home.machine.write(file, &good, 0o755);
+        home.guard_outlives("start", "nftables");
+        home.is_shut();
+    }
+}
+
 #[test]
 fn netfilter_persistent_loads_its_rules_and_the_guard_is_there_from_the_start() {
     let lab = Lab::new(binaries!());
@@ -47,9 +87,13 @@ fn netfilter_persistent_loads_its_rules_and_the_guard_is_there_from_the_start() 
     // The daemon is dead: nobody owns the guard.
     home.systemctl(&["mask", "--now", DAEMON]);
     for change in ["restart", "stop", "start"] {
-        home.systemctl(&[change, "netfilter-persistent"]);
-        home.until_shut();
+        home.guard_outlives(change, "netfilter-persistent");
     }
+    let broken = "this is no rule\n";
+    home.machine.write("/etc/iptables/rules.v4", broken, 0o644);
+    home.guard_outlives("restart", "netfilter-persistent");
+    home.machine.write("/etc/iptables/rules.v4", rules, 0o644);
+    home.is_shut();
     home.machine.switch_off();
     home.machine.boot();
     let loaded = home.machine.run(&["iptables-save"]).ok();
