@@ -15,6 +15,7 @@ impl Config {
             server: self.server_id,
             mode: self.guard,
             enforcing,
+            trial: None,
             services: self.services.iter().map(guarded).collect(),
             trusted: self
                 .trusted

@@ -7,9 +7,10 @@ use crate::observers::{self, Level};
 
 impl Daemon {
     /// Installs the guard as the settings and the engine want it. What the kernel holds
-    /// besides follows: a trial that goes on, selectors, steps of rolling sequences.
+    /// besides follows: selectors, steps of rolling sequences.
     pub(super) fn install(&mut self) -> Result<(), KernelError> {
-        let installed = self.server.install()?;
+        let trial = self.trial_remaining();
+        let installed = self.server.install(trial)?;
         self.follow_mode();
         for (part, why) in &installed.skipped {
             let event = match part {
@@ -18,7 +19,7 @@ impl Daemon {
             };
             observers::say(Level::Warning, event, why);
         }
-        self.restore_trial();
+        self.restore_trial(trial);
         self.refill_prefilter();
         self.roll_again();
         Ok(())

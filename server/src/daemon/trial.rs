@@ -100,19 +100,21 @@ impl Daemon {
         }
     }
 
-    /// The rules were loaded again: a trial that goes on goes on in them.
-    pub(super) fn restore_trial(&mut self) {
+    /// What remains of a trial that goes on, for a guard that does not enforce for good.
+    pub(super) fn trial_remaining(&self) -> Option<Duration> {
         let Trial(Some(until)) = self.trial else {
-            return;
+            return None;
         };
-        if self.server.settings.enforcing {
-            self.trial = Trial(None);
-            return;
-        }
-        let left = until.saturating_sub(self.server.clock.now().mono);
+        let remaining = until.saturating_sub(self.server.clock.now().mono);
+        (!self.server.settings.enforcing && !remaining.is_zero()).then_some(remaining)
+    }
+
+    /// Another program may have ended it in the kernel, in a set that has stayed.
+    pub(super) fn restore_trial(&mut self, remaining: Option<Duration>) {
+        let Some(remaining) = remaining else { return };
         let kernel = &mut self.server.kernel;
         let restored = match kernel.trial() {
-            Ok(None) if !left.is_zero() => kernel.begin_trial(left),
+            Ok(None) => kernel.begin_trial(remaining),
             other => other.map(drop),
         };
         if let Err(error) = restored {

@@ -92,6 +92,9 @@ pub struct Guard {
     /// Whether service ports are guarded at all times. If not, the guard has the form of a
     /// trial: they are guarded only while a trial lasts, see [`super::Kernel::begin_trial`].
     pub enforcing: bool,
+    /// In the form of a trial: what remains of the trial that goes on. It goes on in the same
+    /// batch that makes the guard, so that nothing is open in between.
+    pub trial: Option<Duration>,
     /// The services.
     pub services: Vec<GuardedService>,
     /// Networks that never need to knock: their first address and the bits of their prefix.

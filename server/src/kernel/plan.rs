@@ -4,7 +4,7 @@
 use super::address::AddressFamily;
 use super::elements;
 use super::guard::{Guard, OptionalPart};
-use super::names::{self, TABLE};
+use super::names::{self, TABLE, TRIAL};
 use super::netlink::{Batch, CREATE, kind};
 use super::ruleset::{self, PERMANENT, Ruleset, Set};
 use super::state::TableState;
@@ -89,7 +89,9 @@ impl<'p> Plan<'p> {
                 ruleset::add_rule(&mut batch, TABLE, &chain.name, rule);
             }
         }
-        for set in sets {
+        // A trial that goes on keeps its length.
+        let is_kept = |set: &Set| set.name == TRIAL && self.stays(TRIAL);
+        for set in sets.iter().filter(|set| !is_kept(set)) {
             set.add_elements(&mut batch, TABLE);
         }
         if let Some((desired, now)) = self.allow {

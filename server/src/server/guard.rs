@@ -4,14 +4,16 @@ use super::{Server, Unwritten, note};
 use crate::engine::Now;
 use crate::kernel::{GuardForm, Installed, KernelError};
 use std::net::IpAddr;
+use std::time::Duration;
 
 impl Server {
     /// Installs the guard with the grants that the engine knows, in one batch. On an error
-    /// nothing of it is in the kernel.
-    pub fn install(&mut self) -> Result<Installed, KernelError> {
+    /// nothing of it is in the kernel. `trial` is what remains of a trial that goes on.
+    pub fn install(&mut self, trial: Option<Duration>) -> Result<Installed, KernelError> {
         let now = self.clock.now();
         let mut guard = self.settings.guard(self.engine.gateways());
         guard.prefilter_open = self.prefilter_open;
+        guard.trial = trial;
         let desired = Some(self.engine.desired_mut());
         let installed = self.kernel.install(&guard, desired, now, false)?;
         // A table that was made again lacks the blocked connections. The guard is in the

@@ -10,6 +10,7 @@ pub fn plain() -> Guard {
         server: "AAECAwQFBgcICQoLDA0ODw==".parse::<ServerId>().unwrap(),
         mode: GuardMode::Monitored,
         enforcing: true,
+        trial: None,
         services: vec![service("ssh", &["tcp/22"])],
         trusted: Vec::new(),
         listen: vec!["0.0.0.0:45123".parse().unwrap()],

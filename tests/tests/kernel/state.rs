@@ -308,6 +308,22 @@ fn trial_begins_survives_install_and_ends() {
         assert!(state.remaining > Duration::from_secs(290));
         kernel.end_trial().unwrap();
         assert_eq!(kernel.trial().unwrap(), None);
+        // A guard that enforces becomes one on trial, in one batch: no port is open in between.
+        kernel.install(&plain(), None, at(0), false).unwrap();
+        let minute = Some(Duration::from_secs(60));
+        let on_trial = Guard {
+            trial: minute,
+            ..trial
+        };
+        kernel.install(&on_trial, None, at(0), false).unwrap();
+        assert_eq!(kernel.trial().unwrap().map(|state| state.length), minute);
+        // One that goes on keeps its length.
+        let shorter = Guard {
+            trial: Some(Duration::from_secs(50)),
+            ..on_trial
+        };
+        kernel.install(&shorter, None, at(0), false).unwrap();
+        assert_eq!(kernel.trial().unwrap().map(|state| state.length), minute);
         kernel.end_trial().unwrap();
         kernel.begin_trial(Duration::from_secs(60)).unwrap();
         kernel.install(&plain(), None, at(0), false).unwrap();

@@ -16,7 +16,13 @@ const ELSEWHERE: &str = "fib daddr type unicast accept";
 pub fn ruleset(guard: &Guard) -> Ruleset {
     let mut sets = vec![Set::timed(GRACE, "inet_proto")];
     if !guard.enforcing {
-        sets.push(Set::timed(TRIAL, "inet_proto"));
+        let mut trial = Set::timed(TRIAL, "inet_proto");
+        if let Some(time) = guard.trial {
+            trial.elements = ["tcp", "udp"]
+                .map(|protocol| (protocol.into(), Some(time)))
+                .into();
+        }
+        sets.push(trial);
     }
     for family in AddressFamily::BOTH {
         let connection = "inet_proto . inet_service . inet_service";
