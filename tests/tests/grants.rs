@@ -191,6 +191,33 @@ fn the_servers_own_gateway_is_refused_unless_configured() {
 }
 
 #[test]
+fn a_gateway_that_cannot_be_known_is_said_at_the_start_and_while_the_daemon_runs() {
+    let site = Site::new(binaries!());
+    let key = site.key("router", &["ssh"]);
+    let server = &site.lab.server;
+    server.ip_batch("nexthop add id 7 via 192.0.2.20 dev eth0\n");
+    // The kernel tells the gateway of such a route no more.
+    server.sysctl("ipv4/nexthop_compat_mode", "0");
+    let mut daemon = site.daemon();
+    assert_eq!(daemon.count("gateways-unknown"), 0);
+    server.ip_batch("route add default table 100 nhid 7\n");
+    let line = daemon.expect("gateways-unknown");
+    assert!(
+        line.contains("may be admitted") && line.contains("nexthop object 7"),
+        "{line}"
+    );
+    // Those that were known stay.
+    key.knock(&site.lab.net, server.v4.into(), &wire::open(Some("ssh"), 0));
+    daemon.expect("reason=source-is-gateway");
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    let mut daemon = site.daemon_unready();
+    let line = daemon.expect("gateways-unknown");
+    assert!(line.contains("nexthop object 7"), "{line}");
+    daemon.expect("oneknockd: ready ");
+}
+
+#[test]
 fn a_new_key_is_taken_at_once_and_no_grant_is_lost() {
     let site = Site::new(binaries!());
     let laptop = site.key("laptop", &["ssh"]);
