@@ -77,7 +77,7 @@ fn kernel(bencher: Bencher, batch: u32) {
         server: ServerId::generate().unwrap(),
         mode: GuardMode::Exclusive,
         enforcing: true,
-            trial: None,
+        trial: None,
         services: vec![GuardedService {
             name: "ssh".parse().unwrap(),
             ports: vec!["tcp/22".parse().unwrap()],

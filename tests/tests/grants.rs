@@ -215,6 +215,9 @@ fn a_gateway_that_cannot_be_known_is_said_at_the_start_and_while_the_daemon_runs
     let line = daemon.expect("gateways-unknown");
     assert!(line.contains("nexthop object 7"), "{line}");
     daemon.expect("oneknockd: ready ");
+    // The others are known all the same.
+    key.knock(&site.lab.net, server.v4.into(), &wire::open(Some("ssh"), 0));
+    daemon.expect("reason=source-is-gateway");
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn install_as(paths: &Paths, config: &Config) -> Result<(), Failure> {
             format_args!("the default gateways are unknown: {error}"),
             None,
         );
-        Vec::new()
+        error.known
     });
     let mut kernel = Kernel::open().map_err(failed)?;
     let guard = config.guard(is_enabled, &gateways);

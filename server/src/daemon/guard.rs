@@ -96,11 +96,15 @@ impl Daemon {
             None => {}
             Some(Ok(gateways)) => self.server.set_gateways(gateways),
             // An error comes once; the gateways that were known stay.
-            Some(Err(error)) => observers::say(
-                Level::Error,
-                "gateways-unknown",
-                format_args!("a new default gateway may be admitted: {error}"),
-            ),
+            Some(Err(unknown)) => {
+                let what = format_args!("a new default gateway may be admitted: {unknown}");
+                observers::say(Level::Error, "gateways-unknown", what);
+                let mut gateways = self.server.engine.gateways().to_vec();
+                gateways.extend(unknown.known);
+                gateways.sort_unstable();
+                gateways.dedup();
+                self.server.set_gateways(gateways);
+            }
         }
     }
 }

@@ -74,7 +74,7 @@ impl Daemon {
         if let Err(error) = &gateways {
             observers::say(Level::Error, "gateways-unknown", error);
         }
-        let gateways = gateways.unwrap_or_default();
+        let gateways = gateways.unwrap_or_else(|unknown| unknown.known);
         // The guard before everything that may fail: where it does, nothing is open.
         kernel.install(&settings.guard(&gateways), None, now, true)?;
         let control = control?;

@@ -45,7 +45,7 @@ pub use nftables::{Kernel, can_be_exclusive, has_net_admin};
 pub use ports::GuardedPorts;
 pub use present::{ConnectionError, Snapshot, redirected};
 pub use route_monitor::RouteMonitor;
-pub use routes::{RouteError, default_gateways};
+pub use routes::{RouteError, UnknownGateways, default_gateways};
 pub use ruleset::standalone_sequence_text;
 pub use sequence::RollingStep;
 pub use state::{GuardForm, InstalledTable};

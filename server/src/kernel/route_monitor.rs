@@ -2,7 +2,9 @@
 //! when the kernel says that a default route may be another.
 
 use super::netlink::{Netlink, RawMessage};
-use super::routes::{DELETE_ROUTE, NEW_ROUTE, RouteError, default_gateways, is_default};
+use super::routes::{
+    DELETE_ROUTE, NEW_ROUTE, RouteError, UnknownGateways, default_gateways, is_default,
+};
 use super::watcher::{RETRY_AFTER, ThreadEvent, Watch, WatchThread, Watcher};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use std::io;
@@ -18,8 +20,8 @@ const REST: Duration = Duration::from_millis(100);
 /// routes.
 const SHARE: u32 = 20;
 
-/// The gateways, or why they are not known.
-type Gateways = Result<Vec<IpAddr>, RouteError>;
+/// The gateways, or why they are not all known.
+type Gateways = Result<Vec<IpAddr>, UnknownGateways>;
 
 /// Watches the default gateways. They are told where they differ from what was told last. An
 /// error is told once, and then the gateways as soon as they are known.
@@ -33,9 +35,12 @@ impl RouteMonitor {
     }
 }
 
+/// The gateways that are known, and in words why others are not.
+type Told = Result<Vec<IpAddr>, (Vec<IpAddr>, String)>;
+
 struct RouteWatch {
-    /// What was told last: the gateways, or the error in words.
-    last: Option<Result<Vec<IpAddr>, String>>,
+    /// What was told last.
+    last: Option<Told>,
 }
 
 impl Watch<Gateways> for RouteWatch {
@@ -71,13 +76,14 @@ impl Watch<Gateways> for RouteWatch {
     }
 
     fn fail(&mut self, error: io::Error, thread: &WatchThread<Gateways>) {
-        self.tell(Err(error.into()), thread);
+        self.tell(Err(RouteError::Read(error).into()), thread);
     }
 }
 
 impl RouteWatch {
     fn tell(&mut self, found: Gateways, thread: &WatchThread<Gateways>) {
-        let told = found.as_ref().map_err(ToString::to_string).cloned();
+        let told = found.as_ref().cloned();
+        let told = told.map_err(|unknown| (unknown.known.clone(), unknown.to_string()));
         if self.last.as_ref() != Some(&told) {
             self.last = Some(told);
             thread.tell(|_| found);

@@ -35,13 +35,30 @@ pub enum RouteError {
     NextHopObject(u32),
 }
 
+/// Not every default gateway is known.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct UnknownGateways {
+    /// Those that are known.
+    pub known: Vec<IpAddr>,
+    /// Why the others are not: the first error.
+    pub error: RouteError,
+}
+
+impl From<RouteError> for UnknownGateways {
+    fn from(error: RouteError) -> Self {
+        let known = Vec::new();
+        Self { known, error }
+    }
+}
+
 /// The gateways of the default routes of both families in every routing table, none twice:
 /// all next hops of a route with several. A route that leads to a link alone has none.
 ///
 /// It goes through all routes, of which a router may have a million.
-pub fn default_gateways() -> Result<Vec<IpAddr>, RouteError> {
-    let mut socket = Netlink::open(NETLINK_ROUTE)?;
-    let mut gateways = BTreeSet::new();
+pub fn default_gateways() -> Result<Vec<IpAddr>, UnknownGateways> {
+    let mut socket = Netlink::open(NETLINK_ROUTE).map_err(RouteError::Read)?;
+    let (mut gateways, mut failure) = (BTreeSet::new(), None);
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
@@ -49,12 +66,24 @@ pub fn default_gateways() -> Result<Vec<IpAddr>, RouteError> {
         request.emit(&mut bytes);
         let routes = socket.dump(GET_ROUTE, &bytes, |part| {
             is_default(part).then(|| read(part.body))
-        })?;
-        for route in routes {
-            gateways.extend(route?);
+        });
+        match routes {
+            Ok(routes) => {
+                for route in routes {
+                    match route {
+                        Ok(found) => gateways.extend(found),
+                        Err(error) => failure = failure.or(Some(error)),
+                    }
+                }
+            }
+            Err(error) => failure = failure.or(Some(error.into())),
         }
     }
-    Ok(gateways.into_iter().collect())
+    let known = gateways.into_iter().collect();
+    match failure {
+        None => Ok(known),
+        Some(error) => Err(UnknownGateways { known, error }),
+    }
 }
 
 /// Whether a message is about a default route: one to everywhere, or to so much of it that
