@@ -112,7 +112,7 @@ pub fn explain(reason: Reason) -> Explained {
         ),
         Reason::GrantLimit => (
             "the key has as many live grants as its file allows",
-            "wait until one expires, close one, or raise grants in the key's file",
+            "wait until one expires, close one, or raise max_grants in the key's file",
         ),
         Reason::StoreError => (
             "the state could not be written, so nothing was opened",

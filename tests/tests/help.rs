@@ -153,7 +153,7 @@ fn help_answers_what_a_stranger_asks() {
         ),
         (
             &["oneknockctl", "key", "rotate"],
-            &["--overlap", "--now", "oneknock rotate DOOR"],
+            &["--overlap", "--now", "oneknock rotate PROFILE"],
         ),
         (
             &["oneknockctl", "key", "retire"],

@@ -235,7 +235,7 @@ fn what_a_rolling_sequence_cannot_be_is_a_mistake() {
         (
             "rolling = true",
             "rolling = true\nignored_ports = [\"tcp/1-65535\"]",
-            "is guarded or public",
+            "is guarded or ignored",
         ),
     ] {
         let (from, to) = (format!("\n{from}\n"), format!("\n{to}\n"));

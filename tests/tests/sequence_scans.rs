@@ -165,7 +165,7 @@ fn nmaps_scans_open_nothing_and_see_only_silence_at_the_steps() {
     }
 }
 
-/// The figure of README.md: where a router forwards nothing but the sequence's ports, a
+/// The figure of GUIDE.md: where a router forwards nothing but the sequence's ports, a
 /// scan meets no port that would be a misstep by itself.
 #[test]
 fn the_chance_of_a_random_scan_of_the_steps_alone_is_one_in_the_number_of_orders() {

@@ -137,7 +137,7 @@ impl Paths {
                 parent
             };
             let parent = files::shell_word(parent);
-            let what = format!("is a file, and --config takes the folder: --config {parent}");
+            let what = format!("is a file, and --config takes the directory: --config {parent}");
             return Some(config_error(&self.dir, what));
         }
         let length = self.control().as_os_str().len();

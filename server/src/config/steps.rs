@@ -33,7 +33,7 @@ impl Taken<'_> {
             |p: &&Ports| p.transport() == Transport::Tcp && p.first() <= last && first <= p.last();
         let found = taken.find(is_there)?;
         Some(format!(
-            "takes tcp/{first}-{last} for itself: {found} is guarded or public"
+            "takes tcp/{first}-{last} for itself: {found} is guarded or ignored"
         ))
     }
 
@@ -45,7 +45,7 @@ impl Taken<'_> {
         if step.transport() == Transport::Udp && self.knock.contains(&step.first()) {
             return Some("is the port to knock on".into());
         }
-        has(self.public).then(|| "is public".into())
+        has(self.public).then(|| "is one of ignored_ports".into())
     }
 }
 
@@ -197,8 +197,14 @@ mod tests {
                 &["udp/45123", "tcp/30", "tcp/20", "tcp/10"],
                 "is the port to knock on",
             ),
-            (&["tcp/443", "tcp/30", "tcp/20", "tcp/10"], "is public"),
-            (&["udp/9500", "tcp/30", "tcp/20", "tcp/10"], "is public"),
+            (
+                &["tcp/443", "tcp/30", "tcp/20", "tcp/10"],
+                "is one of ignored_ports",
+            ),
+            (
+                &["udp/9500", "tcp/30", "tcp/20", "tcp/10"],
+                "is one of ignored_ports",
+            ),
             (&["tcp/50-60", "tcp/30", "tcp/20", "tcp/10"], "is a range"),
         ] {
             let found = found(bad).join("\n");

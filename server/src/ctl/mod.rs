@@ -193,7 +193,8 @@ impl Command {
             Self::Status { json }
             | Self::Check { json }
             | Self::Doctor { json }
-            | Self::Grants { json } => *json,
+            | Self::Grants { json }
+            | Self::Key(key::Command::List { json } | key::Command::Show { json, .. }) => *json,
             Self::Log(log) => log.json,
             _ => false,
         }

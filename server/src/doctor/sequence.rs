@@ -105,10 +105,10 @@ fn busy_ports(
     let busy: Vec<String> = busy.map(|(t, port)| format!("{t}/{port}")).collect();
     (!busy.is_empty()).then(|| {
         Finding::warning(format!(
-            "sequence.public: something listens on {}: a client that connects there cannot use the sequence for a while",
+            "sequence.ignored_ports: something listens on {}: a client that connects there cannot use the sequence for a while",
             busy.join(", ")
         ))
-        .hint("add ports that are for everyone to public")
+        .hint("add ports that are for everyone to ignored_ports")
     })
 }
 
@@ -127,8 +127,8 @@ fn proposal(subject: &Subject<'_>) -> Option<String> {
 fn used_ports(file: &toml::Table) -> Vec<Ports> {
     let services = file.get("service").and_then(toml::Value::as_array);
     let services = services.into_iter().flatten().map(|s| s.get("ports"));
-    let public = file.get("sequence").and_then(|s| s.get("public"));
-    let lists = services.chain([public]).flatten();
+    let ignored = file.get("sequence").and_then(|s| s.get("ignored_ports"));
+    let lists = services.chain([ignored]).flatten();
     let texts = lists.filter_map(toml::Value::as_array).flatten();
     texts.filter_map(|one| one.as_str()?.parse().ok()).collect()
 }

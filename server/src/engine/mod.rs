@@ -10,8 +10,8 @@
 //!    [`Event`]s.
 //!
 //! What no spend says is in [`Engine::snapshot`]: floors, retirements and grants. The store
-//! begins a new segment with it before the next packet is judged after [`Engine::load`],
-//! [`Engine::raise_floors`] and [`Engine::reconfigure`], and when it likes otherwise.
+//! begins a run with it after [`Engine::load`] and [`Engine::raise_floors`], and a new segment when
+//! it likes; after [`Engine::reconfigure`] it records the floors.
 //!
 //! The order of the checks is that of `PROTOCOL.md`.
 

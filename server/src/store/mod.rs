@@ -133,7 +133,7 @@ impl Store {
         Ok(())
     }
 
-    /// Records outcomes, after the kernel was told: grants, their ends, retirements. Other
+    /// Records outcomes, before the kernel is told: grants, their ends, retirements. Other
     /// events are skipped. After an error the outcomes are kept, and written before everything
     /// that is recorded next.
     pub fn note(&mut self, events: &[Event], now: Now) -> Result<(), StoreError> {

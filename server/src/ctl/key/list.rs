@@ -7,6 +7,7 @@ use crate::config::{Key, Paths};
 use crate::control::answers::LoadedKeys;
 use crate::control::protocol::Command;
 use crate::ctl::ask::{NoAnswer, ask, guard};
+use crate::ctl::output::print_json;
 use crate::ctl::output::{print_lines, table};
 use crate::ctl::{Failure, print, say, words};
 use crate::store::GenerationUse;
@@ -114,7 +115,7 @@ pub fn list(paths: &Paths, as_json: bool) -> Result<(), Failure> {
             value
         };
         let keys: Vec<Value> = keys.iter().map(describe).collect();
-        print(&json!({ "keys": keys }).to_string())?;
+        print_json(&json!({ "keys": keys }))?;
     } else {
         let head = [
             "KEY",
@@ -208,7 +209,7 @@ pub fn show(paths: &Paths, name: &KeyName, as_json: bool) -> Result<(), Failure>
     let key = directory.load(name)?;
     let (uses, now) = (uses(&directory), KeyDirectory::now());
     if as_json {
-        return print(&describe(&directory, &key, &uses, now).to_string());
+        return print_json(&describe(&directory, &key, &uses, now));
     }
     let policy = &key.policy;
     let word = |is: bool| if is { "yes" } else { "no" };

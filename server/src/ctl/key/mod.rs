@@ -29,10 +29,8 @@ pub enum Command {
     /// A generation is one secret of a key: 1 is the one that "key add" made. A key that is
     /// being rotated has two for a while, and both open.
     List {
-        /// One JSON object.
-        ///
-        /// Its member keys is a list of what "key show --json" prints of each, with `in_force`:
-        /// whether the daemon has loaded the key's file as it is now.
+        /// Print one JSON object: version, keys (what "key show --json" prints of each, and
+        /// in_force: whether the daemon has loaded the key's file as it is now)
         #[arg(long)]
         json: bool,
     },
@@ -42,12 +40,10 @@ pub enum Command {
     Show {
         /// The key's name.
         name: KeyName,
-        /// One JSON object.
-        ///
-        /// Its members: key, services, `max_duration` (seconds), `require_signed_address`,
-        /// `allow_other_addresses`, `max_grants`, `knocks_per_minute`, and generations, a list of number, state
-        /// (not-yet-valid, active, retiring, expired), made, `not_before`, until, used and
-        /// `used_from`. Times are dates in UTC.
+        /// Print one JSON object: version, key, services, max_duration (seconds),
+        /// require_signed_address, allow_other_addresses, max_grants, knocks_per_minute,
+        /// generations (number, state: not-yet-valid, active, retiring or expired; made,
+        /// not_before, until, used, used_from)
         #[arg(long)]
         json: bool,
     },
@@ -71,7 +67,7 @@ pub enum Command {
     ///
     /// With --now what the key has opened is closed too, also where no daemon runs.
     ///
-    /// From the client, "oneknock rotate DOOR" does all of it.
+    /// From the client, "oneknock rotate PROFILE" does all of it.
     Rotate(rotate::Rotate),
     /// End old generations of a key now, and close what they opened.
     ///
