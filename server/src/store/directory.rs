@@ -160,10 +160,10 @@ impl StateDirectory {
         Ok(file)
     }
 
-    /// Gives a file its name, when its content is on disk; one that is there is replaced.
-    pub fn name(&self, file: NamedTempFile, name: impl AsRef<Path>) -> io::Result<File> {
+    /// Gives a file its path in here, when its content is on disk; one that is there is replaced.
+    pub fn name(&self, file: NamedTempFile, path: &Path) -> io::Result<File> {
         file.as_file().sync_all()?;
-        let file = file.persist(self.path.join(name))?;
+        let file = file.persist(path)?;
         self.sync()?;
         Ok(file)
     }

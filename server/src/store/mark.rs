@@ -146,7 +146,7 @@ fn move_aside(directory: &StateDirectory, why: &str) -> io::Result<String> {
 pub(super) fn create(directory: &StateDirectory, note: MarkNote) -> io::Result<File> {
     let mut new = directory.unnamed()?;
     io::Write::write_all(&mut new, &[page(note), vec![0; PAGE]].concat())?;
-    directory.name(new, MARK)?;
+    directory.name(new, &directory.file(MARK))?;
     let flags = OFlag::O_DSYNC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let mut options = OpenOptions::new();
     let options = options.write(true).custom_flags(flags.bits());

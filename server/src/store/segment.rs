@@ -63,7 +63,7 @@ impl Segment {
         drop(writer);
         Ok(Self {
             header,
-            file: directory.name(new, directory.segment(header.number))?,
+            file: directory.name(new, &directory.segment(header.number))?,
             next: len + 1,
             size,
         })

@@ -75,7 +75,7 @@ pub(crate) fn create(directory: &StateDirectory) -> Result<(), JournalError> {
     // Now, since later a reader could keep the file from being changed to it.
     database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
-    directory.name(new, DATABASE)?;
+    directory.name(new, &directory.file(DATABASE))?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! What a start knows after a kill, a clean stop, a power cut.
 
 use super::*;
+use std::path::Path;
 
 #[test]
 fn new_state_forbids_nothing() {
@@ -305,6 +306,15 @@ fn state_that_is_there_is_not_made_again() {
     fs::remove_file(site.path.join("mark")).unwrap();
     Store::create(&site.path, me()).unwrap();
     assert_eq!(site.nothing(after(1)), "mark is missing");
+}
+
+#[test]
+fn state_with_a_relative_path_is_made_and_opened() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let path = Path::new(dir.path().file_name().unwrap()).join("state");
+    Store::create(&path, me()).unwrap();
+    let (_store, recovery) = Store::open(&path, after(0)).unwrap();
+    assert!(matches!(recovery, Recovery::State { .. }));
 }
 
 #[test]
