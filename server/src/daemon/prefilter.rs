@@ -19,6 +19,8 @@ const MINUTES: Duration = Duration::from_secs(4 * 60);
 #[derive(Debug, Default)]
 pub(super) struct Prefilter {
     queued: Vec<Selector>,
+    /// Whether it could not be filled when that was last tried.
+    is_failing: bool,
 }
 
 impl Prefilter {
@@ -60,6 +62,7 @@ impl Daemon {
         match self.server.kernel.fill_prefilter(&queued[rest..], lifetime) {
             Ok(()) => {
                 queued.truncate(rest);
+                self.prefilter.is_failing = false;
                 if rest == 0 && std::mem::take(&mut self.server.prefilter_open) {
                     observers::write(Level::Info, "prefilter-filled");
                     // The prefilter drops again.
@@ -69,14 +72,21 @@ impl Daemon {
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.server.prefilter_open, true) {
+                let is_said = std::mem::replace(&mut self.prefilter.is_failing, true);
+                if !is_said {
                     observers::say(Level::Error, "prefilter-not-filled", error);
+                }
+                if !std::mem::replace(&mut self.server.prefilter_open, true) {
                     // What another program has done is repaired first, as what it is.
                     self.check_guard();
                     if self.server.prefilter_open
                         && let Err(error) = self.install()
                     {
-                        observers::say(Level::Error, "prefilter-not-opened", error);
+                        // It drops nearly every knock: it is tried again with the next portion.
+                        self.server.prefilter_open = false;
+                        if !is_said {
+                            observers::say(Level::Error, "prefilter-not-opened", error);
+                        }
                     }
                 }
             }
