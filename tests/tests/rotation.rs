@@ -147,7 +147,7 @@ fn the_overlap_is_as_long_as_was_said() {
     let overlap = date(0, "until").duration_since(date(1, "made")).unwrap();
     assert_eq!(overlap.as_secs(), 2 * 3600);
     let until = shown["generations"][0]["until"].as_str().unwrap();
-    let said = format!("generation 1 works until {until} at the most");
+    let said = format!("generation 1 works until {until} at most");
     assert!(done.err.contains(&said), "{done}");
     for bad in ["0s", "367d", "7"] {
         let err = site.ctl(&["key", "rotate", "laptop", "--overlap", bad]);
@@ -271,7 +271,7 @@ fn to_retire_a_newest_that_was_used_says_that_the_one_before_ends_too() {
     let new = rotate(&site, &[]);
     opens(&site, &mut daemon, &new);
     let done = site.ctl(&["key", "retire", "laptop", "--generation", "2"]);
-    let said = "at the most, and no newer one is left";
+    let said = "at most, and no newer one is left";
     assert!(done.err.contains(said), "{done}");
     assert!(!done.err.contains("goes on"), "{done}");
     done.ok();

@@ -87,7 +87,7 @@ pub enum Command {
     Open(Open),
     /// Keep ports open while this runs
     ///
-    /// Opens the service, renews the grant long before its end, and opens it anew when this
+    /// Opens the service, renews the grant long before its end, and opens it again when this
     /// computer's address or route changes and after sleep. Ends with Ctrl-C or SIGTERM, and
     /// closes the ports then. For browsers, databases, WireGuard and mosh.
     Hold(Hold),

@@ -161,7 +161,7 @@ fn warn_of_last(directory: &KeyDirectory<'_>, key: &Key, now: Timestamp) {
         return;
     };
     say(format_args!(
-        "generation {number} works until {} at the most, and no newer one is left",
+        "generation {number} works until {} at most, and no newer one is left",
         date(end)
     ));
     say(format_args!(

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub struct Rotate {
     /// The key's name.
     name: KeyName,
-    /// How long the old generation works on at the most, such as 7d.
+    /// How long the old generation works on at most, such as 7d
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = overlap)]
     overlap: Duration,
     /// For a leaked key: forget the old secrets at once, and close what the key opened.
@@ -131,7 +131,7 @@ impl Rotate {
         let ends = older.filter_map(|g| Some((g.number, g.end().filter(|end| *end > now)?)));
         for (number, end) in ends {
             say(format_args!(
-                "generation {number} works until {} at the most",
+                "generation {number} works until {} at most",
                 date(end)
             ));
         }
