@@ -35,6 +35,10 @@ impl GuardedConnections {
     }
 }
 
+/// Why it is not known whether all was ended.
+const INCOMPLETE: &str = "the journal does not know all that was opened since boot; \
+     what it knows was ended, and \"revoke --all --disconnect\" ends every connection";
+
 /// Which connections are to be ended. It is looked for, and done, on a thread that may take
 /// its time: [`Disconnection::run`].
 #[derive(Debug)]
@@ -175,7 +179,14 @@ impl Disconnection {
                 targets.contains(&Target { service, source })
                     || address.is_some_and(|address| source.contains(address))
             };
-            Ok(kernel::disconnect(context, is_meant, block))
+            let done = kernel::disconnect(context, is_meant, block);
+            // What an address has is known without it.
+            let known = address.is_some() || store::knows_all_since_boot(&state).unwrap_or(false);
+            if known {
+                Ok(done)
+            } else {
+                Err(INCOMPLETE.into())
+            }
         })
     }
 }

@@ -32,7 +32,8 @@ mod worker;
 
 pub use errors::{StoreError, StoreOpenError};
 pub use journal::{
-    ConnectionFilter, GenerationUse, HistoryRow, granted_since_boot, history, opened_targets, uses,
+    ConnectionFilter, GenerationUse, HistoryRow, granted_since_boot, history, knows_all_since_boot,
+    opened_targets, uses,
 };
 pub use permissions::{InsecurePath, insecure_paths};
 pub use recovery::Recovery;

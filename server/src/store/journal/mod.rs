@@ -11,7 +11,8 @@ mod read;
 mod rows;
 
 pub use read::{
-    ConnectionFilter, GenerationUse, HistoryRow, granted_since_boot, history, opened_targets, uses,
+    ConnectionFilter, GenerationUse, HistoryRow, granted_since_boot, history, knows_all_since_boot,
+    opened_targets, uses,
 };
 
 pub(super) use database::{JournalError, create};

@@ -159,12 +159,19 @@ pub fn opened_targets(dir: &Path, filter: &ConnectionFilter<'_>) -> Result<BTree
 /// them. A connection of any other source was not let in by a grant. Fails where the journal is
 /// missing, or is no journal.
 pub fn granted_since_boot(dir: &Path) -> Result<Option<BTreeSet<Source>>> {
-    let database = open_to_read(dir)?;
-    if !position(&database)?.is_some_and(|at| at.is_complete && at.boot.is_current()) {
+    if !knows_all_since_boot(dir)? {
         return Ok(None);
     }
+    let database = open_to_read(dir)?;
     let sql = "SELECT DISTINCT source FROM opened";
     read_all(&database, sql, [], |row| text(row, 0)).map(Some)
+}
+
+/// Whether the journal knows all that grants have opened since boot. Fails where it is missing,
+/// or is no journal.
+pub fn knows_all_since_boot(dir: &Path) -> Result<bool> {
+    let at = position(&open_to_read(dir)?)?;
+    Ok(at.is_some_and(|at| at.is_complete && at.boot.is_current()))
 }
 
 /// Opens the journal for reading, and checks its schema.
